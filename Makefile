@@ -1,0 +1,46 @@
+# Everything runs from a bare clone: only Python >= 3.11 and a package registry are needed.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup demo test check bench docs constraints clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")}" \
+	  $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/undistill demo -o $(OUT) --resume
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+docs: setup
+	$(BIN)/python docs/make.py
+
+# Pins everything but the CUDA packages that torch's newest wheels bring along.
+constraints: setup
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
+	  $(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --no-annotate --no-header pyproject.toml -c <(echo 'torch==2.13.0') \
+	  | grep -vE '^(nvidia-|cuda-|triton|torch==)' > constraints.new
+	(echo 'torch==2.13.0'; cat constraints.new) | sort > constraints.txt && rm constraints.new
+
+clean:
+	rm -rf $(VENV) dist build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

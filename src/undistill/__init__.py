@@ -1,0 +1,48 @@
+"""undistill: make a classifier hard to copy by knowledge distillation, and measure how hard.
+
+The verbs mirror the shell and are imported on first use, so that `import undistill` costs nothing:
+
+    data = undistill.load("digits")
+    teacher = undistill.train(None, data, "digits", seed=0, out="runs/teacher")
+    nasty = undistill.protect(teacher, data, "nasty", out="runs/nasty")
+    cell = undistill.attack(nasty, data, "kd", card="paper", out="runs/thief")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from undistill import losses, models
+    from undistill.auditing.attack import attack
+    from undistill.data.load import load
+    from undistill.defenses.protect import protect
+    from undistill.training.train import train
+    from undistill.training.victim import load_model
+
+__all__ = ["attack", "load", "load_model", "losses", "models", "protect", "train"]
+
+_VERBS = {
+    "attack": "undistill.auditing.attack",
+    "load": "undistill.data.load",
+    "load_model": "undistill.training.victim",
+    "protect": "undistill.defenses.protect",
+    "train": "undistill.training.train",
+}
+_MODULES = {"losses", "models"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _VERBS:
+        value = getattr(importlib.import_module(_VERBS[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"undistill.{name}")
+    else:
+        raise AttributeError(f"module 'undistill' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,106 @@
+"""What a thief sees and holds: access levels and cards (threat models). Never imports torch."""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from undistill.errors import UsageError
+
+
+class Access(IntEnum):
+    """What a victim's owner gives out; a larger value contains all that a smaller one shows."""
+
+    LABEL = 0
+    TOPK = 1
+    PROBS = 2
+    LOGITS = 3
+    WEIGHTS = 4
+
+    @property
+    def label(self) -> str:
+        """The name used in cards: `logits`."""
+        return self.name.lower()
+
+    @classmethod
+    def parse(cls, name: str) -> Access:
+        """Read `logits`, `probs`, …; UsageError otherwise."""
+        if name.upper() not in cls.__members__:
+            raise UsageError(f"no access called {name!r}; there are {', '.join(a.label for a in cls)}")
+        return cls[name.upper()]
+
+
+class Card(BaseModel):
+    """A threat model: access × data the thief holds × pool × start × budget of questions.
+
+    `share` is the part of the pool that the thief holds. `questions` None means one question for each view of each image
+    (the paper's case: 160 epochs × 50,000 images are 8 M questions); a number Q means at most Q images, each asked once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    access: Access = Access.LOGITS
+    data: Literal["labelled", "unlabelled"] = "labelled"
+    share: float = Field(1.0, gt=0, le=1)
+    pool: Literal["trained", "fresh"] = "trained"
+    start: Literal["random"] = "random"
+    questions: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _budget_needs_no_share(self) -> Card:
+        if self.questions is not None and self.share != 1.0:
+            raise ValueError("a card takes either a share of the pool or a number of questions, not both")
+        return self
+
+    def __str__(self) -> str:
+        """`logits/labelled(1.0)/trained/random`, and `/50` behind it for a budget of 50 questions."""
+        held = f"{self.data}({self.share})"
+        budget = "" if self.questions is None else f"/{self.questions}"
+        return f"{self.access.label}/{held}/{self.pool}/{self.start}{budget}"
+
+    @classmethod
+    def parse(cls, text: str | Card) -> Card:
+        """Read a card's name (`paper`, `api`) or its written form; UsageError says what is wrong with anything else."""
+        if isinstance(text, Card):
+            return text
+        if text in NAMED:
+            return NAMED[text]
+        parts = text.split("/")
+        held = re.fullmatch(r"(\w+)(?:\(([0-9.]+)\))?", parts[1]) if len(parts) in (4, 5) else None
+        if held is None:
+            raise UsageError(
+                f"card {text!r} is neither one of {', '.join(NAMED)} nor of the form "
+                "ACCESS/DATA(SHARE)/POOL/START[/QUESTIONS] such as logits/labelled(1.0)/trained/random"
+            )
+        try:
+            return cls.model_validate(
+                {
+                    "access": Access.parse(parts[0]),
+                    "data": held[1],
+                    "share": held[2] or 1.0,
+                    "pool": parts[2],
+                    "start": parts[3],
+                    "questions": parts[4] if len(parts) == 5 else None,
+                }
+            )
+        except ValueError as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"card {text!r}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problems = error.errors()
+    where = ".".join(str(part) for part in problems[0]["loc"])
+    return f"{where}: {problems[0]['msg']}" if where else problems[0]["msg"]
+
+
+NAMED = {
+    "paper": Card(),
+    "api": Card(access=Access.PROBS, data="unlabelled", pool="fresh", questions=50),
+}

@@ -1,0 +1,1 @@
+"""Attacks: each trains a student on what a victim answers."""

@@ -1,0 +1,53 @@
+"""What an attack is, and where it is found. An attack sees an oracle and the thief's images, never a defense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from undistill.access import Access
+from undistill.data.images import ImageSet
+from undistill.oracle.door import Oracle
+from undistill.registry import Component, Registry
+from undistill.training.loop import EpochRecord, State
+from undistill.training.recipe import Recipe
+
+
+class Attack(Component):
+    """Trains a student with an oracle's help.
+
+    `needs` is the least access it can work with, None for a control that asks nothing; `reads` the most it makes use of.
+    A `control` is handed true labels on any card: it is what the thief is measured against, no thief itself.
+    """
+
+    needs: ClassVar[Access | None]
+    reads: ClassVar[Access] = Access.LOGITS
+    control: ClassVar[bool] = False
+
+    def steal(
+        self,
+        oracle: Oracle,
+        student: nn.Module,
+        images: ImageSet,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        state: State | None = None,
+    ) -> Iterator[EpochRecord]:
+        """Train `student` in place, an epoch at a time.
+
+        Args:
+            oracle: the only door to the victim.
+            student: fresh weights.
+            images: what the thief holds; without labels where the card has none.
+            recipe: how the student is trained; its seed is the thief's.
+            device: of the student and the victim.
+            state: to go on from.
+        """
+        raise NotImplementedError
+
+
+ATTACKS: Registry[Attack] = Registry("attack", "undistill.attacks")

@@ -1,0 +1,1 @@
+"""Cells: one victim, attack, student, card and seed, and the numbers that came out."""

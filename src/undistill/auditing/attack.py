@@ -1,0 +1,264 @@
+"""`attack`: one thief against one victim, into a run folder and a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from undistill.access import Access, Card
+from undistill.attacks.base import ATTACKS, Attack
+from undistill.auditing.cell import Cell, identify, save
+from undistill.data import ImageSet, Splits
+from undistill.errors import Diverged, UsageError
+from undistill.models import build
+from undistill.models import folder as models
+from undistill.oracle.door import Oracle
+from undistill.seeds import generator
+from undistill.training.env import choose_device, describe
+from undistill.training.evaluate import accuracy, predict, score
+from undistill.training.loop import EpochRecord, State
+from undistill.training.recipe import Recipe, Student, read
+from undistill.training.run import Run, Watch, drive
+from undistill.training.train import validation, with_seed
+from undistill.training.victim import Victim, resolve
+
+
+def attack(
+    model: str | Path | Run | Victim,
+    data: Splits,
+    attack: str | dict[str, Any] | Attack | None = None,
+    *,
+    student: str | dict[str, Any] | Student | None = None,
+    card: str | Card = "paper",
+    recipe: str | Path | dict[str, Any] | Recipe | None = None,
+    seed: int | None = None,
+    out: str | Path,
+    cells: str | Path | None = None,
+    experiment: str = "attack",
+    resume: bool = False,
+    device: str = "auto",
+    watch: Watch | None = None,
+) -> Cell:
+    """Train a student on what a victim answers, and measure what it got. For models that you own or may test.
+
+    Args:
+        model: the victim: a run folder, a model folder, or what a verb returned.
+        data: the victim's data; which part of it the thief holds is the card's.
+        attack: a name, `{name: …, …}` or a record; None for the recipe's.
+        student: a name, `{name: …, width: …, recipe: …}`; None for the recipe's.
+        card: `paper`, `api`, or written out as `probs/unlabelled/fresh/random/50`.
+        recipe: None for the recipe that the victim was trained by. The student's own recipe, if it names one, trains it.
+        seed: the thief's: its images, initial weights, order and views. None for the recipe's.
+        out: run folder of the student.
+        cells: where the cell goes; None for `cells` in `out`.
+        experiment: what the cell belongs to.
+        resume: go on with an unfinished run there.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`.
+        watch: told each epoch.
+
+    Returns:
+        The cell. A student whose loss was not finite gives one of status `diverged`, without an accuracy.
+
+    Raises:
+        UsageError: a card the attack or the data cannot play, settings that do not fit.
+    """
+    victim = resolve(model)
+    victim.check(data)
+    source = victim.recipe if recipe is None else recipe
+    if source is None:
+        raise UsageError("the model is not a run folder and brings no recipe; name one with --config")
+    where = choose_device(device)
+    heist = Heist(
+        victim,
+        data,
+        Card.parse(card),
+        plan_recipe(read(source), attack, student, seed),
+        where,
+        describe(where),
+        experiment,
+    )
+    run = drive(
+        Path(out),
+        heist.config,
+        heist.env,
+        heist.steps,
+        lambda metrics: heist.finish(metrics, Path(out), Path(cells) if cells else Path(out) / "cells"),
+        resume=resume,
+        extra=heist.counts,
+        measure=lambda: validation(heist.student, data),
+        watch=watch,
+    )
+    return Cell.model_validate(run.result["cell"])
+
+
+class Heist:
+    """One thief at work on one victim: what `attack` drives."""
+
+    def __init__(
+        self,
+        victim: Victim,
+        data: Splits,
+        card: Card,
+        recipe: Recipe,
+        device: torch.device,
+        env: dict[str, Any],
+        experiment: str,
+    ) -> None:
+        self.victim, self.data, self.card, self.recipe = victim, data, card, recipe
+        self.device, self.env, self.experiment = device, env, experiment
+        self.thief: Attack = recipe.attack
+        self.access = permit(self.thief, card)
+        self.images = hold(data, card, self.thief, recipe.seed)
+        mean, std = self.images.moments()  # of what the thief holds, not of the victim's data
+        shape = (data.num_classes, self.images.channels, self.images.image_size)
+        self.student = build(recipe.student.network, *shape, mean=mean, std=std, seed=recipe.seed, role="thief").to(
+            device
+        )
+        self.network = victim.model.to(device)
+        self.oracle: Oracle | None = None
+        self.diverged = ""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that fixes the numbers."""
+        return {
+            "kind": "attack",
+            "data_fingerprint": self.data.fingerprint,
+            "victim_id": self.victim.id,
+            "card": str(self.card),
+            "recipe": self.recipe.dump(),
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Questions asked and answers computed so far."""
+        return {"queries": self.oracle.queries, "forwards": self.oracle.forwards} if self.oracle else {}
+
+    def steps(self, state: State | None, before: dict[str, Any]) -> Iterator[EpochRecord]:
+        """Train the student; a loss that is not finite ends it without an error, for that too is a result."""
+        budget = self.card.questions
+        asked = before if budget is None else {}  # with a budget, a resumed thief asks its few questions again
+        self.oracle = Oracle(self.network, self.access, budget=budget, **asked)
+        try:
+            yield from self.thief.steal(
+                self.oracle, self.student, self.images, self.recipe, device=self.device, state=state
+            )
+        except Diverged as error:
+            self.diverged = str(error)
+
+    def finish(self, metrics: list[dict[str, Any]], out: Path, cells: Path) -> dict[str, Any]:
+        """Measure the student, write its model and the cell, and return the result."""
+        cell = self.cell(metrics)
+        arrays: dict[str, Any] = {}
+        if not self.diverged:
+            numbers, arrays = self.measure()
+            cell = cell.model_copy(update=numbers | {"accuracy_val": metrics[-1].get("accuracy_val")})
+            facts = {"victim": self.victim.id, "attack": self.thief.model_dump(mode="json"), "card": str(self.card)}
+            title = f"{self.recipe.student.name}, a student of {self.victim.id}"
+            if self.thief.control:
+                title = f"{self.recipe.student.name}, trained alone"
+            models.save(out / "model", self.student, self.data.train.class_names, models.model_card(title, facts))
+        path = save(cells, cell, arrays)
+        return {
+            "status": cell.status,
+            "accuracy": cell.accuracy,
+            "cell": cell.model_dump(mode="json"),
+            "file": path.name,
+        }
+
+    def cell(self, metrics: list[dict[str, Any]]) -> Cell:
+        """The cell, before anything was measured."""
+        victim, recipe, control = self.victim, self.recipe, self.thief.control
+        dump = recipe.dump()
+        fixed = self.config | {
+            "victim_id": "" if control else victim.id,
+            "recipe": {key: dump[key] for key in ("training", "attack", "student", "seed")}
+            | {"views": dump["data"]["views"]},
+        }
+        return Cell(
+            id=identify(fixed),
+            kind="control" if control else "cell",
+            experiment=self.experiment,
+            victim="none" if control else victim.label,
+            victim_id="" if control else victim.id,
+            defense={} if control else victim.defense,
+            attack=self.thief.name,
+            attack_settings=self.thief.settings,
+            student=recipe.student.name,
+            student_settings=recipe.student.network.settings,
+            card=str(self.card),
+            images=len(self.images),
+            seeds={"student": recipe.seed} | ({} if control or victim.seed is None else {"victim": victim.seed}),
+            n_test=len(self.data.test),
+            curve=metrics,
+            status="diverged" if self.diverged else "ok",
+            why=self.diverged,
+            data=self.data.fingerprint,
+            data_note=self.data.note,
+            recipe={"training": dump["training"], "views": dump["data"]["views"]},
+            env=self.env,
+            seconds=round(sum(line["seconds"] for line in metrics), 3),
+            **self.counts(),
+        )
+
+    def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """(numbers on the test split, per-sample predictions)."""
+        test = self.data.test
+        logits_NC = predict(self.student, test)
+        numbers = asdict(score(logits_NC, test.labels_N))
+        if not self.thief.control:
+            numbers["agreement"] = accuracy(logits_NC, predict(self.network, test).argmax(dim=1))
+        predicted = logits_NC.argmax(dim=1).numpy().astype(np.int16)
+        return {name: round(value, 6) for name, value in numbers.items()}, {"predicted": predicted}
+
+
+def plan_recipe(
+    recipe: Recipe,
+    attack: str | dict[str, Any] | Attack | None = None,
+    student: str | dict[str, Any] | Student | None = None,
+    seed: int | None = None,
+) -> Recipe:
+    """The thief's recipe: the victim's with the attack and the student in place, `training` the student's own.
+
+    A recipe that the student names is resolved into `training` and named no more, so planning twice changes nothing.
+    """
+    values = with_seed(recipe, seed).dump()
+    if attack is not None:
+        values["attack"] = ATTACKS.make(attack).model_dump(mode="json")
+    if student is not None:
+        wanted = {"name": student} if isinstance(student, str) else dict(student)
+        same = wanted.get("name") == values["student"]["name"]
+        values["student"] = {**values["student"], **wanted} if same else wanted
+    if own := values["student"].get("recipe"):
+        values["training"] = read(own).dump()["training"]
+        values["student"]["recipe"] = None
+    return read(values)
+
+
+def permit(thief: Attack, card: Card) -> Access:
+    """The access that the oracle is opened with: what the attack reads, cut to what the card gives."""
+    if thief.needs is not None and thief.needs > card.access:
+        raise UsageError(f"{thief.name} needs {thief.needs.label}; the card gives {card.access.label}")
+    return min(thief.reads, card.access)
+
+
+def hold(data: Splits, card: Card, thief: Attack, seed: int) -> ImageSet:
+    """The images a thief holds on this card, drawn at (seed, "thief", "pick"); without labels where the card has none."""
+    pool = data.train if card.pool == "trained" else data.pool
+    if pool is None:
+        raise UsageError(
+            "the card wants fresh images that no victim has seen, but none are set aside: train with data.pool"
+        )
+    count = round(card.share * len(pool)) if card.questions is None else card.questions
+    if count > len(pool):
+        raise UsageError(f"the card asks about {count} images; the {card.pool} pool has {len(pool)}")
+    if count < 2:
+        raise UsageError(f"the card leaves the thief {count} of {len(pool)} images; training needs at least 2")
+    if count < len(pool):
+        picked = torch.randperm(len(pool), generator=generator(seed, "thief", "pick"))[:count]
+        pool = pool.take(picked.sort().values)
+    return pool if card.data == "labelled" or thief.control else pool.unlabelled()

@@ -1,0 +1,123 @@
+"""The unit of evidence. Tables, charts and pages are pure functions of cells. Never imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from undistill.errors import RunError, UsageError
+from undistill.files import read_json, write_bytes, write_text
+
+SCHEMA = 1
+Array = NDArray[Any]
+
+
+class Cell(BaseModel):
+    """One measurement, as it lies on disk.
+
+    `kind`: `victim` is the model itself, `cell` a thief, `control` a student without a victim, `figure` data for a picture.
+    Accuracies, agreement (with the victim's top class on the test images) and ECE are percent; NLL is in nats. `queries` counts
+    what this thief asked, `forwards` what the victim computed. `curve` holds one dict an epoch. `accuracy` is null unless
+    `status` is ok.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_: int = SCHEMA
+    id: str
+    kind: Literal["victim", "cell", "control", "figure"] = "cell"
+    experiment: str = "attack"
+    victim: str
+    victim_id: str
+    defense: dict[str, Any] = {}
+    attack: str = ""
+    attack_settings: dict[str, Any] = {}
+    student: str = ""
+    student_settings: dict[str, Any] = {}
+    card: str = ""
+    queries: int = 0
+    forwards: int = 0
+    images: int = 0
+    seeds: dict[str, int] = {}
+    phase: Literal["selection", "report"] = "report"
+    accuracy: float | None = None
+    accuracy_val: float | None = None
+    n_test: int = 0
+    agreement: float | None = None
+    nll: float | None = None
+    ece: float | None = None
+    curve: list[dict[str, Any]] = []
+    status: Literal["ok", "diverged", "failed"] = "ok"
+    why: str = ""
+    reported: float | None = None
+    arrays: str | None = None
+    data: str = ""
+    data_note: str = ""
+    recipe: dict[str, Any] = {}
+    env: dict[str, Any] = {}
+    seconds: float = 0.0
+
+
+def identify(fixed: dict[str, Any]) -> str:
+    """An id from all that fixes the numbers, 16 hex digits."""
+    return hashlib.sha256(json.dumps([SCHEMA, fixed], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def save(folder: Path, cell: Cell, arrays: dict[str, Array] | None = None) -> Path:
+    """Write `ID.npz` (if there are arrays), then `ID.json`; returns the latter. Each is replaced whole."""
+    if arrays:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        write_bytes(folder / f"{cell.id}.npz", buffer.getvalue())
+        cell = cell.model_copy(update={"arrays": f"{cell.id}.npz"})
+    values = cell.model_dump(mode="json")
+    text = json.dumps({"schema": values.pop("schema_"), **values}, indent=1, ensure_ascii=False, allow_nan=False)
+    path = folder / f"{cell.id}.json"
+    write_text(path, text + "\n")
+    return path
+
+
+def read(path: Path) -> Cell:
+    """One cell; RunError names a damaged file, UsageError one of a newer schema."""
+    values = read_json(path)
+    if not isinstance(values, dict) or not isinstance(values.get("schema"), int):
+        raise RunError(f"{path} is no cell: it states no schema")
+    if values["schema"] > SCHEMA:
+        raise UsageError(f"{path} has schema {values['schema']}, this version reads up to {SCHEMA}; update undistill")
+    values["schema_"] = values.pop("schema")
+    try:
+        return Cell.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RunError(f"{path} is no cell: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}") from None
+
+
+def read_arrays(folder: Path, cell: Cell) -> dict[str, Array]:
+    """The arrays beside a cell; RunError if they are gone or damaged. Pickled arrays are refused."""
+    if cell.arrays is None:
+        return {}
+    path = folder / Path(cell.arrays).name
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path} is damaged or missing: {error}") from error
+
+
+def collect(folders: Iterable[Path]) -> Iterator[tuple[Path, Cell]]:
+    """(folder, cell) of every `cells/*.json` below the folders, each id once, in a stable order."""
+    seen: set[str] = set()
+    for folder in folders:
+        for path in sorted(folder.rglob("cells/*.json")):
+            cell = read(path)
+            if cell.id not in seen:
+                seen.add(cell.id)
+                yield path.parent, cell

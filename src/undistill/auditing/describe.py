@@ -1,0 +1,90 @@
+"""Cells that hold no thief: the victims themselves, and the data of figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from undistill.auditing.cell import Array, Cell, identify
+from undistill.data import Splits
+from undistill.data.views import to_float
+from undistill.files import read_json
+from undistill.training.evaluate import predict
+from undistill.training.run import Run
+from undistill.training.victim import resolve
+
+
+def victim_cell(run: Run, data: Splits, experiment: str) -> tuple[Cell, dict[str, Array]]:
+    """(cell, per-sample predictions): what a finished `train` or `protect` run is worth to its users."""
+    victim = resolve(run)
+    result = run.result
+    cell = Cell(
+        id=identify({"victim_id": victim.id, "data": data.fingerprint, "kind": "victim"}),
+        kind="victim",
+        experiment=experiment,
+        victim=victim.label,
+        victim_id=victim.id,
+        defense=victim.defense,
+        student=run.recipe.model.name,
+        student_settings=run.recipe.model.settings,
+        images=len(data.train),
+        seeds={"victim": run.recipe.seed},
+        accuracy=result["accuracy"],
+        accuracy_val=result["accuracy_val"],
+        n_test=result["n_test"],
+        nll=result["nll"],
+        ece=result["ece"],
+        curve=run.metrics(),
+        data=data.fingerprint,
+        data_note=data.note,
+        recipe={"training": run.recipe.dump()["training"], "views": run.recipe.dump()["data"]["views"]},
+        env=_env(run),
+        seconds=result["seconds"],
+    )
+    return cell, {"predicted": predict(victim.model, data.test).argmax(1).numpy().astype(np.int16)}
+
+
+def logit_response(
+    normal: Run, hardened: Run, data: Splits, experiment: str, *, temperatures: Sequence[float], images: int = 4
+) -> tuple[Cell, dict[str, Array]]:
+    """(figure cell, arrays): both victims' raw answers to the first test image of each of the first classes.
+
+    Source: Ma et al. 2021, figure 1 (bars of the logit response). The images are chosen by place, not by what is answered.
+    """
+    first, second = resolve(normal), resolve(hardened)
+    labels_N = data.test.labels_N
+    rows = [int((labels_N == c).nonzero()[0]) for c in labels_N.unique()[:images].tolist()]
+    shown = data.test.take(torch.tensor(rows))
+    arrays: dict[str, Array] = {
+        "images": shown.images_NCHW.numpy(),
+        "labels": shown.labels_N.numpy(),
+        "class_names": np.array(data.test.class_names),
+    }
+    with torch.inference_mode():
+        pixels = to_float(shown.images_NCHW)
+        arrays["normal"] = first.model(pixels).numpy()
+        arrays["hardened"] = second.model(pixels).numpy()
+    settings: dict[str, Any] = {"temperatures": list(temperatures)}
+    cell = Cell(
+        id=identify({"figure": "logit-response", "victims": [first.id, second.id], "rows": rows, **settings}),
+        kind="figure",
+        experiment=experiment,
+        victim=second.label,
+        victim_id=second.id,
+        defense=second.defense,
+        attack="logit-response",
+        attack_settings=settings,
+        seeds={"victim": hardened.recipe.seed},
+        n_test=len(data.test),
+        data=data.fingerprint,
+        data_note=data.note,
+        env=_env(hardened),
+    )
+    return cell, arrays
+
+
+def _env(run: Run) -> dict[str, Any]:
+    return read_json(run.folder / "env.json")

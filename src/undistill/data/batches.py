@@ -1,0 +1,64 @@
+"""Shuffled batches of one image set, held whole on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from undistill.data.images import ImageSet
+from undistill.data.views import View, Views
+from undistill.errors import UsageError
+from undistill.seeds import derive, generator
+from undistill.types import Batch
+
+
+class ImageBatches:
+    """Batches of `images`: order drawn at (seed, role, "order"), views at (seed, role, "views").
+
+    One epoch is `passes` passes, each with its own order and views: a set of 50 images is better counted in
+    passes than in epochs. A last batch of one image is left out, for batch normalisation cannot train on it.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        batch: int,
+        views: Sequence[View] = (),
+        *,
+        seed: int,
+        role: str,
+        passes: int = 1,
+        device: torch.device | str = "cpu",
+        views_seed: int | None = None,
+    ) -> None:
+        if batch < 2:
+            raise UsageError(f"training.batch must be at least 2, not {batch}")
+        if len(images) < 2:
+            raise UsageError(f"training needs at least 2 images, not {len(images)}")
+        self.device = torch.device(device)
+        self.size, self.source_size = len(images), images.source_size
+        self.images_NCHW = images.images_NCHW.to(self.device)
+        self.labels_N = images.labels_N.to(self.device) if images.labelled else None
+        self.index_N = images.index_N.to(self.device)
+        self.batch, self.views, self.passes = batch, tuple(views), passes
+        self.order_seed = derive(seed, role, "order")
+        self.views_seed = derive(seed, role, "views") if views_seed is None else views_seed
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.size, self.batch)
+        return self.passes * (full + (rest > 1))
+
+    def epoch(self, e: int) -> Iterator[Batch]:
+        """The batches of epoch `e`, from 0."""
+        for number in range(e * self.passes, (e + 1) * self.passes):
+            views = Views(self.views, self.views_seed, number, self.source_size, self.device)
+            order = torch.randperm(self.size, generator=generator(self.order_seed, "order", str(number))).to(
+                self.device
+            )
+            for rows in order.split(self.batch):
+                if len(rows) < 2:
+                    continue
+                index_B = self.index_N[rows]
+                labels_B = None if self.labels_N is None else self.labels_N[rows]
+                yield Batch(views(self.images_NCHW[rows], index_B), labels_B, index_B, number)

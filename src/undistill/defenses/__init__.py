@@ -1,0 +1,1 @@
+"""Defenses: each makes a classifier harder to copy."""

@@ -1,0 +1,108 @@
+"""`protect`: a hardened twin of a trained classifier, into a run folder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from undistill.data import Splits
+from undistill.defenses.base import DEFENSES, TrainedDefense
+from undistill.errors import UsageError
+from undistill.models import MODELS
+from undistill.models.base import FIXED
+from undistill.training.env import choose_device, describe
+from undistill.training.evaluate import accuracy, predict
+from undistill.training.loop import EpochRecord, State
+from undistill.training.recipe import Recipe, read
+from undistill.training.run import Run, Watch, drive
+from undistill.training.train import conclude, fresh, validation, with_seed
+from undistill.training.victim import Victim, resolve
+
+
+def protect(
+    model: str | Path | Run | Victim,
+    data: Splits,
+    defense: str | dict[str, Any] | TrainedDefense | None = None,
+    *,
+    adversary: str | Path | Run | Victim | None = None,
+    start_from: Literal["scratch", "teacher"] = "scratch",
+    recipe: str | Path | dict[str, Any] | Recipe | None = None,
+    seed: int | None = None,
+    out: str | Path,
+    resume: bool = False,
+    device: str = "auto",
+    watch: Watch | None = None,
+) -> Run:
+    """Harden a network of `model`'s architecture.
+
+    Args:
+        model: the trained teacher: a run folder, a model folder, or what `train` returned.
+        data: what it was trained on.
+        defense: a name, `{name: …, …}` or a record; None for the recipe's.
+        adversary: the frozen network to be pushed away from; None for `model` itself, as in the paper.
+        start_from: `scratch` trains fresh weights on the full schedule, as in the paper; `teacher` starts from `model`'s.
+        recipe: None for the recipe that `model` was trained by.
+        seed: None for the recipe's. The hardened network never shares initial weights with its teacher.
+        out: run folder.
+        resume: go on with an unfinished run there.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`.
+        watch: told each epoch.
+
+    Raises:
+        UsageError: settings, data or networks that do not fit.
+        Diverged: the loss was not finite; the last good epoch is kept in `out`.
+    """
+    teacher = resolve(model)
+    teacher.check(data)
+    pushed_from = teacher if adversary is None else resolve(adversary)
+    pushed_from.check(data)
+    source = teacher.recipe if recipe is None else recipe
+    if source is None:
+        raise UsageError("the model is not a run folder and brings no recipe; name one with --config")
+    network_settings = {key: value for key, value in teacher.model.config.items() if key not in FIXED}
+    chosen = with_seed(read(source), seed).model_copy(update={"model": MODELS.make(network_settings)})
+    if defense is not None:
+        chosen = chosen.model_copy(update={"defense": DEFENSES.make(defense)})
+    if start_from not in ("scratch", "teacher"):
+        raise UsageError(f"hardening starts from scratch or from the teacher, not from {start_from!r}")
+    where = choose_device(device)
+    scratch = start_from == "scratch"
+    network = fresh(chosen.model, data, seed=chosen.seed, role="nasty") if scratch else copy.deepcopy(teacher.model)
+    network.to(where).requires_grad_(True)
+    frozen = copy.deepcopy(pushed_from.model).to(where)
+    config = {
+        "kind": "protect",
+        "data_fingerprint": data.fingerprint,
+        "defense": chosen.defense.model_dump(mode="json"),
+        "start_from": start_from,
+        "teacher_id": teacher.id,
+        "adversary_id": pushed_from.id,
+        "recipe": chosen.dump(),
+    }
+
+    def steps(state: State | None, _: dict[str, Any]) -> Iterator[EpochRecord]:
+        return chosen.defense.harden(network, frozen, data.train, chosen, device=where, state=state)
+
+    def finish(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+        before = predict(teacher.model.to(where), data.test)
+        facts = {
+            "seed": chosen.seed,
+            "defense": config["defense"],
+            "teacher_id": teacher.id,
+            "adversary_id": pushed_from.id,
+            "teacher_accuracy": round(accuracy(before, data.test.labels_N), 6),
+        }
+        return conclude(Path(out), network, data, metrics, facts)
+
+    return drive(
+        Path(out),
+        config,
+        describe(where),
+        steps,
+        finish,
+        resume=resume,
+        measure=lambda: validation(network, data),
+        watch=watch,
+    )

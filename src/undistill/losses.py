@@ -1,0 +1,125 @@
+"""Distillation losses as pure functions of logits, for anybody's training loop.
+
+Legend: B batch, C classes. Any float dtype comes in; half precision is computed in float32, float64 stays. All terms are means over
+the batch, in nats. Logits may hold −∞ (a class the answer does not mention) as long as each row has one finite value.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from undistill.errors import UsageError
+
+__all__ = ["distillation_loss", "self_undermining_loss", "smoothed_cross_entropy", "softened_kl"]
+
+
+def softened_kl(p_logits_BC: Tensor, q_logits_BC: Tensor, temperature: float) -> Tensor:
+    """τ² · KL(softmax(p/τ) ‖ softmax(q/τ)), mean over the batch, in nats. Differentiable in both arguments.
+
+    A class of probability 0 under p adds nothing (0 · log 0 = 0), also where both logits are −∞; probability under p where q
+    has none is an honest ∞.
+
+    Args:
+        p_logits_BC: logits of the reference distribution, on the left of the KL.
+        q_logits_BC: logits of the other one.
+        temperature: τ > 0; τ² keeps gradients comparable across temperatures (Hinton et al. 2015, section 2).
+
+    Returns:
+        A scalar, float32 or wider.
+
+    Raises:
+        UsageError: τ ≤ 0, or shapes that differ or are not B × C.
+    """
+    _check_temperature(temperature)
+    if p_logits_BC.shape != q_logits_BC.shape or p_logits_BC.ndim != 2:
+        raise UsageError(
+            f"softened_kl compares two B × C tensors of one shape, not {tuple(p_logits_BC.shape)} and "
+            f"{tuple(q_logits_BC.shape)}"
+        )
+    log_p_BC = F.log_softmax(_wide(p_logits_BC) / temperature, dim=1)
+    log_q_BC = F.log_softmax(_wide(q_logits_BC) / temperature, dim=1)
+    p_BC = log_p_BC.exp()
+    held_BC = p_BC > 0
+    log_ratio_BC = torch.where(held_BC, log_p_BC, 0.0) - torch.where(held_BC, log_q_BC, 0.0)
+    return (p_BC * log_ratio_BC).sum(dim=1).mean() * temperature**2
+
+
+def distillation_loss(
+    student_logits_BC: Tensor,
+    teacher_logits_BC: Tensor,
+    labels_B: Tensor | None,
+    *,
+    temperature: float,
+    alpha: float,
+) -> Tensor:
+    """Knowledge distillation: α τ² KL(teacher ‖ student) + (1 − α) CE(student, labels). No gradient reaches the teacher.
+
+    Source: Hinton et al. 2015; Ma et al. 2021, equation 1 (τ softens the first term only).
+
+    Args:
+        student_logits_BC: trained.
+        teacher_logits_BC: the victim's answer; logits, or log-probabilities, which are logits up to a shift.
+        labels_B: int64 classes; may be None where α = 1.
+        temperature: τ > 0.
+        alpha: weight of the teacher, in [0, 1].
+
+    Raises:
+        UsageError: a value out of range, or no labels where α < 1.
+    """
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"alpha is a weight in [0, 1], not {alpha}")
+    soft = softened_kl(teacher_logits_BC.detach(), student_logits_BC, temperature)
+    if alpha == 1:
+        return soft
+    if labels_B is None:
+        raise UsageError(f"alpha {alpha} weighs labels by {1 - alpha:g}, but there are no labels")
+    hard = F.cross_entropy(_wide(student_logits_BC), labels_B)
+    return alpha * soft + (1 - alpha) * hard
+
+
+def self_undermining_loss(
+    logits_BC: Tensor, adversary_logits_BC: Tensor, labels_B: Tensor, *, omega: float, temperature: float
+) -> Tensor:
+    """What makes a teacher nasty: CE(nasty, labels) − ω τ² KL(nasty ‖ adversary). No gradient reaches the adversary.
+
+    Source: Ma et al. 2021, equation 2. The gradient flows through the left argument of the KL.
+
+    Args:
+        logits_BC: of the network that is trained.
+        adversary_logits_BC: of the frozen, normally trained network that it is pushed away from.
+        labels_B: int64 classes.
+        omega: ω ≥ 0; 0 is ordinary training.
+        temperature: τ > 0.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+    if not (omega >= 0 and math.isfinite(omega)):
+        raise UsageError(f"omega is a weight of at least 0, not {omega}")
+    right = F.cross_entropy(_wide(logits_BC), labels_B)
+    away = softened_kl(logits_BC, adversary_logits_BC.detach(), temperature)
+    return right - omega * away
+
+
+def smoothed_cross_entropy(logits_BC: Tensor, labels_B: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy against (1 − s) on the label and s / C everywhere (Szegedy et al. 2016, section 7), mean over the batch.
+
+    Raises:
+        UsageError: s outside [0, 1).
+    """
+    if not 0 <= smoothing < 1:
+        raise UsageError(f"label smoothing lies in [0, 1), not {smoothing}")
+    return F.cross_entropy(_wide(logits_BC), labels_B, label_smoothing=smoothing)
+
+
+def _check_temperature(temperature: float) -> None:
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise UsageError(f"temperature must be above 0, not {temperature}")
+
+
+def _wide(logits_BC: Tensor) -> Tensor:
+    return logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()

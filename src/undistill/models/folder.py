@@ -1,0 +1,114 @@
+"""Model folders: `config.json`, `model.safetensors`, `README.md`, as on the Hugging Face hub. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from undistill.errors import RunError, UsageError
+from undistill.files import read_json, write_bytes, write_json, write_text
+from undistill.models.base import Classifier, from_config
+
+SCHEMA = 1
+
+
+def weights_id(model: nn.Module) -> str:
+    """SHA-256 over names, shapes, types and values of all weights, 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def tensors_to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """A safetensors file's content; the same tensors give the same bytes."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(plain)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. RunError for anything else, a pickle by name."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        if content[:1] == b"\x80" or content[:2] == b"PK":
+            raise RunError(
+                f"{path} is a pickle, which can run code when it is opened; only safetensors are read, nothing was unpickled"
+            ) from error
+        raise RunError(f"{path} is damaged or no safetensors file: {' '.join(str(error).split())}") from error
+
+
+def save(folder: Path, model: Classifier, class_names: tuple[str, ...], card: str) -> None:
+    """Write the three files, `config.json` last, so that a folder that has it is whole."""
+    write_bytes(folder / "model.safetensors", tensors_to_bytes(model.state_dict()))
+    write_text(folder / "README.md", card)
+    write_json(
+        folder / "config.json",
+        {"library_name": "undistill", "schema": SCHEMA, "network": model.config, "class_names": list(class_names)},
+    )
+
+
+def read(folder: Path) -> tuple[Classifier, tuple[str, ...]]:
+    """(network in evaluation mode, class names) of a model folder.
+
+    Raises:
+        UsageError: no model folder, or one of a newer schema.
+        RunError: damaged files, or weights that do not fit the network.
+    """
+    if not (folder / "config.json").is_file():
+        pickles = [
+            path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".tar", ".pkl", ".ckpt")
+        ]
+        found = f"; {pickles[0]} may hold a pickle and is not opened" if pickles else ""
+        raise UsageError(f"{folder} is no model folder: it has no config.json{found}")
+    config = read_json(folder / "config.json")
+    network = config.get("network") if isinstance(config, dict) else None
+    if not isinstance(network, dict) or not isinstance(config.get("class_names"), list):
+        raise RunError(f"{folder / 'config.json'} does not describe an undistill network")
+    check_schema(config.get("schema"), SCHEMA, folder / "config.json")
+    try:
+        model = from_config(network)
+    except (UsageError, TypeError) as error:
+        raise RunError(f"{folder / 'config.json'}: {error}") from error
+    tensors = read_tensors(folder / "model.safetensors")
+    expected = model.state_dict()
+    wrong = sorted(expected.keys() ^ tensors.keys())
+    wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
+    if wrong:
+        raise RunError(
+            f"the weights in {folder} do not fit its config.json: {wrong[0]} and {len(wrong) - 1} more differ"
+        )
+    model.load_state_dict(tensors)
+    return model.eval(), tuple(str(name) for name in config["class_names"])
+
+
+def check_schema(found: Any, known: int, path: Path) -> None:
+    """UsageError for a file of a newer schema, RunError for one without."""
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise RunError(f"{path} states no schema")
+    if found > known:
+        raise UsageError(f"{path} has schema {found}, this version reads up to {known}; update undistill to read it")
+
+
+def model_card(title: str, facts: dict[str, Any]) -> str:
+    """A README with the hub's front matter and one line a fact; the same facts give the same text."""
+    lines = ["---", "library_name: undistill", "pipeline_tag: image-classification", "---", "", f"# {title}", ""]
+    lines += [f"- {name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in facts.items()]
+    lines += [
+        "",
+        "Read it with `undistill.load_model(FOLDER)`. Pixels go in as float NCHW in [0, 1]; normalisation is inside.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""The oracle enforces access and budget and counts questions; below WEIGHTS it is all that a thief has.
+
+Legend: B batch, C classes, N images.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from undistill.access import Access
+from undistill.data.images import ImageSet
+from undistill.data.views import to_float
+from undistill.errors import Refused
+from undistill.types import Batch
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the victim said: B × C logits or probabilities, or B labels, as `access` says."""
+
+    access: Access
+    values: Tensor
+
+    @property
+    def scores_BC(self) -> Tensor:
+        """Logits up to a shift of each row: log-probabilities where probabilities were given, −∞ for a class without any."""
+        if self.access is Access.LABEL:
+            raise Refused("a label is no score: this attack reads more than the labels that it is given")
+        return self.values if self.access >= Access.LOGITS else self.values.log()
+
+    @property
+    def labels_B(self) -> Tensor:
+        """The victim's top class; never the true label."""
+        return self.values if self.access is Access.LABEL else self.values.argmax(dim=1)
+
+    def take(self, rows_B: Tensor) -> Answer:
+        """The answers to some of the questions."""
+        return Answer(self.access, self.values[rows_B])
+
+
+class Oracle:
+    """A victim behind its door, always in evaluation mode and frozen.
+
+    `queries` counts the questions this thief asked, `forwards` the images the victim computed an answer for.
+    """
+
+    def __init__(
+        self,
+        victim: nn.Module,
+        access: Access,
+        *,
+        budget: int | None = None,
+        queries: int = 0,
+        forwards: int = 0,
+        top_k: int = 5,
+    ) -> None:
+        self._victim = copy.deepcopy(victim).eval().requires_grad_(False)
+        self.access, self.budget, self.top_k = access, budget, top_k
+        self.queries, self.forwards = queries, forwards
+
+    def ask(self, images_BCHW: Tensor) -> Answer:
+        """The victim's answers to float images in [0, 1]. Each image is a question. Refused (a PermissionError) over budget."""
+        count = len(images_BCHW)
+        if self.budget is not None and self.queries + count > self.budget:
+            raise Refused(f"{count} more questions exceed the budget of {self.budget}; {self.queries} were asked")
+        self.queries += count
+        self.forwards += count
+        with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
+            logits_BC = self._victim(images_BCHW).float()
+        return Answer(self.access, cut(logits_BC, self.access, self.top_k))
+
+    def weights(self) -> nn.Module:
+        """A frozen copy of the victim; Refused below WEIGHTS."""
+        if self.access < Access.WEIGHTS:
+            raise Refused(f"weights are beyond the access {self.access.label}")
+        return copy.deepcopy(self._victim)
+
+
+def cut(logits_BC: Tensor, access: Access, top_k: int = 5) -> Tensor:
+    """What an access level shows of logits; probabilities outside the top k are 0."""
+    if access >= Access.LOGITS:
+        return logits_BC
+    if access is Access.LABEL:
+        return logits_BC.argmax(dim=1)
+    probs_BC = logits_BC.softmax(dim=1)
+    if access is Access.PROBS:
+        return probs_BC
+    top = probs_BC.topk(min(top_k, probs_BC.shape[1]), dim=1)
+    return torch.zeros_like(probs_BC).scatter_(1, top.indices, top.values)
+
+
+class Questions:
+    """How a thief's batches meet the oracle.
+
+    Without a budget each view is a question. With one, each image is asked once, as it is, and training on its views reads the
+    stored answer.
+    """
+
+    def __init__(self, oracle: Oracle, images: ImageSet, device: torch.device | str, batch: int = 1024) -> None:
+        self._oracle = oracle
+        self._kept: Answer | None = None
+        if oracle.budget is None:
+            return
+        answers = [oracle.ask(to_float(chunk.to(device))).values for chunk in images.images_NCHW.split(batch)]
+        self._kept = Answer(oracle.access, torch.cat(answers))
+        self._row = torch.full((images.source_size,), -1)
+        self._row[images.index_N] = torch.arange(len(images))
+        self._row = self._row.to(device)
+
+    def __call__(self, batch: Batch) -> Answer:
+        """The answers that belong to a batch."""
+        if self._kept is None:
+            return self._oracle.ask(batch.images_BCHW)
+        return self._kept.take(self._row[batch.index_B])

@@ -1,0 +1,55 @@
+"""What a trained classifier is worth. Legend: N images, C classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from undistill.data.images import ImageSet
+from undistill.data.views import to_float
+
+
+def predict(model: nn.Module, images: ImageSet, *, batch: int = 1024) -> Tensor:
+    """N × C float32 logits on the CPU, in evaluation mode, without views. The model's mode is put back."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            parts = [model(to_float(chunk.to(device))).float().cpu() for chunk in images.images_NCHW.split(batch)]
+    finally:
+        model.train(was_training)
+    return torch.cat(parts).clone()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracy in percent; NLL in nats; ECE in percent."""
+
+    accuracy: float
+    nll: float
+    ece: float
+
+
+def score(logits_NC: Tensor, labels_N: Tensor) -> Scores:
+    """Top-1 accuracy over all samples, mean negative log-likelihood, and calibration error (15 equal bins; Guo et al. 2017)."""
+    return Scores(
+        accuracy(logits_NC, labels_N), float(F.cross_entropy(logits_NC.float(), labels_N)), ece(logits_NC, labels_N)
+    )
+
+
+def accuracy(logits_NC: Tensor, labels_N: Tensor) -> float:
+    """Percent of samples whose largest logit is their label's."""
+    return 100 * float((logits_NC.argmax(dim=1) == labels_N).double().mean())
+
+
+def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = 15) -> float:
+    """Expected calibration error, percent: |accuracy − confidence| a bin, weighted by its samples."""
+    confidence_N, predicted_N = logits_NC.double().softmax(dim=1).max(dim=1)
+    gap_N = (predicted_N == labels_N).double() - confidence_N
+    place_N = (confidence_N * bins).long().clamp_max(bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, place_N, gap_N)
+    return 100 * float(gaps.abs().sum()) / len(labels_N)

@@ -1,0 +1,135 @@
+"""`fit`: the only training loop. Teachers, nasty teachers and students differ in the objective alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from undistill.errors import Diverged
+from undistill.seeds import derive
+from undistill.training.recipe import Training
+from undistill.types import Batches, Objective
+
+State = dict[str, Any]
+"""All that a loop holds: `epoch` (done), `model`, `modules`, `optimizer` state dicts. Live tensors: save them before going on."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch did. `epoch` counts from 1; `terms` are means over its samples; `state` resumes behind it."""
+
+    epoch: int
+    epochs: int
+    terms: dict[str, float]
+    images: int
+    seconds: float
+    lr: float
+    state: State
+    phase: str = "fit"
+
+
+def fit(
+    model: nn.Module,
+    batches: Batches,
+    objective: Objective,
+    training: Training,
+    *,
+    seed: int,
+    state: State | None = None,
+) -> Iterator[EpochRecord]:
+    """Train `model` in place, an epoch at a time; the caller logs, saves and stops.
+
+    Nothing of the global random state survives between epochs: each starts from a derived seed, so a run that is
+    resumed from `state` takes the same steps as one that was never interrupted.
+
+    Args:
+        model: trained in place, put in training mode at each epoch, on the device of its parameters.
+        batches: on that device.
+        objective: terms of a batch; its `modules` are trained along.
+        training: epochs, optimiser, schedule, clipping, precision.
+        seed: of whatever is random inside the network (dropout).
+        state: of an `EpochRecord`, to go on behind it.
+
+    Yields:
+        One record an epoch.
+
+    Raises:
+        Diverged: the loss was not finite somewhere in the epoch; nothing of that epoch was yielded.
+    """
+    modules: Mapping[str, nn.Module] = objective.modules
+    trained = nn.ModuleDict({"model": model, **modules})
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    device = parameters[0].device
+    optimizer = training.optimizer.build(parameters)
+    done = 0
+    if state is not None:
+        done = state["epoch"]
+        model.load_state_dict(state["model"])
+        for name, module in modules.items():
+            module.load_state_dict(state["modules"][name])
+        optimizer.load_state_dict(state["optimizer"])
+    for epoch in range(done, training.epochs):
+        started = time.perf_counter()
+        trained.train()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive(seed, "fit", str(epoch)))
+            totals, images = _epoch(model, batches, objective, training, optimizer, parameters, epoch)
+        yield EpochRecord(
+            epoch=epoch + 1,
+            epochs=training.epochs,
+            terms=totals,
+            images=images,
+            seconds=time.perf_counter() - started,
+            lr=optimizer.param_groups[0]["lr"],
+            state={
+                "epoch": epoch + 1,
+                "model": model.state_dict(),
+                "modules": {name: module.state_dict() for name, module in modules.items()},
+                "optimizer": optimizer.state_dict(),
+            },
+        )
+
+
+def _epoch(
+    model: nn.Module,
+    batches: Batches,
+    objective: Objective,
+    training: Training,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    epoch: int,
+) -> tuple[dict[str, float], int]:
+    """One pass: (means of the terms, images seen). The device is asked for numbers once, at the end."""
+    device = parameters[0].device
+    totals: dict[str, Tensor] = {}
+    first_bad = torch.full((), -1, device=device)
+    images, steps = 0, len(batches)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16")
+    for step, batch in enumerate(batches.epoch(epoch)):
+        lr = training.optimizer.lr * training.schedule.factor(epoch + step / steps, training.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        if training.channels_last:
+            batch = batch._replace(images_BCHW=batch.images_BCHW.contiguous(memory_format=torch.channels_last))
+        with autocast:
+            terms = objective(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+        if training.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, training.clip)
+        optimizer.step()
+        count = len(batch.images_BCHW)
+        images += count
+        bad = ~torch.isfinite(terms["loss"].detach()) & (first_bad < 0)
+        first_bad = torch.where(bad, step, first_bad)
+        for name, value in terms.items():
+            weighted = value.detach().double() * count
+            totals[name] = totals[name] + weighted if name in totals else weighted
+    if (step := int(first_bad)) >= 0:
+        raise Diverged(epoch, step + 1)
+    return {name: float(total) / images for name, total in totals.items()}, images

@@ -1,0 +1,146 @@
+"""Optimisers and learning-rate schedules, as records.
+
+A schedule is a pure function of the place in training, so there is no state to save: resuming cannot shift it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from undistill.registry import Component, Registry
+
+
+class Optimizer(Component):
+    """A PyTorch optimiser's settings."""
+
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser over these parameters."""
+        raise NotImplementedError
+
+
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "undistill.training.optim")
+
+
+@OPTIMIZERS.register
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum; weight decay is added to the gradient."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """torch.optim.SGD, fused."""
+        return torch.optim.SGD(
+            parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov, fused=True
+        )
+
+
+@OPTIMIZERS.register
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015); weight decay is added to the gradient."""
+
+    name: Literal["adam"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """torch.optim.Adam, fused."""
+        return torch.optim.Adam(parameters, self.lr, self.betas, weight_decay=self.weight_decay, fused=True)
+
+
+@OPTIMIZERS.register
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """torch.optim.AdamW, fused."""
+        return torch.optim.AdamW(parameters, self.lr, self.betas, weight_decay=self.weight_decay, fused=True)
+
+
+class Schedule(Component):
+    """A factor on the learning rate; `warmup` epochs of linear rise come before whatever follows."""
+
+    warmup: float = Field(0.0, ge=0)
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        """The factor after `epoch` epochs (a fraction counts the steps within one) of `epochs`, warm-up included."""
+        rise = min(1.0, epoch / self.warmup) if self.warmup else 1.0
+        return rise * self.shape(epoch, epochs)
+
+    def shape(self, epoch: float, epochs: int) -> float:
+        """The factor without warm-up."""
+        raise NotImplementedError
+
+
+SCHEDULES: Registry[Schedule] = Registry("schedule", "undistill.training.optim")
+
+
+@SCHEDULES.register
+class Constant(Schedule):
+    """Always 1."""
+
+    name: Literal["constant"] = "constant"
+
+    def shape(self, epoch: float, epochs: int) -> float:
+        """1."""
+        return 1.0
+
+
+@SCHEDULES.register
+class Step(Schedule):
+    """Times `factor` at each epoch of `at`."""
+
+    name: Literal["step"] = "step"
+    at: tuple[int, ...]
+    times: float = Field(0.1, gt=0, alias="factor")
+
+    def shape(self, epoch: float, epochs: int) -> float:
+        """`factor` to the power of the steps that have passed."""
+        return self.times ** sum(epoch >= at for at in self.at)
+
+
+@SCHEDULES.register
+class Cosine(Schedule):
+    """From 1 to `last` along half a cosine."""
+
+    name: Literal["cosine"] = "cosine"
+    last: float = Field(0.0, ge=0, le=1)
+
+    def shape(self, epoch: float, epochs: int) -> float:
+        """Half a cosine behind the warm-up."""
+        span = max(epochs - self.warmup, 1e-9)
+        done = min(max((epoch - self.warmup) / span, 0.0), 1.0)
+        return self.last + (1 - self.last) * (1 + math.cos(math.pi * done)) / 2
+
+
+@SCHEDULES.register
+class OneCycle(Schedule):
+    """Up from 1/`start` to 1 over the part `up` of training, then down to 1/`end`, both along cosines (Smith 2018)."""
+
+    name: Literal["one-cycle"] = "one-cycle"
+    up: float = Field(0.3, gt=0, lt=1)
+    start: float = Field(25.0, ge=1)
+    end: float = Field(1e4, ge=1)
+
+    def shape(self, epoch: float, epochs: int) -> float:
+        """Where the cycle stands."""
+        done = min(epoch / epochs, 1.0)
+        if done < self.up:
+            return _between(1 / self.start, 1.0, done / self.up)
+        return _between(1.0, 1 / self.end, (done - self.up) / (1 - self.up))
+
+
+def _between(first: float, last: float, done: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * done)) / 2

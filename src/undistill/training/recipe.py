@@ -1,0 +1,180 @@
+"""Recipes: everything that fixes a run's numbers, as validated records read from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
+
+from undistill.data.load import DataSettings
+from undistill.errors import UsageError, unknown
+from undistill.models.base import MODELS, Network
+from undistill.registry import Component, problem, registry
+from undistill.training.optim import OPTIMIZERS, SCHEDULES, Constant, Optimizer, Schedule
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+SCHEMA = 1
+
+
+class Record(BaseModel):
+    """Frozen, and closed to settings nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Training(Record):
+    """The `training` section: what `fit` needs to know.
+
+    `passes` counts passes over the images in one epoch, for sets so small that an epoch would not be worth a line in a log.
+    `clip` is the largest norm of the whole gradient.
+    """
+
+    epochs: int = Field(30, ge=1)
+    batch: int = Field(128, ge=2)
+    passes: int = Field(1, ge=1)
+    clip: float | None = Field(None, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+    smoothing: float = Field(0.0, ge=0, lt=1)
+    optimizer: Any = Field(default={"name": "sgd", "lr": 0.1}, validate_default=True)
+    schedule: Any = Field(default_factory=Constant)
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _optimizer(cls, value: Any) -> Optimizer:
+        return OPTIMIZERS.make(value)
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _schedule(cls, value: Any) -> Schedule:
+        return SCHEDULES.make(value)
+
+    @field_serializer("optimizer", "schedule")
+    def _whole(self, value: Component) -> dict[str, Any]:
+        return value.model_dump(mode="json", by_alias=True)
+
+
+class Student(Record):
+    """The thief's network, and the recipe that trains it (none: the victim's training section)."""
+
+    name: str = "cnn"
+    width: float = Field(1.0, gt=0, le=16)
+    recipe: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        MODELS.make(name)
+        return name
+
+    @property
+    def network(self) -> Network:
+        """The network's record."""
+        return MODELS.make({"name": self.name, "width": self.width})
+
+
+class Recipe(Record):
+    """A whole run: data, network, training, and how the victim is defended and attacked."""
+
+    data: DataSettings = DataSettings()
+    model: Any = Field(default="cnn", validate_default=True)
+    training: Training = Field(default_factory=Training)
+    defense: Any = Field(default="nasty", validate_default=True)
+    attack: Any = Field(default="kd", validate_default=True)
+    student: Student = Student()
+    seed: int = Field(0, ge=0)
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model(cls, value: Any) -> Network:
+        return MODELS.make(value)
+
+    @field_validator("defense", "attack", mode="before")
+    @classmethod
+    def _component(cls, value: Any, info: Any) -> Component:
+        return registry(info.field_name).make(value)
+
+    @field_serializer("model", "defense", "attack")
+    def _whole(self, value: Component) -> dict[str, Any]:
+        return value.model_dump(mode="json", by_alias=True)
+
+    def dump(self) -> dict[str, Any]:
+        """Plain JSON values that `read` turns back into this recipe."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read(source: str | Path | dict[str, Any] | Recipe, settings: tuple[str, ...] | list[str] = ()) -> Recipe:
+    """A recipe from a name, a YAML file or plain values, with `a.b=value` settings on top.
+
+    Raises:
+        UsageError: names the file, the setting and the value that does not fit.
+    """
+    if isinstance(source, Recipe):
+        if not settings:
+            return source
+        source = source.dump()
+    values = source if isinstance(source, dict) else _parse(source)
+    for setting in settings:
+        values = _override(values, setting)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(problem(error, Recipe)) from None
+
+
+def _parse(source: str | Path) -> dict[str, Any]:
+    path = FOLDER / f"{source}.yaml"
+    if not path.is_file():
+        path = Path(source)
+        if not path.suffix and not path.exists():
+            raise unknown("recipe", str(source), names())
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read recipe {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"recipe {path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"recipe {path} holds no settings")
+    return values
+
+
+def _override(values: dict[str, Any], setting: str) -> dict[str, Any]:
+    """`values` with one `a.b=value` changed. A new `name` drops the old component's settings, which are not its own."""
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise UsageError(f"a setting is written section.name=value, not {setting!r}")
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError as error:
+        raise UsageError(f"the value of {path} is no YAML: {text!r}") from error
+    if isinstance(value, str) and _is_number(value):
+        value = float(value)  # YAML 1.1 reads 1e-3 as text
+    *sections, last = path.split(".")
+    changed = dict(values)
+    place = changed
+    for section in sections:
+        inner = place.get(section)
+        if not isinstance(inner, dict):
+            inner = {} if inner is None else {"name": inner}
+        place[section] = inner = dict(inner)
+        place = inner
+    if last == "name" and sections and sections[-1] != "data" and place.get("name") != value:
+        place.clear()
+    place[last] = value
+    return changed
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,132 @@
+"""`train`: an ordinary classifier, into a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from undistill.data import ImageBatches, ImageSet, Splits
+from undistill.errors import UsageError
+from undistill.models import MODELS, Classifier, Network, build
+from undistill.models import folder as models
+from undistill.training.env import choose_device, describe
+from undistill.training.evaluate import accuracy, predict, score
+from undistill.training.loop import EpochRecord, State, fit
+from undistill.training.objectives import CrossEntropy
+from undistill.training.recipe import Recipe, read
+from undistill.training.run import Run, Watch, drive
+
+
+def train(
+    model: str | dict[str, Any] | Network | None,
+    data: Splits,
+    recipe: str | Path | dict[str, Any] | Recipe = "digits",
+    *,
+    seed: int | None = None,
+    out: str | Path,
+    resume: bool = False,
+    device: str = "auto",
+    watch: Watch | None = None,
+) -> Run:
+    """Train a classifier on `data.train` by cross-entropy and read the test split once, at the end.
+
+    Args:
+        model: a name, `{name: …, width: …}`, or None for the recipe's.
+        data: from `load`.
+        recipe: a name, a YAML file, plain values or a `Recipe`; its `training` and `data.views` are used.
+        seed: of weights, order and views; None for the recipe's.
+        out: run folder.
+        resume: go on with an unfinished run there; at most one epoch is done again.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`.
+        watch: told each epoch.
+
+    Raises:
+        UsageError: settings that do not fit, a folder that holds another run.
+        Diverged: the loss was not finite; the last good epoch is kept in `out`.
+    """
+    recipe = with_seed(read(recipe), seed)
+    if model is not None:
+        recipe = recipe.model_copy(update={"model": MODELS.make(model)})
+    where = choose_device(device)
+    network = fresh(recipe.model, data, seed=recipe.seed, role="teacher").to(where)
+    batches = image_batches(data.train, recipe, role="teacher", device=str(where))
+    objective = CrossEntropy(recipe.training.smoothing)
+
+    def steps(state: State | None, _: dict[str, Any]) -> Iterator[EpochRecord]:
+        return fit(network, batches, objective, recipe.training, seed=recipe.seed, state=state)
+
+    return drive(
+        Path(out),
+        {"kind": "train", "data_fingerprint": data.fingerprint, "recipe": recipe.dump()},
+        describe(where),
+        steps,
+        lambda metrics: conclude(Path(out), network, data, metrics, {"seed": recipe.seed}),
+        resume=resume,
+        measure=lambda: validation(network, data),
+        watch=watch,
+    )
+
+
+def with_seed(recipe: Recipe, seed: int | None) -> Recipe:
+    """The recipe with another seed; UsageError for a negative one."""
+    if seed is None:
+        return recipe
+    if seed < 0:
+        raise UsageError(f"a seed is a whole number of at least 0, not {seed}")
+    return recipe.model_copy(update={"seed": seed})
+
+
+def fresh(network: Network, data: Splits, *, seed: int, role: str) -> Classifier:
+    """A network with fresh weights that fits the data, normalised by its training pixels."""
+    return build(
+        network,
+        data.num_classes,
+        data.train.channels,
+        data.train.image_size,
+        mean=data.mean,
+        std=data.std,
+        seed=seed,
+        role=role,
+    )
+
+
+def image_batches(images: ImageSet, recipe: Recipe, *, role: str, device: str) -> ImageBatches:
+    """Batches of these images as the recipe has them."""
+    training = recipe.training
+    return ImageBatches(
+        images, training.batch, recipe.data.views, seed=recipe.seed, role=role, passes=training.passes, device=device
+    )
+
+
+def validation(model: Classifier, data: Splits) -> dict[str, float]:
+    """Accuracy on the validation split, where there is one."""
+    if data.val is None:
+        return {}
+    return {"accuracy_val": accuracy(predict(model, data.val), data.val.labels_N)}
+
+
+def conclude(
+    folder: Path, model: Classifier, data: Splits, metrics: list[dict[str, Any]], facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the model folder, read the test split once, and return the result."""
+    scores = score(predict(model, data.test), data.test.labels_N)
+    result = {
+        "status": "ok",
+        **{name: round(value, 6) for name, value in asdict(scores).items()},
+        "accuracy_val": metrics[-1].get("accuracy_val") if metrics else None,
+        "n_test": len(data.test),
+        "model_id": models.weights_id(model),
+        "data": data.fingerprint,
+        "seconds": round(sum(line["seconds"] for line in metrics), 3),
+        **facts,
+    }
+    title = f"{model.config['name']} on {data.name}"
+    card = {
+        "accuracy on the test split, percent": round(scores.accuracy, 2),
+        "data": f"{data.note} ({data.fingerprint})",
+        **facts,
+    }
+    models.save(folder / "model", model, data.train.class_names, models.model_card(title, card))
+    return result
