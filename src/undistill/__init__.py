@@ -18,24 +18,27 @@ if TYPE_CHECKING:
     from undistill.auditing.attack import attack
     from undistill.data.load import load
     from undistill.defenses.protect import protect
+    from undistill.training.recipe import read as recipe
     from undistill.training.train import train
     from undistill.training.victim import load_model
 
-__all__ = ["attack", "load", "load_model", "losses", "models", "protect", "train"]
+__all__ = ["attack", "load", "load_model", "losses", "models", "protect", "recipe", "train"]
 
 _VERBS = {
-    "attack": "undistill.auditing.attack",
-    "load": "undistill.data.load",
-    "load_model": "undistill.training.victim",
-    "protect": "undistill.defenses.protect",
-    "train": "undistill.training.train",
+    "attack": ("undistill.auditing.attack", "attack"),
+    "load": ("undistill.data.load", "load"),
+    "load_model": ("undistill.training.victim", "load_model"),
+    "protect": ("undistill.defenses.protect", "protect"),
+    "recipe": ("undistill.training.recipe", "read"),
+    "train": ("undistill.training.train", "train"),
 }
 _MODULES = {"losses", "models"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _VERBS:
-        value = getattr(importlib.import_module(_VERBS[name]), name)
+        module, function = _VERBS[name]
+        value = getattr(importlib.import_module(module), function)
     elif name in _MODULES:
         value = importlib.import_module(f"undistill.{name}")
     else:

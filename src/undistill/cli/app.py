@@ -8,7 +8,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from undistill.cli.progress import Reporter, error
@@ -16,13 +15,14 @@ from undistill.errors import UndistillError, UsageError
 
 app = typer.Typer(
     name="undistill",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Make a classifier hard to copy by knowledge distillation, and measure how hard.",
 )
 
+# Typer brings a Click of its own since 0.16, or uses the installed one: ask it for the base of its usage errors.
+WRONG_USAGE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 Config = Annotated[
     str | None, typer.Option("--config", "-c", help="Recipe: a name (see `undistill list recipe`) or a YAML file.")
 ]
@@ -59,7 +59,8 @@ def root(
         typer.echo(f"undistill {installed('undistill')}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise UsageError("no verb given; see undistill --help")
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -269,29 +270,26 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the shell's command; every expected failure is one sentence on stderr and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     verbose = "-v" in arguments or "--verbose" in arguments
+    command = typer.main.get_command(app)
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="undistill", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as problem:
-        typer.echo(problem.format_message())
-        sys.exit(2)
-    except click.ClickException as problem:
-        error(problem.format_message().rstrip(".") + "; see undistill --help")
+        with command.make_context("undistill", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except WRONG_USAGE as problem:
+        error(f"{problem.format_message().rstrip('.')}; see undistill --help")
         sys.exit(2)
     except UndistillError as problem:
-        _trace(verbose=verbose)
+        if verbose:
+            traceback.print_exc()
         error(str(problem))
         sys.exit(problem.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         error("interrupted; what was done is kept, go on with --resume")
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _trace(*, verbose: bool) -> None:
-    if verbose:
-        traceback.print_exc()
+    sys.exit(0)
 
 
 def _changes(

@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 CARDS: dict[str, dict[str, Any]] = {
     "paper": {
         "card": "logits/labelled(1.0)/trained/random",
-        "student": {"name": "cnn", "width": 0.125, "recipe": None},
+        "student": {"name": "cnn", "width": 0.0625, "recipe": None},
         "arms": {
             "alone": {"name": "scratch"},
             "kd-4": {"name": "kd", "temperature": 4, "alpha": 0.9},

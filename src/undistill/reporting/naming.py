@@ -1,0 +1,113 @@
+"""What components, cards and numbers are called in text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from undistill.access import NAMED, Access, Card
+from undistill.auditing.cell import Cell
+from undistill.errors import UsageError
+
+SYMBOLS = {"temperature": "τ", "alpha": "α", "omega": "ω"}
+ALONE = "alone"
+NORMAL = "normal"
+GIVES = {
+    Access.LABEL: "the name of the top class alone",
+    Access.TOPK: "the top few classes with their probabilities",
+    Access.PROBS: "the probability of every class",
+    Access.LOGITS: "the logit (raw score) of every class",
+    Access.WEIGHTS: "the victim's weights themselves",
+}
+
+
+def number(value: float | None, decimals: int = 1) -> str:
+    """`97.2`, with a true minus sign; `–` for a value that is not there."""
+    if value is None:
+        return "–"
+    text = f"{value:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def signed(value: float, decimals: int = 1) -> str:
+    """`+1.2` or `−0.4`; a rounded zero has no sign."""
+    text = number(value, decimals)
+    return f"+{text}" if float(text.replace("−", "-")) > 0 else text
+
+
+def plural(count: int, thing: str, things: str = "") -> str:
+    """`1 seed`, `3 seeds`, `1,297 images`."""
+    return f"{count:,} {thing if count == 1 else things or thing + 's'}"
+
+
+def listed(parts: list[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}" if parts else ""
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """`τ 4, α 0.9`: settings in their own order, numbers as short as they go."""
+    return ", ".join(f"{SYMBOLS.get(key, key)} {_short(value)}" for key, value in settings.items() if key != "name")
+
+
+def arm_text(attack: str, settings: Mapping[str, Any], *, control: bool = False) -> str:
+    """What a student was taught by: `KD, τ 4, α 0.9`, `victim's labels only`, `student alone (control)`."""
+    head = {"kd": "KD", "label-only": "victim's labels only", "scratch": "student alone"}.get(
+        attack, attack or "unnamed attack"
+    )
+    name = ", ".join(part for part in (head, settings_text(settings)) if part)
+    return f"{name} (control)" if control else name
+
+
+def network_text(name: str, settings: Mapping[str, Any]) -> str:
+    """`cnn, width 0.125`."""
+    return ", ".join(part for part in (name or "unnamed network", settings_text(settings)) if part)
+
+
+def parse_card(text: str) -> Card | None:
+    """The card, or None where it is written in words that this version does not know."""
+    try:
+        return Card.parse(text)
+    except UsageError:
+        return None
+
+
+def card_title(text: str) -> str:
+    """`The paper's card`, `An API card`, or the card as it is written."""
+    card = parse_card(text)
+    if card == NAMED["paper"]:
+        return "The paper’s card"
+    if card is not None and card.access <= Access.PROBS and card.pool == "fresh":
+        return "An API card"
+    return f"Card {text}" if text else "No card"
+
+
+def card_sentence(text: str, cells: list[Cell]) -> str:
+    """Who the thief is, what it holds and what it may ask; counts are those of the cells."""
+    card = parse_card(text)
+    if card is None:
+        return f"The card of these thieves is written {text!r}." if text else "These cells name no card."
+    thieves = [cell for cell in cells if cell.kind == "cell"]
+    images = sorted({cell.images for cell in thieves or cells})
+    held = listed([f"{count:,}" for count in images])
+    whose = (
+        "of the victim’s own training images"
+        if card.pool == "trained"
+        else "fresh images that no victim was trained on"
+    )
+    with_ = "with their true labels" if card.data == "labelled" else "without labels"
+    return f"The thief holds {held} {whose}, {with_}. {_asks(card, thieves)} It starts from random weights."
+
+
+def _asks(card: Card, thieves: list[Cell]) -> str:
+    if card.access == Access.WEIGHTS:
+        return f"It is given {GIVES[card.access]}."
+    if card.questions is not None:
+        return f"It may ask about each of them once and is told {GIVES[card.access]}; it trains on altered copies of what it asked."
+    asked = listed([f"{count:,}" for count in sorted({cell.queries for cell in thieves})], "or")
+    counted = f" ({asked} questions each here)" if asked else ""
+    return f"It may ask about every altered view of them, in every epoch{counted}, and is told {GIVES[card.access]}."
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,127 @@
+"""Summary → one self-contained HTML page that loads nothing from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from undistill.reporting import blocks, charts, findings, limits, story
+from undistill.reporting.naming import NORMAL, card_sentence, listed
+from undistill.reporting.response import Response
+from undistill.reporting.summary import Section, Summary
+from undistill.reporting.theme import CONFIG, colour_variable
+
+TITLE = "How hard is this classifier to copy?"
+
+
+def render(summary: Summary, responses: list[Response], links: blocks.Links, commands: list[str]) -> str:
+    """The page. `links` are addresses of cells by id, relative to it."""
+    vega, script = _vega(), _asset("page.js")
+    figure = responses[0] if responses else None
+    return _environment().from_string(_asset("page.html.j2")).render(
+        title=TITLE,
+        policy=_policy(vega, script),
+        css=Markup(_asset("page.css")),  # noqa: S704
+        vega=Markup(vega),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        config=blocks.inline_json(CONFIG),
+        lead=story.lead(summary),
+        doubts=findings.doubts(summary),
+        keys=_keys(summary),
+        teachers=blocks.teachers(summary) if summary.victims else None,
+        of_victims=findings.of_victims(summary),
+        sections=[_section(place, section, summary, links) for place, section in enumerate(summary.sections)],
+        responses=[_response(place, found, summary) for place, found in enumerate(responses)],
+        training=_training(summary),
+        shows=limits.shows(summary),
+        does_not_show=limits.does_not_show(summary, figure),
+        provenance=story.provenance(summary),
+        commands=commands,
+        files=blocks.files(summary, links),
+    )
+
+
+def _keys(summary: Summary) -> list[dict[str, str]]:
+    found = []
+    for key in story.keys(summary):
+        mean, _, spread = key.value.partition(" ")
+        colour = colour_variable(key.victim, summary.names)
+        found.append({"label": key.label, "value": mean, "spread": spread, "remark": key.remark, "colour": colour})
+    return found
+
+
+def _section(place: int, section: Section, summary: Summary, links: blocks.Links) -> dict[str, Any]:
+    caption = "Every point is one seed, a tick their mean. The axis does not start at 0."
+    lost = sum(sum(group.lost.values()) for group in section.groups.values())
+    if lost:
+        caption += f" {lost} without an accuracy cannot be drawn."
+    drawable = any(group.n for group in section.groups.values())
+    return {
+        "id": f"section-{place}",
+        "title": section.title,
+        "card": section.card,
+        "student": section.student,
+        "about": section.about,
+        "sentence": card_sentence(section.card, section.cells),
+        "table": blocks.results(section, summary),
+        "dots": blocks.chart(f"dots-{place}", charts.dots(section, summary.names), caption=caption) if drawable else None,
+        "findings": findings.of_section(section),
+        "cells": blocks.every_cell(section, summary, links),
+    }
+
+
+def _response(place: int, figure: Response, summary: Summary) -> dict[str, Any]:
+    hot = listed([f"{t:g}" for t in figure.temperatures])
+    seed = "" if figure.seed is None else f" of seed {figure.seed}"
+    images = []
+    for row, shown in enumerate(figure.images):
+        drawn = [blocks.chart(f"answer-{place}-{row}-{n}", spec, caption=title) for n, (title, spec) in enumerate(shown.charts)]
+        images.append({"label": shown.label, "picture": shown.picture, "charts": drawn, "table": blocks.answers(figure, shown)})
+    return {
+        "id": f"response-{place}",
+        "title": f"What the {NORMAL} and the {figure.victim} teacher answer",
+        "about": f"softmax(logits / τ) of both teachers{seed} at τ {hot}, for the first test image of each of the first classes: chosen by "
+        "place, not by what is answered. High τ makes small answers visible, and a student trained at high τ learns from them.",
+        "images": images,
+    }
+
+
+def _training(summary: Summary) -> dict[str, Any] | None:
+    found = blocks.curve_blocks(summary)
+    if not found:
+        return None
+    trained = [cell for cell in summary.cells if cell.kind != "figure"]
+    silent = sum(not cell.curve for cell in trained)
+    return {"blocks": found, "missing": f" {silent} of {len(trained)} cells kept no curve." if silent else ""}
+
+
+def _policy(*scripts: str) -> str:
+    """Nothing may be fetched; no script runs but these, known by their hashes. Vega writes inline styles and pictures are data."""
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+@cache
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script, from the installed package."""
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("undistill.reporting").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False, keep_trailing_newline=True)
+
+

@@ -1,0 +1,81 @@
+"""Folders of cells → a page, a Markdown file and a JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from undistill.auditing.cell import Cell, collect, read_arrays
+from undistill.errors import UsageError
+from undistill.files import read_json, write_text
+from undistill.reporting import limits, story, table
+from undistill.reporting.page import render
+from undistill.reporting.response import Response, response
+from undistill.reporting.summary import Summary, summarise
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written: `text` for a terminal, `values` for programs, `page` for people."""
+
+    text: str
+    values: dict[str, Any]
+    page: Path
+
+
+def write_report(folders: Sequence[Path], out: Path) -> Report:
+    """Draw all cells below `folders` into `out/index.html`, `report.md` and `report.json`; the same cells give the same bytes.
+
+    Raises:
+        UsageError: a folder does not exist, or none holds a cell.
+        RunError: a damaged cell, or `out` cannot be written.
+    """
+    found = _find(folders)
+    summary = summarise(cell for _, cell in found)
+    responses = _responses(summary, {cell.id: folder for folder, cell in found})
+    links = {cell.id: _link(folder / f"{cell.id}.json", out) for folder, cell in found}
+    commands = story.commands(summary, _demos(folders))
+    facts = story.provenance(summary)
+    shows, does_not = limits.shows(summary), limits.does_not_show(summary, responses[0] if responses else None)
+    more = {"shows": shows, "does_not_show": does_not, "provenance": facts, "commands": commands}
+    values = {**table.as_values(summary), **more}
+    page = out / "index.html"
+    write_text(page, render(summary, responses, links, commands))
+    write_text(out / "report.md", table.as_markdown(summary, shows, does_not, facts))
+    write_text(out / "report.json", json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return Report(f"{table.as_text(summary)}\n\nPage: {page}", values, page)
+
+
+def _find(folders: Sequence[Path]) -> list[tuple[Path, Cell]]:
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no folder; name one that holds cells, such as a demo's or the output of `undistill attack`")
+    found = list(collect(folders))
+    if not found:
+        raise UsageError(f"no cells below {', '.join(map(str, folders)) or 'no folder'}; the demo and `undistill attack` write them")
+    return found
+
+
+def _responses(summary: Summary, places: dict[str, Path]) -> list[Response]:
+    """One figure a pair of victims: that of the lowest seed, for the others look much alike and the choice is not ours."""
+    chosen: dict[str, Cell] = {}
+    for cell in summary.figures:
+        if cell.attack == "logit-response" and cell.arrays is not None:
+            chosen.setdefault(f"{cell.experiment} {cell.data} {summary.name_of[cell.id]}", cell)
+    return [response(cell, read_arrays(places[cell.id], cell), summary.name_of[cell.id], list(summary.names)) for cell in chosen.values()]
+
+
+def _demos(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """The settings of the demos that the folders are, in order."""
+    found = [read_json(path) for folder in folders if (path := folder / "demo.json").is_file()]
+    return [settings for settings in found if isinstance(settings, dict)]
+
+
+def _link(path: Path, out: Path) -> str:
+    """A relative address, quoted."""
+    return quote(Path(os.path.relpath(path.resolve(), out.resolve())).as_posix())

@@ -1,0 +1,172 @@
+"""What was done, its key numbers, and how to do it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from undistill.auditing.cell import Cell
+from undistill.reporting import findings
+from undistill.reporting.naming import ALONE, NORMAL, listed, plural, signed
+from undistill.reporting.paired import difference, victim_seed
+from undistill.reporting.summary import Section, Summary
+from undistill.reporting.table import value_text
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key number: what it is, its value, and a remark."""
+
+    label: str
+    value: str
+    remark: str
+    victim: str
+
+
+def lead(summary: Summary) -> str:
+    """One plain paragraph of what was done."""
+    sentences = []
+    names = [name for name in summary.names if name != ALONE]
+    if summary.victims:
+        trained = list(dict.fromkeys(victim.name for victim in summary.victims))
+        seeds = max(len(victim.group.cells) for victim in summary.victims)
+        each = " each" if len(trained) > 1 else ""
+        sentences.append(f"{_teachers(trained)} trained on {_data(summary)}, with {plural(seeds, 'seed')}{each}.")
+    if any(cell.defense.get("name") == "nasty" for cell in summary.cells):
+        sentences.append(
+            "A nasty teacher (Ma et al., ICLR 2021) is trained to keep its own accuracy while the probabilities it gives to wrong classes "
+            "are meant to mislead whoever trains a student on them."
+        )
+    if summary.sections:
+        cards = plural(len({section.card for section in summary.sections}), "threat model")
+        whom = (
+            f"the {names[0]} teacher"
+            if len(names) == 1
+            else "each of them"
+            if summary.victims
+            else f"teachers ({listed(names)})"
+        )
+        sentences.append(
+            f"Students then tried to copy {whom} under {cards}; a card says what the thief holds, sees and may ask."
+        )
+        if any(arm.control for section in summary.sections for arm in section.arms):
+            sentences.append(
+                "The same students were also trained alone, without any teacher, to tell what a teacher’s answers are worth."
+            )
+    return " ".join(sentences) or "These cells hold neither victims nor thieves."
+
+
+def keys(summary: Summary) -> list[Key]:
+    """The teachers' accuracies, then for each card the best thief found."""
+    found = []
+    for victim in summary.victims:
+        digits = findings.decimals(min(cell.n_test for cell in victim.group.cells))
+        normal = [v for v in summary.victims if (v.name, v.network, v.data) == (NORMAL, victim.network, victim.data)]
+        change = difference(victim.group, normal[0].group, victim_seed) if normal and victim.name != NORMAL else None
+        remark = f"{signed(change.mean, digits)} points against its normal twin" if change else "on test images"
+        found.append(
+            Key(f"{victim.name[:1].upper()}{victim.name[1:]} teacher", value_text(victim.group, digits), remark, victim.name)
+        )
+    return found + [key for section in summary.sections for key in _best(section)]
+
+
+def _best(section: Section) -> list[Key]:
+    digits, control = findings.decimals(section.n_test), findings.alone(section)
+    found = []
+    for victim in (v for v in section.victims if v != ALONE):
+        top = findings.best(section, victim)
+        if top is not None:
+            against = f"; alone {value_text(control, digits)}" if control else ""
+            label = f"{section.title}: best thief found of the {victim} teacher"
+            found.append(Key(label, value_text(top[1], digits), f"{top[0].name}{against}", victim))
+    return found
+
+
+def provenance(summary: Summary) -> dict[str, str]:
+    """What fixes the numbers, and what computed them."""
+    cells = summary.cells
+    seeds: dict[str, set[int]] = {}
+    for cell in cells:
+        for who, seed in cell.seeds.items():
+            seeds.setdefault(who, set()).add(seed)
+    kinds = {"victim": "teacher", "cell": "thief", "control": "control", "figure": "figure"}
+    counts = [(name, sum(cell.kind == kind for cell in cells)) for kind, name in kinds.items()]
+    facts = {
+        "data": listed(
+            sorted({f"{cell.data_note or 'unnamed'} (fingerprint {cell.data or 'unknown'})" for cell in cells})
+        ),
+        "test images": listed([f"{count:,}" for count in sorted({cell.n_test for cell in cells})], "or"),
+        "seeds": "; ".join(f"{who} {', '.join(map(str, sorted(found)))}" for who, found in sorted(seeds.items()))
+        or "unknown",
+        "cells": ", ".join(
+            plural(count, name, "thieves" if name == "thief" else "") for name, count in counts if count
+        ),
+        "training time": f"{sum(cell.seconds for cell in cells):,.0f} seconds in all",
+        "training": listed(sorted({text for cell in cells if (text := _training(cell))})),
+    }
+    for key, title in ENVIRONMENT.items():
+        facts[title] = listed(
+            sorted({str(cell.env.get(key)) if cell.env.get(key) is not None else "unknown" for cell in cells}), "or"
+        )
+    return {key: value for key, value in facts.items() if value}
+
+
+ENVIRONMENT = {
+    "undistill": "undistill",
+    "commit": "commit",
+    "torch": "torch",
+    "python": "Python",
+    "device": "device",
+    "processor": "processor",
+    "threads": "threads a process",
+    "system": "system",
+}
+
+
+def commands(summary: Summary, demos: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Command lines that compute these cells again. `demos` are the settings of the demos they come from."""
+    lines = []
+    for demo in demos:
+        quick = " --quick" if demo.get("quick") else f" --seeds {demo.get('seeds', 1)}"
+        lines.append(f"undistill demo --seed {demo.get('seed', 0)}{quick}")
+    thieves = [cell for section in summary.sections for cell in section.cells if cell.experiment == "attack"]
+    return lines + list(dict.fromkeys(_attack(cell) for cell in thieves))
+
+
+def _attack(cell: Cell) -> str:
+    parts = ["undistill", "attack", "MODEL", "--with", cell.attack, "--student", cell.student, "--card", cell.card]
+    parts += ["--seed", str(cell.seeds.get("student", 0)), "--out", "FOLDER"]
+    for prefix, settings in (("attack", cell.attack_settings), ("student", cell.student_settings)):
+        for key, value in settings.items():
+            parts += ["-s", f"{prefix}.{key}={value:g}" if isinstance(value, float) else f"{prefix}.{key}={value}"]
+    return shlex.join(parts)
+
+
+def _training(cell: Cell) -> str:
+    training = cell.recipe.get("training", {})
+    if not isinstance(training, dict) or "epochs" not in training:
+        return ""
+    who = "teachers" if cell.kind == "victim" else "students"
+    passes = training.get("passes", 1)
+    again = f" of {passes} passes" if passes != 1 else ""
+    return (
+        f"{who} on {cell.card} {training['epochs']} epochs{again}"
+        if cell.card
+        else f"{who} {training['epochs']} epochs"
+    )
+
+
+def _teachers(names: list[str]) -> str:
+    text = listed([f"a {name}" for name in names])
+    return f"{text[:1].upper()}{text[1:]} teacher {'was' if len(names) == 1 else 'were'}"
+
+
+def _data(summary: Summary) -> str:
+    notes = listed(sorted({victim.data_note or "unnamed data" for victim in summary.victims}))
+    images = sorted({cell.images for victim in summary.victims for cell in victim.group.cells if cell.images})
+    tests = sorted({cell.n_test for victim in summary.victims for cell in victim.group.cells if cell.n_test})
+    used = f"{listed([f'{count:,}' for count in images], 'or')} of them" if images else ""
+    tested = f"tested on {listed([f'{count:,}' for count in tests], 'or')} others" if tests else ""
+    return f"{notes} ({', '.join(part for part in (used, tested) if part)})" if used or tested else notes

@@ -1,0 +1,264 @@
+"""Cells → rows: what differs in nothing but seeds is one group. A lost cell stays in its group, without a value."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from undistill.auditing.cell import Cell
+from undistill.reporting.naming import ALONE, NORMAL, arm_text, card_title, network_text, settings_text
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that differ in nothing but their seeds, ordered by them."""
+
+    cells: tuple[Cell, ...]
+
+    @cached_property
+    def values(self) -> list[float]:
+        """The accuracies that were measured, percent."""
+        return [cell.accuracy for cell in self.cells if cell.accuracy is not None]
+
+    @property
+    def n(self) -> int:
+        """How many accuracies there are."""
+        return len(self.values)
+
+    @cached_property
+    def mean(self) -> float | None:
+        """Of the values; None without one."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @cached_property
+    def sd(self) -> float | None:
+        """Sample standard deviation; None below two values."""
+        return statistics.stdev(self.values) if self.n > 1 else None
+
+    @cached_property
+    def lost(self) -> dict[str, int]:
+        """Cells without an accuracy, counted by status."""
+        return dict(sorted(Counter(_fate(cell) for cell in self.cells if cell.accuracy is None).items()))
+
+    @property
+    def reported(self) -> float | None:
+        """What the paper reports for this, if the cells say so."""
+        found = [cell.reported for cell in self.cells if cell.reported is not None]
+        return found[0] if found else None
+
+    @property
+    def lost_text(self) -> str:
+        """`1 diverged`, or nothing."""
+        return ", ".join(f"{count} {fate}" for fate, count in self.lost.items())
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What students of one row were taught by."""
+
+    attack: str
+    settings: dict[str, Any]
+    control: bool
+    name: str
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Controls first, hot before cold, labels last."""
+        rank = 0 if self.control else {"kd": 1, "label-only": 3}.get(self.attack, 2)
+        hot = self.settings.get("temperature", 0)
+        return rank, self.attack, -hot if isinstance(hot, int | float) else 0, self.name
+
+
+@dataclass(frozen=True)
+class Section:
+    """All students of one kind on one card of one experiment: a table."""
+
+    experiment: str
+    card: str
+    student: str
+    data: str
+    data_note: str
+    about: str
+    arms: tuple[Arm, ...]
+    victims: tuple[str, ...]
+    groups: dict[tuple[str, str], Group] = field(repr=False)
+
+    def group(self, arm: str, victim: str) -> Group | None:
+        """The cells of an arm's name and a victim's name (`alone` for controls), if any."""
+        return self.groups.get((arm, victim))
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, row by row."""
+        return [cell for arm in self.arms for v in self.victims if (g := self.group(arm.name, v)) for cell in g.cells]
+
+    @property
+    def title(self) -> str:
+        """The card's title."""
+        return card_title(self.card)
+
+    @property
+    def n_test(self) -> int:
+        """Test images, the fewest of any cell."""
+        return min((cell.n_test for cell in self.cells), default=0)
+
+
+@dataclass(frozen=True)
+class Victim:
+    """The victims of one name, one network and one data set, over seeds."""
+
+    name: str
+    network: str
+    data: str
+    data_note: str
+    group: Group
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All there is to tell, in a stable order whatever the order of the cells."""
+
+    sections: tuple[Section, ...]
+    victims: tuple[Victim, ...]
+    figures: tuple[Cell, ...]
+    names: tuple[str, ...]
+    name_of: dict[str, str] = field(repr=False)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell."""
+        of_victims = [cell for victim in self.victims for cell in victim.group.cells]
+        return [*of_victims, *(cell for section in self.sections for cell in section.cells), *self.figures]
+
+    @property
+    def lost(self) -> list[Cell]:
+        """Cells that diverged or failed."""
+        return [cell for cell in self.cells if cell.kind != "figure" and cell.accuracy is None]
+
+    @property
+    def fewest(self) -> int:
+        """The smallest number of values in any group that holds thieves or controls."""
+        return min((group.n for section in self.sections for group in section.groups.values()), default=0)
+
+
+def summarise(cells: Iterable[Cell]) -> Summary:
+    """Group cells by experiment, data, card, student and its training; within, by attack and victim."""
+    found = sorted(cells, key=_seed_order)
+    victims = [cell for cell in found if cell.kind == "victim"]
+    thieves = [cell for cell in found if cell.kind in ("cell", "control")]
+    figures = [cell for cell in found if cell.kind == "figure"]
+    name_of = _victim_names([*victims, *thieves, *figures])
+    by_section: dict[str, list[Cell]] = defaultdict(list)
+    for cell in thieves:
+        by_section[_stable(_section_key(cell))].append(cell)
+    notes = _training_notes(list(by_section.values()))
+    sections = [_section(group, name_of, note) for group, note in zip(by_section.values(), notes, strict=True)]
+    sections.sort(key=lambda s: (s.experiment, s.data, not s.title.startswith("The paper"), s.card, s.student, s.about))
+    used = (
+        {name for section in sections for name in section.victims}
+        | set(name_of.values())
+        | ({NORMAL} if figures else set())
+    )
+    return Summary(
+        sections=tuple(sections),
+        victims=_victims(victims, name_of),
+        figures=tuple(figures),
+        names=tuple(sorted(used, key=_name_order)),
+        name_of={cell.id: ALONE if cell.kind == "control" else name_of[_victim_key(cell)] for cell in found},
+    )
+
+
+def _section(cells: list[Cell], name_of: dict[str, str], about: str) -> Section:
+    arms: dict[str, Arm] = {}
+    groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        control = cell.kind == "control"
+        name = arm_text(cell.attack, cell.attack_settings, control=control)
+        arms[name] = Arm(cell.attack, cell.attack_settings, control, name)
+        groups[name, ALONE if control else name_of[_victim_key(cell)]].append(cell)
+    first = cells[0]
+    return Section(
+        experiment=first.experiment,
+        card=first.card,
+        student=network_text(first.student, first.student_settings),
+        data=first.data,
+        data_note=first.data_note,
+        about=about,
+        arms=tuple(sorted(arms.values(), key=lambda arm: arm.order)),
+        victims=tuple(sorted({victim for _, victim in groups}, key=_name_order)),
+        groups={key: Group(tuple(group)) for key, group in groups.items()},
+    )
+
+
+def _victims(cells: list[Cell], name_of: dict[str, str]) -> tuple[Victim, ...]:
+    groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        network = network_text(cell.student, cell.student_settings)
+        groups[name_of[_victim_key(cell)], network, cell.data, cell.data_note, _stable(cell.recipe)].append(cell)
+    ordered = sorted(groups.items(), key=lambda item: (item[0][2], _name_order(item[0][0]), item[0]))
+    return tuple(Victim(*key[:4], Group(tuple(group))) for key, group in ordered)
+
+
+def _victim_names(cells: list[Cell]) -> dict[str, str]:
+    """Victims by label; where one label stands for several settings, the settings join the name."""
+    defenses: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for cell in cells:
+        if cell.kind != "control":
+            defenses[cell.victim or "unnamed victim"][_victim_key(cell)] = cell.defense
+    names: dict[str, str] = {}
+    for label, variants in defenses.items():
+        for key, defense in variants.items():
+            several = len(variants) > 1
+            names[key] = f"{label} ({settings_text(defense) or 'no settings'})" if several else label
+    return names
+
+
+def _training_notes(sections: list[list[Cell]]) -> list[str]:
+    """What sets apart sections that share all but their training: its differing settings."""
+    flat = [{"phase": cells[0].phase, **_flatten(cells[0].recipe)} for cells in sections]
+    names = [_stable(_section_key(cells[0])[:-2]) for cells in sections]
+    notes = []
+    for name, own in zip(names, flat, strict=True):
+        twins = [other for other_name, other in zip(names, flat, strict=True) if other_name == name]
+        differing = [key for key in own if any(other.get(key) != own[key] for other in twins)]
+        notes.append(", ".join(f"{key} {own[key]}" for key in differing))
+    return notes
+
+
+def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(values, dict):
+        return {
+            k: v
+            for key, value in values.items()
+            for k, v in _flatten(value, f"{prefix}.{key}" if prefix else key).items()
+        }
+    return {prefix: values}
+
+
+def _section_key(cell: Cell) -> list[Any]:
+    return [cell.experiment, cell.data, cell.card, cell.student, cell.student_settings, cell.recipe, cell.phase]
+
+
+def _victim_key(cell: Cell) -> str:
+    return _stable([cell.victim, cell.defense])
+
+
+def _seed_order(cell: Cell) -> tuple[Any, ...]:
+    return cell.seeds.get("victim", -1), cell.seeds.get("student", -1), cell.id
+
+
+def _name_order(name: str) -> tuple[int, str]:
+    return 0 if name == ALONE else 1 if name.startswith(NORMAL) else 2, name
+
+
+def _fate(cell: Cell) -> str:
+    return "without a value" if cell.status == "ok" else cell.status
+
+
+def _stable(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

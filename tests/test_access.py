@@ -1,0 +1,105 @@
+"""Access levels and cards."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from undistill.access import NAMED, Access, Card
+from undistill.errors import UsageError
+
+
+def test_access_is_ordered_by_what_it_shows() -> None:
+    assert Access.WEIGHTS > Access.LOGITS > Access.PROBS > Access.TOPK > Access.LABEL
+
+
+@pytest.mark.parametrize("access", Access)
+def test_access_is_read_back_from_its_label(access: Access) -> None:
+    assert Access.parse(access.label) is access
+
+
+def test_unknown_access_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match="no access called 'logit'; there are label, topk, probs, logits, weights"):
+        Access.parse("logit")
+
+
+def test_the_paper_sees_logits_labels_and_the_victims_own_images() -> None:
+    assert str(Card.parse("paper")) == "logits/labelled(1.0)/trained/random"
+
+
+def test_an_api_thief_asks_fifty_questions_about_fresh_images_without_labels() -> None:
+    assert str(Card.parse("api")) == "probs/unlabelled(1.0)/fresh/random/50"
+
+
+cards = st.builds(
+    lambda access, data, pool, held: Card(access=access, data=data, pool=pool, share=held[0], questions=held[1]),
+    st.sampled_from(Access),
+    st.sampled_from(["labelled", "unlabelled"]),
+    st.sampled_from(["trained", "fresh"]),
+    st.tuples(st.floats(0.001, 1.0), st.none()) | st.tuples(st.just(1.0), st.integers(1, 10**9)),
+)
+
+
+@given(cards)
+def test_a_card_is_read_back_from_its_text(card: Card) -> None:
+    assert Card.parse(str(card)) == card
+
+
+@pytest.mark.xfail(raises=UsageError, reason="BUG access.py: str() writes 1e-05, which parse() does not read")
+def test_a_tiny_share_is_read_back_from_its_text() -> None:
+    card = Card(share=1e-5)
+    assert Card.parse(str(card)) == card
+
+
+@pytest.mark.parametrize("card", NAMED.values())
+def test_a_card_survives_json(card: Card) -> None:
+    assert Card.model_validate_json(card.model_dump_json()) == card
+
+
+def test_a_card_passes_through_parse() -> None:
+    assert Card.parse(card := Card(questions=3)) is card
+
+
+def test_a_card_without_a_share_holds_the_whole_pool() -> None:
+    assert Card.parse("label/unlabelled/fresh/random").share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("papre", "card 'papre' is neither one of paper, api nor of the form"),
+        ("", "card '' is neither one of"),
+        ("logits/labelled(1.0)/trained", "is neither one of"),
+        ("logits/labelled(1.0)/trained/random/5/6", "is neither one of"),
+        ("logits/labelled[1]/trained/random", "is neither one of"),
+        ("scores/labelled/trained/random", "no access called 'scores'"),
+        ("logits/stolen/trained/random", "data: "),
+        ("logits/labelled(0)/trained/random", "share: "),
+        ("logits/labelled(1.5)/trained/random", "share: "),
+        ("logits/labelled(..)/trained/random", "share: "),
+        ("logits/labelled/found/random", "pool: "),
+        ("logits/labelled/trained/public", "start: "),
+        ("logits/labelled/trained/random/0", "questions: "),
+        ("logits/labelled/trained/random/many", "questions: "),
+        ("logits/labelled(0.5)/trained/random/5", "a card takes either a share of the pool or a number of questions"),
+    ],
+)
+def test_what_is_no_card_is_refused_in_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        Card.parse(text)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.xfail(reason="BUG access.py: _first_problem keeps Pydantic's 'Value error, '")
+def test_a_refusal_speaks_english_not_pydantic() -> None:
+    with pytest.raises(UsageError) as refused:
+        Card.parse("logits/labelled(0.5)/trained/random/5")
+    assert "Value error" not in str(refused.value)
+
+
+def test_a_card_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Card().share = 0.5  # type: ignore[misc]

@@ -1,0 +1,40 @@
+"""The examples run as they are printed, and stay short."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run("ten_lines.py", str(tmp_path / "out"), "1", monkeypatch=monkeypatch)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("accuracy: normal ")
+    assert [line.split(":")[0] for line in said[1:]] == [
+        "kd from normal",
+        "label-only from normal",
+        "kd from nasty",
+        "label-only from nasty",
+    ]
+
+
+def test_own_loop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run("own_loop.py", monkeypatch=monkeypatch)
+    adversary, nasty = capsys.readouterr().out.splitlines()
+    assert adversary.endswith("τ²·KL from the adversary 0.00 nats")
+    assert float(nasty.split()[-2]) > 3
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_examples_stay_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 80
