@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,9 @@ def imported(module: str, tree: ast.AST, *, always: bool) -> Iterator[str]:
             yield from imported(module, node, always=always)
 
 
-def imports_of(module: str, *, always: bool = False) -> set[str]:
-    return set(imported(module, ast.parse(MODULES[module].read_text()), always=always))
+@cache
+def imports_of(module: str, *, always: bool = False) -> frozenset[str]:
+    return frozenset(imported(module, ast.parse(MODULES[module].read_text()), always=always))
 
 
 def part_of(module: str) -> str:

@@ -185,9 +185,7 @@ def test_moments_are_of_the_training_part_alone(images: ImageSet) -> None:
 
 def test_a_fingerprint_names_the_split(images: ImageSet) -> None:
     choices: list[dict[str, Any]] = [{}, {"val": 4}, {"pool": 4}, {"limit": 20}, {"seed": 1}]
-    made = [
-        split("x", images, images, **settings) for settings in ({}, {"val": 4}, {"pool": 4}, {"limit": 20}, {"seed": 1})
-    ]
+    made = [split("x", images, images, **settings) for settings in choices]
     assert len({splits.fingerprint for splits in made}) == 5
     assert split("x", images, images).fingerprint == made[0].fingerprint
 

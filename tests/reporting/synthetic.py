@@ -14,20 +14,29 @@ API = "probs/unlabelled(1.0)/fresh/random/50"
 NASTY = {"name": "nasty", "omega": 0.04, "temperature": 4.0}
 KD4 = {"temperature": 4.0, "alpha": 0.9}
 KD1 = {"temperature": 1.0, "alpha": 0.9}
-ENV = {"undistill": "0.1.0", "commit": "abc1234", "python": "3.11.7", "torch": "2.13.0+cpu", "device": "cpu", "processor": "AMD EPYC"}
-GRID = {  # (card, attack, settings, victim): accuracy of seeds 0, 1, 2
-    (PAPER, "scratch", "", "none"): (97.0, 97.4, 97.2),
-    (PAPER, "kd", 4, "normal"): (97.4, 97.6, 97.2),
-    (PAPER, "kd", 4, "nasty"): (92.0, 93.0, 91.0),
-    (PAPER, "kd", 1, "normal"): (97.6, 97.2, 97.4),
-    (PAPER, "kd", 1, "nasty"): (96.4, 96.8, 96.0),
-    (PAPER, "label-only", "", "normal"): (97.2, 97.0, 97.4),
-    (PAPER, "label-only", "", "nasty"): (96.8, 97.2, 96.9),
-    (API, "scratch", "", "none"): (90.2, 91.4, 90.9),
-    (API, "kd", 4, "normal"): (97.0, 97.6, 97.4),
-    (API, "kd", 4, "nasty"): (89.4, 90.6, 89.8),
-    (API, "label-only", "", "normal"): (90.1, 90.9, 90.2),
-    (API, "label-only", "", "nasty"): (90.0, 90.6, 90.1),
+ENV = {
+    "undistill": "0.1.0",
+    "commit": "abc1234",
+    "python": "3.11.7",
+    "torch": "2.13.0+cpu",
+    "device": "cpu",
+    "processor": "AMD EPYC",
+}
+GRID: dict[
+    tuple[str, str, float | None, str], tuple[float, ...]
+] = {  # (card, attack, settings, victim): accuracy of seeds 0, 1, 2
+    (PAPER, "scratch", None, "none"): (97.0, 97.4, 97.2),
+    (PAPER, "kd", 4.0, "normal"): (97.4, 97.6, 97.2),
+    (PAPER, "kd", 4.0, "nasty"): (92.0, 93.0, 91.0),
+    (PAPER, "kd", 1.0, "normal"): (97.6, 97.2, 97.4),
+    (PAPER, "kd", 1.0, "nasty"): (96.4, 96.8, 96.0),
+    (PAPER, "label-only", None, "normal"): (97.2, 97.0, 97.4),
+    (PAPER, "label-only", None, "nasty"): (96.8, 97.2, 96.9),
+    (API, "scratch", None, "none"): (90.2, 91.4, 90.9),
+    (API, "kd", 4.0, "normal"): (97.0, 97.6, 97.4),
+    (API, "kd", 4.0, "nasty"): (89.4, 90.6, 89.8),
+    (API, "label-only", None, "normal"): (90.1, 90.9, 90.2),
+    (API, "label-only", None, "nasty"): (90.0, 90.6, 90.1),
 }
 
 
@@ -66,7 +75,7 @@ def control(seed: int = 0, accuracy: float | None = 97.0, **changes: Any) -> Cel
     return thief(seed, accuracy, "none", **{**own, "seeds": {"student": seed}, "agreement": None, **changes})
 
 
-def victim(seed: int = 0, accuracy: float = 99.0, name: str = "normal", **changes: Any) -> Cell:
+def victim(seed: int = 0, accuracy: float | None = 99.0, name: str = "normal", **changes: Any) -> Cell:
     """A teacher."""
     own = {"kind": "victim", "attack": "", "attack_settings": {}, "card": "", "queries": 0, "seeds": {"victim": seed}}
     return thief(seed, accuracy, name, **{**own, "student_settings": {"width": 1.0}, "agreement": None, **changes})
@@ -103,8 +112,8 @@ def grid() -> list[Cell]:
     ]
     for (card, attack, hot, whose), each in GRID.items():
         for seed, accuracy in enumerate(each):
-            settings = {"temperature": float(hot), "alpha": 0.9} if hot else {}
-            own = {"card": card, "attack": attack, "attack_settings": settings, "experiment": "demo"}
+            settings = {"temperature": hot, "alpha": 0.9} if hot else {}
+            own: dict[str, Any] = {"card": card, "attack": attack, "attack_settings": settings, "experiment": "demo"}
             own |= {"images": 50, "queries": 50, "student_settings": {"width": 0.5}} if card == API else {}
             cells.append(control(seed, accuracy, **own) if whose == "none" else thief(seed, accuracy, whose, **own))
     return cells

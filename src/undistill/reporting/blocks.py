@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from undistill.auditing.cell import Cell
-from undistill.reporting import charts
 from undistill.reporting.findings import decimals
 from undistill.reporting.naming import ALONE, NORMAL, arm_text, number, plural
 from undistill.reporting.response import Response, Shown
-from undistill.reporting.summary import Group, Section, Summary
+from undistill.reporting.rows import Group, Section, Summary
 from undistill.reporting.table import LEGEND
 from undistill.reporting.theme import Spec, colour_variable
 
 Links = Mapping[str, str]
-CURVE_ROWS = 20
-"""Epochs that a table of a curve shows at most."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +58,6 @@ class Chart:
     title: str = ""
 
 
-@dataclass(frozen=True)
-class Block:
-    """Curves that belong together."""
-
-    title: str
-    charts: list[Chart] = field(default_factory=list)
-    losses: list[Chart] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-
-
 def inline_json(values: object) -> Markup:
     """JSON that no script element can be left from: `<`, `>` and `&` are written as escapes."""
     text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -100,17 +87,21 @@ def teachers(summary: Summary) -> Table:
         each = ", ".join(number(value, digits) for value in victim.group.values) or "–"
         rows.append([Entry(victim.name), Entry(victim.network), value_entry(victim.group, digits), Entry(each)])
     heads = [Head("teacher"), Head("network"), Head("accuracy, %"), Head("each seed")]
-    return Table(f"Teachers: {LEGEND}.", heads, rows)
+    return Table(f"Teachers: {LEGEND}.", heads, rows, "slim")
 
 
 def results(section: Section, summary: Summary) -> Table:
     """The card's table: a line an arm, a column a victim."""
     digits = decimals(section.n_test)
-    heads = [Head("student")]
-    for victim in section.victims:
-        heads.append(Head(victim if victim == ALONE else f"from {victim}", colour_variable(victim, summary.names)))
-    rows = [[Entry(arm.name), *(value_entry(section.group(arm.name, v), digits) for v in section.victims)] for arm in section.arms]
-    return Table(f"Students on {section.n_test:,} test images: {LEGEND}.", heads, rows)
+    heads = [
+        Head("student"),
+        *(Head(v if v == ALONE else f"from {v}", colour_variable(v, summary.names)) for v in section.victims),
+    ]
+    rows = [
+        [Entry(arm.name), *(value_entry(section.group(arm.name, v), digits) for v in section.victims)]
+        for arm in section.arms
+    ]
+    return Table(f"Students, {section.n_test:,} test images: {LEGEND}.", heads, rows)
 
 
 def every_cell(section: Section, summary: Summary, links: Links) -> Table:
@@ -119,22 +110,54 @@ def every_cell(section: Section, summary: Summary, links: Links) -> Table:
     rows = []
     for cell in section.cells:
         arm = arm_text(cell.attack, cell.attack_settings, control=cell.kind == "control")
-        numbers = [number(cell.accuracy, digits), number(cell.agreement, digits), number(cell.nll, 3), number(cell.ece, digits)]
-        texts = [summary.name_of[cell.id], _seeds(cell), *numbers, f"{cell.queries:,}", cell.status + (f": {cell.why}" if cell.why else "")]
+        numbers = [
+            number(cell.accuracy, digits),
+            number(cell.agreement, digits),
+            number(cell.nll, 3),
+            number(cell.ece, digits),
+        ]
+        texts = [
+            summary.name_of[cell.id],
+            _seeds(cell),
+            *numbers,
+            f"{cell.queries:,}",
+            cell.status + (f": {cell.why}" if cell.why else ""),
+        ]
         rows.append([Entry(arm), *map(Entry, texts), Entry(cell.id, href=links.get(cell.id, ""))])
-    names = ["student", "victim", "seeds", "accuracy, %", "agreement, %", "NLL, nats", "ECE, %", "questions", "status", "cell"]
-    about = "Agreement is with the victim’s top class on the test images."
-    return Table(f"Every cell: {section.title}, student {section.student}. {about}", [Head(name) for name in names], rows, "long")
+    names = [
+        "student",
+        "victim",
+        "seeds",
+        "accuracy, %",
+        "agreement, %",
+        "NLL, nats",
+        "ECE, %",
+        "questions",
+        "status",
+        "cell",
+    ]
+    about = "Agreement is with the victim's top class on the test images."
+    return Table(
+        f"Every cell: {section.title}, student {section.student}. {about}", [Head(name) for name in names], rows, "long"
+    )
 
 
 def files(summary: Summary, links: Links) -> Table:
     """Where each cell lies."""
     kinds = {"victim": "teacher", "cell": "thief", "control": "control", "figure": "figure"}
     rows = [
-        [Entry(cell.id, href=""), Entry(kinds[cell.kind]), Entry(summary.name_of[cell.id]), Entry(_seeds(cell)), _file(cell, links)]
+        [
+            Entry(cell.id, href=""),
+            Entry(kinds[cell.kind]),
+            Entry(summary.name_of[cell.id]),
+            Entry(_seeds(cell)),
+            _file(cell, links),
+        ]
         for cell in summary.cells
     ]
-    return Table("Files of cells", [Head(name) for name in ("cell", "kind", "victim", "seeds", "file")], rows, "long text")
+    return Table(
+        "Files of cells", [Head(name) for name in ("cell", "kind", "victim", "seeds", "file")], rows, "long text"
+    )
 
 
 def answers(figure: Response, shown: Shown) -> Table:
@@ -142,58 +165,11 @@ def answers(figure: Response, shown: Shown) -> Table:
     pairs = [(who, t) for t in figure.temperatures for who in (NORMAL, figure.victim)]
     heads = [Head("class"), *(Head(f"{who}, τ {t:g}") for who, t in pairs)]
     hidden = f" {plural(shown.hidden, 'class', 'classes')} with smaller answers are left out." if shown.hidden else ""
-    return Table(f"Answers in percent to the image of class {shown.label}.{hidden}", heads, [[Entry(t) for t in row] for row in shown.rows])
-
-
-def curve_blocks(summary: Summary) -> list[Block]:
-    """Teachers first, then each card's students, an arm a chart."""
-    blocks = []
-    lines = charts.series((cell for victim in summary.victims for cell in victim.group.cells), summary.name_of)
-    if lines:
-        blocks.append(_block("Teachers", [("Teachers", lines)], summary, "teachers"))
-    for place, section in enumerate(summary.sections):
-        controls = [cell for cell in section.cells if cell.kind == "control"]
-        panels = []
-        for arm in section.arms:
-            own = [cell for v in section.victims if (g := section.group(arm.name, v)) for cell in g.cells]
-            if not arm.control or len(controls) == len(section.cells):
-                panels.append((arm.name, charts.series(own if arm.control else [*controls, *own], summary.name_of)))
-        block = _block(f"{section.title}: student {section.student}", panels, summary, f"students-{place}")
-        if block.charts or block.losses:
-            blocks.append(block)
-    return blocks
-
-
-def _block(title: str, panels: list[tuple[str, charts.Series]], summary: Summary, name: str) -> Block:
-    drawn: dict[charts.Measure, list[Chart]] = {"accuracy_val": [], "loss": []}
-    tables = []
-    for measure, found in drawn.items():
-        for place, (panel, lines) in enumerate(panels):
-            kept = {who: cells for who, cells in lines.items() if charts.measured({who: cells}, measure)}
-            if kept:
-                spec = charts.curves(kept, summary.names, measure, panel)
-                found.append(chart(f"{name}-{measure}-{place}", spec, title=panel if len(panels) > 1 else charts.NAMES[measure]))
-        entries = [(panel, lines) for panel, lines in panels if charts.measured(lines, measure)]
-        if entries:
-            tables.append(_curve_table(title, entries, measure))
-    if len(panels) == 1:  # both measures side by side
-        return Block(title, drawn["accuracy_val"] + drawn["loss"], [], tables)
-    return Block(title, drawn["accuracy_val"], drawn["loss"], tables)
-
-
-def _curve_table(title: str, panels: list[tuple[str, charts.Series]], measure: charts.Measure) -> Table:
-    columns: dict[str, dict[int, float]] = {}
-    for panel, lines in panels:
-        for who, cells in lines.items():
-            head = ALONE if who == ALONE else f"from {who}" if len(panels) > 1 else who
-            columns[head if who == ALONE or len(panels) == 1 else f"{panel}, {head}"] = dict(charts.mean_curve(cells, measure))
-    epochs = sorted({epoch for column in columns.values() for epoch in column})
-    step = max(1, -(-len(epochs) // CURVE_ROWS))
-    kept = [epoch for place, epoch in enumerate(epochs, start=1) if place % step == 0 or place in (1, len(epochs))]
-    digits = 1 if measure == "accuracy_val" else 3
-    rows = [[Entry(str(epoch)), *(Entry(number(column.get(epoch), digits)) for column in columns.values())] for epoch in kept]
-    thinned = f", every {step} epochs" if step > 1 else ""
-    return Table(f"{charts.NAMES[measure]}, mean of the seeds{thinned}: {title}", [Head("epoch"), *map(Head, columns)], rows)
+    return Table(
+        f"Answers in percent to the image of class {shown.label}.{hidden}",
+        heads,
+        [[Entry(t) for t in row] for row in shown.rows],
+    )
 
 
 def _file(cell: Cell, links: Links) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,12 +11,14 @@ from typing import Literal
 import altair as alt
 
 from undistill.auditing.cell import Cell
-from undistill.reporting.summary import Section
-from undistill.reporting.theme import DASHES, INK, SHAPES, Spec, colours, finished, legend, styles
+from undistill.reporting.rows import Section
+from undistill.reporting.theme import DASHES, INK, LINE, SHAPES, Spec, colours, finished, legend, styles
 
 Series = dict[str, list[Cell]]
 Measure = Literal["accuracy_val", "loss"]
 NAMES: dict[Measure, str] = {"accuracy_val": "Validation accuracy, %", "loss": "Training loss"}
+HEAD, LANE, GAP = 22, 18, 8
+"""Heights in a dot plot, pixels."""
 THIN_TO = 120
 """Points a curve is thinned to."""
 
@@ -25,40 +28,65 @@ def dots(section: Section, names: Sequence[str]) -> Spec:
 
     `names` are all victims of the page, so that a victim looks the same in every chart.
     """
-    points, means = [], []
+    points, means, heads, height = _lanes(section)
+    present = [name for name in names if name in {point["victim"] for point in points}]
+    y = alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False), axis=None)
+    x = alt.X("accuracy:Q", title="accuracy on test images, %", scale=alt.Scale(domain=_domain(points), nice=False))
+    x = x.axis(tickCount=5, domain=False, ticks=False)
+    colour = alt.Color("victim:N", sort=present, scale=colours(present, names), legend=legend())
+    shape_scale = alt.Scale(domain=present, range=styles(present, names, SHAPES))
+    shape = alt.Shape("victim:N", sort=present, scale=shape_scale, legend=legend())
+    tips = [alt.Tooltip("arm:N", title="student"), alt.Tooltip("victim:N")]
+    seen = alt.Chart(alt.Data(values=points)).mark_point(size=64, filled=True, opacity=0.75)
+    tip = [*tips, alt.Tooltip("accuracy:Q", format=".2f"), alt.Tooltip("seed:N")]
+    seen = seen.encode(x=x, y=y, color=colour, shape=shape, tooltip=tip, description="told:N")
+    mean = alt.Chart(alt.Data(values=means)).mark_tick(thickness=2, size=18, color=INK, orient="vertical")
+    mean = mean.encode(
+        x=x, y=y, tooltip=[*tips, alt.Tooltip("accuracy:Q", title="mean", format=".2f")], description="told:N"
+    )
+    text = alt.Chart(alt.Data(values=heads)).mark_text(
+        aria=False, align="left", baseline="middle", color=INK, fontSize=12, dx=2
+    )
+    text = text.encode(x=alt.value(0), y=y, text="arm:N")
+    rule = (
+        alt.Chart(alt.Data(values=[{"y": head["top"]} for head in heads[1:]]))
+        .mark_rule(aria=False, color=LINE)
+        .encode(y=y)
+    )
+    drawn = alt.layer(rule, text, seen, *([mean] if means else [])).properties(width="container", height=height)
+    about = f"{section.title}: accuracy of every student by what taught it. The same numbers are in the table."
+    return finished(drawn, about)
+
+
+def _domain(points: list[Spec]) -> list[float]:
+    """Room around all points, never less than four points of accuracy, never beyond 0 to 100."""
+    values = [point["accuracy"] for point in points]
+    low, high = min(values), max(values)
+    room = max(0.06 * (high - low), 2 - (high - low) / 2, 0.5)
+    return [max(0.0, math.floor(low - room)), min(100.0, math.ceil(high + room))]
+
+
+def _lanes(section: Section) -> tuple[list[Spec], list[Spec], list[Spec], int]:
+    """(points, means, row heads, height): a row an arm, its head above a lane for each of its victims; y in pixels from the top."""
+    points, means, heads, y = [], [], [], 0
     for arm in section.arms:
-        for victim in section.victims:
-            group = section.group(arm.name, victim)
-            if group is None or group.mean is None:
-                continue
-            place = {"arm": arm.name, "victim": victim}
-            means.append({**place, "accuracy": round(group.mean, 4)})
+        groups = [(victim, group) for victim in section.victims if (group := section.group(arm.name, victim))]
+        heads.append({"arm": arm.name, "top": y, "y": y + HEAD / 2 + 2})
+        y += HEAD
+        for victim, group in (pair for pair in groups if pair[1].n):
+            place = {"arm": arm.name, "victim": victim, "y": y + LANE / 2}
+            said = f"{arm.name}, {victim}"
             for cell in group.cells:
                 if cell.accuracy is not None:
-                    points.append({**place, "accuracy": round(cell.accuracy, 4), "seed": _seed_text(cell)})
-    present = [name for name in names if name in {point["victim"] for point in points}]
-    lane = alt.Y("arm:N", sort=[arm.name for arm in section.arms], title=None, axis=_labels_inside())
-    x = alt.X("accuracy:Q", title="accuracy on test images, %", scale=alt.Scale(zero=False, nice=True, padding=10))
-    x = x.axis(tickCount=5, domain=False, ticks=False)
-    shared = {"y": lane, "x": x, "yOffset": alt.YOffset("victim:N", sort=present, scale=alt.Scale(paddingOuter=0.9))}
-    colour = alt.Color("victim:N", sort=present, scale=colours(present, names), legend=legend())
-    shape = alt.Shape(
-        "victim:N", sort=present, scale=alt.Scale(domain=present, range=styles(present, names, SHAPES)), legend=legend()
-    )
-    tips = [
-        alt.Tooltip("arm:N", title="student"),
-        alt.Tooltip("victim:N", title="victim"),
-        alt.Tooltip("accuracy:Q", format=".2f"),
-    ]
-    seen = alt.Chart(alt.Data(values=points)).mark_point(size=62, filled=True, opacity=0.72)
-    seen = seen.encode(**shared, color=colour, shape=shape, tooltip=[*tips, alt.Tooltip("seed:N")])
-    tick = alt.Chart(alt.Data(values=means)).mark_tick(thickness=2.5, size=20, color=INK, opacity=0.9)
-    tick = tick.encode(**shared, tooltip=[*tips[:2], alt.Tooltip("accuracy:Q", title="mean", format=".2f")])
-    lanes = 34 + 20 * len(present)
-    drawn = alt.layer(tick, seen).properties(width="container", height=alt.Step(lanes, **{"for": "position"}))
-    return finished(
-        drawn, f"{section.title}: accuracy of every student by what taught it. The same numbers are in the table."
-    )
+                    told = f"{said}: {cell.accuracy:.2f} %, seed {_seed_text(cell)}"
+                    points.append(
+                        {**place, "accuracy": round(cell.accuracy, 4), "seed": _seed_text(cell), "told": told}
+                    )
+            if group.mean is not None and group.n > 1:  # a mean of one would only cover its point
+                means.append({**place, "accuracy": round(group.mean, 4), "told": f"{said}: mean {group.mean:.2f} %"})
+            y += LANE
+        y += GAP
+    return points, means, heads, y
 
 
 def series(cells: Iterable[Cell], name_of: dict[str, str]) -> Series:
@@ -100,9 +128,9 @@ def curves(lines: Series, names: Sequence[str], measure: Measure, title: str) ->
     y = alt.Y(
         "value:Q", title=title_y, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4, domain=False, ticks=False)
     )
-    colour = alt.Color("victim:N", sort=present, scale=colours(present, names), legend=legend())
+    colour = alt.Color("victim:N", sort=present, scale=colours(present, names), legend=legend(420))
     dash_scale = alt.Scale(domain=present, range=styles(present, names, DASHES))
-    dash = alt.StrokeDash("victim:N", sort=present, scale=dash_scale, legend=legend())
+    dash = alt.StrokeDash("victim:N", sort=present, scale=dash_scale, legend=legend(420))
     thin = (
         alt.Chart(alt.Data(values=seeds))
         .mark_line(strokeWidth=1, opacity=0.3)
@@ -118,20 +146,6 @@ def curves(lines: Series, names: Sequence[str], measure: Measure, title: str) ->
     return finished(
         drawn.properties(width="container", height=180),
         f"{title}: {title_y} by epoch. The same numbers are in the table.",
-    )
-
-
-def _labels_inside() -> alt.Axis:
-    """Row names above their lanes instead of beside them: they cost no width, so a phone shows whole charts."""
-    return alt.Axis(
-        labelAlign="left",
-        labelPadding=-4,
-        labelOffset=-18,
-        labelColor=INK,
-        labelFontSize=12,
-        labelLimit=300,
-        ticks=False,
-        domain=False,
     )
 
 

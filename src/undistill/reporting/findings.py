@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from undistill.reporting.naming import ALONE, NORMAL, listed, number, parse_card, plural, signed
 from undistill.reporting.paired import ENOUGH, Difference, difference, student_seed, victim_seed
-from undistill.reporting.summary import Arm, Group, Section, Summary
+from undistill.reporting.rows import Arm, Group, Section, Summary, Victim
 
 
 def decimals(n_test: int) -> int:
@@ -12,31 +12,53 @@ def decimals(n_test: int) -> int:
     return 2 if n_test >= 5000 else 1
 
 
+def twins(summary: Summary) -> list[tuple[Victim, Victim]]:
+    """(hardened, normal) victims of the same network and data."""
+    normal = {(victim.network, victim.data): victim for victim in summary.victims if victim.name == NORMAL}
+    others = [victim for victim in summary.victims if victim.name != NORMAL]
+    return [(other, normal[key]) for other in others if (key := (other.network, other.data)) in normal]
+
+
 def of_victims(summary: Summary) -> list[str]:
     """What hardening cost the victims' own users."""
-    sentences = []
-    for normal in (victim for victim in summary.victims if victim.name == NORMAL):
-        for other in summary.victims:
-            if other.name != NORMAL and (other.network, other.data) == (normal.network, normal.data):
-                change = difference(other.group, normal.group, victim_seed)
-                digits = decimals(normal.group.cells[0].n_test)
-                if change is None:
-                    continue
-                sentences.append(
-                    f"The {other.name} teacher itself reaches {_mean(change.first, digits)} % on test images, its normal twin "
-                    f"{_mean(change.second, digits)} %: {_difference(change, digits)}"
-                )
     if not summary.victims:
-        sentences.append("The victims’ own accuracies are not among these cells.")
+        return ["The victims' own accuracies are not among these cells."]
+    sentences = []
+    for other, normal in twins(summary):
+        change = difference(other.group, normal.group, victim_seed)
+        digits = decimals(normal.group.cells[0].n_test)
+        if change is not None:
+            sentences.append(
+                f"The {other.name} teacher itself reaches {_mean(change.first, digits)} % on test images, its normal twin "
+                f"{_mean(change.second, digits)} %: {_difference(change, digits)}"
+            )
     return sentences
 
 
 def of_section(section: Section) -> list[str]:
-    """What the cells of one card say, the plainest contrasts first."""
-    sentences = [text for arm in section.arms if not arm.control for text in _contrasts(section, arm)]
-    sentences += [text for victim in section.victims if victim != ALONE for text in _best(section, victim)]
+    """What the cells of one card say, the plainest first: the hottest distillation, the best thief found, the headroom."""
+    hot = hottest(section)
+    sentences = [text for text in (contrast(section, hot, v) for v in hardened(section)) if text] if hot else []
+    sentences += [best_text(section, victim) for victim in section.victims if victim != ALONE]
     headroom = _headroom(section)
     return sentences + ([headroom] if headroom else [])
+
+
+def other_contrasts(section: Section) -> list[str]:
+    """The differences that `of_section` leaves out."""
+    hot = hottest(section)
+    arms = [arm for arm in section.arms if not arm.control and arm is not hot]
+    return [text for arm in arms for v in hardened(section) if (text := contrast(section, arm, v))]
+
+
+def hardened(section: Section) -> list[str]:
+    """Victims that are neither normal nor absent."""
+    return [victim for victim in section.victims if victim not in (ALONE, NORMAL)]
+
+
+def hottest(section: Section) -> Arm | None:
+    """The distillation at the highest temperature, the paper's own kind of student."""
+    return next((arm for arm in section.arms if arm.attack == "kd"), None)
 
 
 def best(section: Section, victim: str) -> tuple[Arm, Group] | None:
@@ -53,30 +75,28 @@ def alone(section: Section) -> Group | None:
 
 
 def recovery(section: Section) -> list[str]:
-    """How much of what hot answers of a hardened victim cost comes back when the same thief reads them otherwise."""
-    control, digits = alone(section), decimals(section.n_test)
+    """How much of what hot answers of a hardened victim cost comes back when the same victim is read otherwise."""
+    control, digits, hot = alone(section), decimals(section.n_test), hottest(section)
     sentences = []
-    for victim in (v for v in section.victims if v not in (ALONE, NORMAL)):
-        soft = [
-            (arm, g) for arm in section.arms if arm.attack == "kd" and (g := section.group(arm.name, victim)) and g.n
-        ]
-        others = [
-            (arm, g) for arm in section.arms if not arm.control and (g := section.group(arm.name, victim)) and g.n
-        ]
-        if control is None or len(others) < 2 or not soft:
-            continue
-        worst_arm, worst = soft[0]  # arms stand hottest first
+    for victim in hardened(section) if hot else []:
+        worst = section.group(hot.name, victim) if hot else None
         loss = difference(control, worst, student_seed)
-        if loss is None or loss.n < ENOUGH or loss.sign < 1:
+        if hot is None or loss is None or loss.n < ENOUGH or min(loss.each) <= 0:
             continue
-        for arm, group in others:
-            back = difference(group, worst)
-            if arm is not worst_arm and back is not None and back.n == loss.n and back.mean >= loss.mean / 2:
-                sentences.append(
-                    f"{section.title}: the loss hides in how answers are read. From the same {victim} teacher, “{arm.name}” wins back "
-                    f"{number(back.mean, digits)} of the {number(loss.mean, digits)} points that “{worst_arm.name}” lies below the "
-                    f"student alone ({plural(back.n, 'seed')})."
-                )
+        each = ", ".join(number(value, digits) for value in loss.each)
+        text = (
+            f"In each of {loss.n} seeds the student of the {victim} teacher by {hot.name} stayed below the student alone "
+            f"(by {each} points; mean {number(loss.mean, digits)}). Of the same teacher"
+        )
+        backs = [
+            (arm.name, back.mean)
+            for arm in section.arms
+            if arm is not hot and not arm.control and (back := difference(section.group(arm.name, victim), worst))
+            if back.n == loss.n and back.mean >= loss.mean / 2
+        ]
+        if backs:
+            shares = [f"{name} {'all' if m >= loss.mean else number(m, digits) + ' points'}" for name, m in backs]
+            sentences.append(f"{text} this much of it comes back: {'; '.join(shares)}.")
     return sentences
 
 
@@ -104,48 +124,42 @@ def doubts(summary: Summary) -> list[str]:
             )
         if alone(section) is None:
             found.append(
-                f"{section.title}: no student was trained alone there, so nothing says what the victim’s answers were worth."
+                f"{section.title}: no student was trained alone there, so nothing says what the victim's answers were worth."
             )
     return list(dict.fromkeys(found))
 
 
-def _contrasts(section: Section, arm: Arm) -> list[str]:
-    digits = decimals(section.n_test)
-    sentences = []
-    for victim in (v for v in section.victims if v not in (ALONE, NORMAL)):
-        hardened, normal = section.group(arm.name, victim), section.group(arm.name, NORMAL)
-        if hardened is None and normal is None:
-            continue
-        change = difference(hardened, normal)
-        if change is None:
-            missing = NORMAL if normal is None or not normal.n else victim
-            sentences.append(
-                f"{arm.name}: no difference can be told, a student of the {missing} teacher is missing on these seeds."
-            )
-            continue
-        sentences.append(
-            f"{arm.name}: a student of the {victim} teacher reached {_mean(change.first, digits)} %, of the normal one "
-            f"{_mean(change.second, digits)} %: {_difference(change, digits)}"
-        )
-    return sentences
+def contrast(section: Section, arm: Arm, victim: str) -> str | None:
+    """One thief against a hardened victim and its normal twin; None where neither was tried."""
+    digits, name = decimals(section.n_test), f"{arm.name[:1].upper()}{arm.name[1:]}"
+    of_victim, normal = section.group(arm.name, victim), section.group(arm.name, NORMAL)
+    if of_victim is None and normal is None:
+        return None
+    change = difference(of_victim, normal)
+    if change is None:
+        missing = NORMAL if normal is None or not normal.n else victim
+        return f"{name}: no difference can be told, for a student of the {missing} teacher is missing on these seeds."
+    return (
+        f"{name}: a student of the {victim} teacher reached {_mean(change.first, digits)} %, of the normal one "
+        f"{_mean(change.second, digits)} %: {_difference(change, digits)}"
+    )
 
 
-def _best(section: Section, victim: str) -> list[str]:
+def best_text(section: Section, victim: str) -> str:
+    """What no thief of this victim did better than, beside the student alone."""
     top, digits = best(section, victim), decimals(section.n_test)
     if top is None:
-        return [f"No thief of the {victim} teacher gave an accuracy."]
+        return f"No thief of the {victim} teacher gave an accuracy."
     arm, group = top
     tried = sum(1 for a in section.arms if not a.control and section.group(a.name, victim))
-    none = "The one attack tried" if tried == 1 else f"Of the {tried} attacks tried none"
-    verb = "reached" if tried == 1 else "did better than"
-    text = (
-        f"{none} on the {victim} teacher {verb} {number(group.mean, digits)} % ({arm.name}, {plural(group.n, 'seed')})"
-    )
-    control = alone(section)
-    change = difference(group, control, student_seed)
-    if control is None or change is None:
-        return [f"{text}."]
-    return [f"{text}; the student alone reached {_mean(change.second, digits)} %: {_difference(change, digits)}"]
+    reached = f"{number(group.mean, digits)} % ({arm.name}, {plural(group.n, 'seed')})"
+    text = f"Of the {tried} attacks tried on the {victim} teacher none did better than {reached}"
+    if tried == 1:
+        text = f"The one attack tried on the {victim} teacher reached {reached}"
+    change = difference(group, alone(section), student_seed)
+    if change is None:
+        return f"{text}."
+    return f"{text}; the student alone {_mean(change.second, digits)} %: {_difference(change, digits)}"
 
 
 def _headroom(section: Section) -> str | None:
@@ -177,13 +191,27 @@ def _headroom(section: Section) -> str | None:
     if room.n < ENOUGH:
         return text
     if room.sign < 1:
-        return f"{text} These seeds cannot tell it from nothing, so on this card there was nothing measurable to take."
-    for victim in (v for v in section.victims if v not in (ALONE, NORMAL)):
+        return f"{text} These seeds cannot tell it from nothing."
+    for victim in hardened(section):
         left = best(section, victim)
-        if left is not None and (top.mean or 0) > 0:
-            keeps = max(left[1].mean or 0.0, floor.mean or 0.0)
-            text += f" Against the {victim} teacher {number((top.mean or 0) - keeps, digits)} of these points are gone."
+        taken = difference(top, left[1]) if left else None
+        if taken is not None and taken.n == room.n:
+            gone = max(0.0, min(taken.mean, room.mean))
+            text += f" Against the best thief found of the {victim} teacher {number(gone, digits)} of these points are gone."
     return text
+
+
+def apart(points: float, digits: int) -> str:
+    """`13.3 points below`, `0.4 points above`, `level with`."""
+    size = number(abs(points), digits)
+    return "level with" if float(size) == 0 else f"{size} points {'below' if points < 0 else 'above'}"
+
+
+def reading(change: Difference) -> str:
+    """What a difference may be taken for, as the end of a sentence."""
+    if change.n < ENOUGH:
+        return f"; nothing can be concluded from {plural(change.n, 'seed')}"
+    return "" if change.sign else "; these seeds do not separate the two"
 
 
 def _difference(change: Difference, digits: int) -> str:
@@ -193,7 +221,7 @@ def _difference(change: Difference, digits: int) -> str:
         text += f" {plural(change.unpaired, 'seed')} had no partner or no value."
     if change.n < ENOUGH:
         return f"{text} Nothing can be concluded from {plural(change.n, 'seed')}."
-    return text if change.sign else f"{text} The interval contains 0: these seeds do not separate the two."
+    return text if change.sign else f"{text} The interval contains 0, so these seeds do not separate the two."
 
 
 def _spread(change: Difference, digits: int) -> str:

@@ -6,28 +6,49 @@ import math
 
 from undistill.access import Access
 from undistill.reporting import findings
-from undistill.reporting.naming import ALONE, listed, network_text, number, parse_card
-from undistill.reporting.paired import ENOUGH
+from undistill.reporting.naming import NORMAL, listed, network_text, number, parse_card, plural
+from undistill.reporting.paired import ENOUGH, difference, victim_seed
 from undistill.reporting.response import Response
-from undistill.reporting.summary import Section, Summary
+from undistill.reporting.rows import Section, Summary, Victim
 
 
 def shows(summary: Summary) -> list[str]:
-    """The plainest statements that the cells carry."""
-    sentences = findings.of_victims(summary)
-    for section in summary.sections:
-        for victim in (v for v in section.victims if v != ALONE):
-            sentences += [
-                f"{section.title}: {text}"
-                for text in findings.of_section(section)
-                if f"tried on the {victim} teacher" in text
-            ]
-        sentences += findings.recovery(section)
-    if summary.sections and summary.fewest < ENOUGH:
-        sentences.append(
-            f"With fewer than {ENOUGH} seeds these sentences only repeat numbers: nothing can be concluded from them."
-        )
-    return sentences
+    """The plainest statements that the cells carry, without their statistics."""
+    return [
+        *(_cost(victim, normal) for victim, normal in findings.twins(summary)),
+        *(text for section in summary.sections for text in _of_section(section)),
+    ]
+
+
+def _cost(victim: Victim, normal: Victim) -> str:
+    digits = findings.decimals(normal.group.cells[0].n_test)
+    change = difference(victim.group, normal.group, victim_seed)
+    if change is None:
+        return f"What hardening cost the {victim.name} teacher's own users cannot be told: no seed has both twins."
+    return (
+        f"The {victim.name} teacher's own accuracy is {findings.apart(change.mean, digits)} its normal twin's"
+        f"{findings.reading(change)}."
+    )
+
+
+def _of_section(section: Section) -> list[str]:
+    digits, hot, control = findings.decimals(section.n_test), findings.hottest(section), findings.alone(section)
+    sentences = []
+    for victim in findings.hardened(section):
+        change = difference(section.group(hot.name, victim), section.group(hot.name, NORMAL)) if hot else None
+        if change is not None and hot is not None:
+            sentences.append(
+                f"{section.title}: a student of the {victim} teacher ({hot.name}) ended {findings.apart(change.mean, digits)} "
+                f"one of the normal teacher{findings.reading(change)}."
+            )
+    found = [(victim, top[1]) for victim in section.victims if (top := findings.best(section, victim))]
+    if found:
+        reached = listed([f"{number(group.mean, digits)} % from the {victim} teacher" for victim, group in found])
+        alone = f"; the student alone reached {number(control.mean, digits)} %" if control else ""
+        fewest = min(group.n for _, group in found)
+        few = f"; nothing can be concluded from {plural(fewest, 'seed')}" if fewest < ENOUGH else ""
+        sentences.append(f"{section.title}: no thief found did better than {reached}{alone}{few}.")
+    return sentences + [f"{section.title}: {text[:1].lower()}{text[1:]}" for text in findings.recovery(section)]
 
 
 def does_not_show(summary: Summary, figure: Response | None) -> list[str]:
@@ -69,14 +90,14 @@ def _thieves(summary: Summary) -> list[str]:
     if not any(arm for section in summary.sections for arm in section.arms if not arm.control):
         return []
     sentences = [
-        "The best that a thief can do: each attack ran at settings fixed beforehand, none was tuned against its victim, and none was "
-        "written knowing the defense. The accuracies are a lower bound on what a thief gets. “None did better” picks the best "
-        "of few means on the very test images it is given for."
+        "The best that a thief can do: each attack ran at the settings shown, and no search for better ones against its victim is "
+        "among these cells. The accuracies are a lower bound on what a thief gets. “None did better” picks the best of few "
+        "means on the very test images it is given for."
     ]
     if any(arm.attack == "label-only" for section in summary.sections for arm in section.arms):
         sentences.append(
-            "Less than labels: a defense that keeps a victim’s top classes cannot push a thief below what the top classes alone teach. "
-            "“victim's labels only” is that floor, and every other number is to be read against it."
+            "Less than labels: a defense that keeps a victim's top classes cannot push a thief below what the top classes alone "
+            "teach. “victim's labels only” is that floor, and every other number is to be read against it."
         )
     return sentences
 
@@ -87,8 +108,9 @@ def _seeds(summary: Summary) -> list[str]:
     if tested:
         error = 100 * math.sqrt(0.95 * 0.05 / tested)
         sentences.append(
-            f"Small differences: one of {tested:,} test images is {number(100 / tested, 2)} points, and the standard error of an "
-            f"accuracy of 95 % on them is {number(error)} points. It comes on top of the spread over seeds and is not in the intervals."
+            f"Small differences: one of {tested:,} test images is {number(100 / tested, 2)} points, and the standard error of "
+            f"an accuracy of 95 % on them is {number(error)} points. It comes on top of the spread over seeds and is not in the "
+            "intervals."
         )
     return sentences
 
@@ -98,18 +120,18 @@ def _cards(sections: tuple[Section, ...]) -> list[str]:
     sentences = []
     if any(card.pool == "trained" for card in cards):
         sentences.append(
-            "Thieves on a victim’s own training images meet answers it has learnt by heart: its top class there is nearly always "
+            "Thieves on a victim's own training images meet answers it has learnt by heart: its top class there is nearly always "
             "the true label. Fresh images say more about a thief outside."
         )
     if any(card.data == "unlabelled" for card in cards) and any(_has_control(section) for section in sections):
         sentences.append(
-            "A thief without labels never had the control’s: where the card gives none, the student alone was still trained on true "
-            "labels of the same images, to tell what the images themselves are worth."
+            "A thief without labels never had the control's: where the card gives none, the student alone was still trained on the "
+            "true labels of the same images, to tell what the images themselves are worth."
         )
     if cards and not any(card.access == Access.WEIGHTS for card in cards):
         sentences.append(
-            "A release of weights: none of these thieves held the victim’s weights. Who holds them can use them, or retrain the last "
-            "layer, and that was not tested here."
+            "A release of weights: none of these thieves held the victim's weights. Who holds them can use them, or retrain the "
+            "last layer, and that was not tested here."
         )
     return sentences
 

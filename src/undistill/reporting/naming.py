@@ -76,7 +76,7 @@ def card_title(text: str) -> str:
     """`The paper's card`, `An API card`, or the card as it is written."""
     card = parse_card(text)
     if card == NAMED["paper"]:
-        return "The paper’s card"
+        return "The paper's card"
     if card is not None and card.access <= Access.PROBS and card.pool == "fresh":
         return "An API card"
     return f"Card {text}" if text else "No card"
@@ -89,14 +89,15 @@ def card_sentence(text: str, cells: list[Cell]) -> str:
         return f"The card of these thieves is written {text!r}." if text else "These cells name no card."
     thieves = [cell for cell in cells if cell.kind == "cell"]
     images = sorted({cell.images for cell in thieves or cells})
+    every = "all " if card.questions is None and card.share == 1 else ""
     held = listed([f"{count:,}" for count in images])
     whose = (
-        "of the victim’s own training images"
+        "of the victim's own training images"
         if card.pool == "trained"
         else "fresh images that no victim was trained on"
     )
     with_ = "with their true labels" if card.data == "labelled" else "without labels"
-    return f"The thief holds {held} {whose}, {with_}. {_asks(card, thieves)} It starts from random weights."
+    return f"The thief holds {every}{held} {whose}, {with_}. {_asks(card, thieves)} It starts from random weights."
 
 
 def _asks(card: Card, thieves: list[Cell]) -> str:

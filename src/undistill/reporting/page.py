@@ -12,10 +12,10 @@ import vl_convert
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from undistill.reporting import blocks, charts, findings, limits, story
+from undistill.reporting import blocks, charts, findings, limits, story, training
 from undistill.reporting.naming import NORMAL, card_sentence, listed
 from undistill.reporting.response import Response
-from undistill.reporting.summary import Section, Summary
+from undistill.reporting.rows import Section, Summary
 from undistill.reporting.theme import CONFIG, colour_variable
 
 TITLE = "How hard is this classifier to copy?"
@@ -25,40 +25,50 @@ def render(summary: Summary, responses: list[Response], links: blocks.Links, com
     """The page. `links` are addresses of cells by id, relative to it."""
     vega, script = _vega(), _asset("page.js")
     figure = responses[0] if responses else None
-    return _environment().from_string(_asset("page.html.j2")).render(
-        title=TITLE,
-        policy=_policy(vega, script),
-        css=Markup(_asset("page.css")),  # noqa: S704
-        vega=Markup(vega),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        config=blocks.inline_json(CONFIG),
-        lead=story.lead(summary),
-        doubts=findings.doubts(summary),
-        keys=_keys(summary),
-        teachers=blocks.teachers(summary) if summary.victims else None,
-        of_victims=findings.of_victims(summary),
-        sections=[_section(place, section, summary, links) for place, section in enumerate(summary.sections)],
-        responses=[_response(place, found, summary) for place, found in enumerate(responses)],
-        training=_training(summary),
-        shows=limits.shows(summary),
-        does_not_show=limits.does_not_show(summary, figure),
-        provenance=story.provenance(summary),
-        commands=commands,
-        files=blocks.files(summary, links),
+    return (
+        _environment()
+        .from_string(_asset("page.html.j2"))
+        .render(
+            title=TITLE,
+            policy=_policy(vega, script),
+            css=Markup(_asset("page.css")),  # noqa: S704
+            vega=Markup(vega),  # noqa: S704
+            script=Markup(script),  # noqa: S704
+            config=blocks.inline_json(CONFIG),
+            lead=story.lead(summary),
+            doubts=findings.doubts(summary),
+            keys=_keys(summary),
+            teachers=blocks.teachers(summary) if summary.victims else None,
+            of_victims=findings.of_victims(summary),
+            sections=[_section(place, section, summary, links) for place, section in enumerate(summary.sections)],
+            responses=[_response(place, found, summary) for place, found in enumerate(responses)],
+            training=_training(summary),
+            shows=limits.shows(summary),
+            does_not_show=limits.does_not_show(summary, figure),
+            provenance=story.provenance(summary),
+            commands=commands,
+            files=blocks.files(summary, links),
+        )
     )
 
 
-def _keys(summary: Summary) -> list[dict[str, str]]:
+def _keys(summary: Summary) -> list[dict[str, Any]]:
     found = []
     for key in story.keys(summary):
-        mean, _, spread = key.value.partition(" ")
-        colour = colour_variable(key.victim, summary.names)
-        found.append({"label": key.label, "value": mean, "spread": spread, "remark": key.remark, "colour": colour})
+        lines = [
+            {
+                "label": line.label,
+                "colour": colour_variable(line.victim, summary.names),
+                "value": blocks.value_entry(line.group, line.digits),
+            }
+            for line in key.lines
+        ]
+        found.append({"title": key.title, "lines": lines})
     return found
 
 
 def _section(place: int, section: Section, summary: Summary, links: blocks.Links) -> dict[str, Any]:
-    caption = "Every point is one seed, a tick their mean. The axis does not start at 0."
+    caption = "Every point is one seed, a tick their mean. The axis starts near the lowest point."
     lost = sum(sum(group.lost.values()) for group in section.groups.values())
     if lost:
         caption += f" {lost} without an accuracy cannot be drawn."
@@ -71,8 +81,11 @@ def _section(place: int, section: Section, summary: Summary, links: blocks.Links
         "about": section.about,
         "sentence": card_sentence(section.card, section.cells),
         "table": blocks.results(section, summary),
-        "dots": blocks.chart(f"dots-{place}", charts.dots(section, summary.names), caption=caption) if drawable else None,
+        "dots": blocks.chart(f"dots-{place}", charts.dots(section, summary.names), caption=caption)
+        if drawable
+        else None,
         "findings": findings.of_section(section),
+        "others": findings.other_contrasts(section),
         "cells": blocks.every_cell(section, summary, links),
     }
 
@@ -82,19 +95,25 @@ def _response(place: int, figure: Response, summary: Summary) -> dict[str, Any]:
     seed = "" if figure.seed is None else f" of seed {figure.seed}"
     images = []
     for row, shown in enumerate(figure.images):
-        drawn = [blocks.chart(f"answer-{place}-{row}-{n}", spec, caption=title) for n, (title, spec) in enumerate(shown.charts)]
-        images.append({"label": shown.label, "picture": shown.picture, "charts": drawn, "table": blocks.answers(figure, shown)})
+        drawn = [
+            blocks.chart(f"answer-{place}-{row}-{n}", spec, title=title) for n, (title, spec) in enumerate(shown.charts)
+        ]
+        images.append(
+            {"label": shown.label, "picture": shown.picture, "charts": drawn, "table": blocks.answers(figure, shown)}
+        )
     return {
         "id": f"response-{place}",
         "title": f"What the {NORMAL} and the {figure.victim} teacher answer",
-        "about": f"softmax(logits / τ) of both teachers{seed} at τ {hot}, for the first test image of each of the first classes: chosen by "
-        "place, not by what is answered. High τ makes small answers visible, and a student trained at high τ learns from them.",
+        "about": f"softmax(logits / τ) of both teachers{seed} at τ {hot}, for the first test image of each of the first classes: "
+        "chosen by place, not by what is answered. High τ makes small answers visible, and a student trained at high τ learns "
+        "from them.",
         "images": images,
+        "marks": [(who, colour_variable(who, summary.names)) for who in (NORMAL, figure.victim)],
     }
 
 
 def _training(summary: Summary) -> dict[str, Any] | None:
-    found = blocks.curve_blocks(summary)
+    found = training.curve_blocks(summary)
     if not found:
         return None
     trained = [cell for cell in summary.cells if cell.kind != "figure"]
@@ -104,7 +123,9 @@ def _training(summary: Summary) -> dict[str, Any] | None:
 
 def _policy(*scripts: str) -> str:
     """Nothing may be fetched; no script runs but these, known by their hashes. Vega writes inline styles and pictures are data."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
+    )
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
@@ -122,6 +143,6 @@ def _asset(name: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False, keep_trailing_newline=True)
-
-
+    environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["prose"] = lambda text: text.replace(" %", "\u00a0%")  # a number and its unit stay on one line
+    return environment

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from scipy.special import stdtrit
 
 from undistill.auditing.cell import Cell
-from undistill.reporting.summary import Group
+from undistill.reporting.rows import Group
 
 ENOUGH = 3
 """Below this many pairs nothing is concluded."""

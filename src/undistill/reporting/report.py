@@ -16,7 +16,8 @@ from undistill.files import read_json, write_text
 from undistill.reporting import limits, story, table
 from undistill.reporting.page import render
 from undistill.reporting.response import Response, response
-from undistill.reporting.summary import Summary, summarise
+from undistill.reporting.rows import Summary
+from undistill.reporting.summary import summarise
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Report:
     found = _find(folders)
     summary = summarise(cell for _, cell in found)
     responses = _responses(summary, {cell.id: folder for folder, cell in found})
-    links = {cell.id: _link(folder / f"{cell.id}.json", out) for folder, cell in found}
+    files = {cell.id: folder / f"{cell.id}.json" for folder, cell in found}
+    links = {name: _link(file, out) for name, file in files.items() if file.is_file()}
     commands = story.commands(summary, _demos(folders))
     facts = story.provenance(summary)
     shows, does_not = limits.shows(summary), limits.does_not_show(summary, responses[0] if responses else None)
@@ -54,10 +56,14 @@ def write_report(folders: Sequence[Path], out: Path) -> Report:
 def _find(folders: Sequence[Path]) -> list[tuple[Path, Cell]]:
     for folder in folders:
         if not folder.is_dir():
-            raise UsageError(f"{folder} is no folder; name one that holds cells, such as a demo's or the output of `undistill attack`")
+            raise UsageError(
+                f"{folder} is no folder; name one that holds cells, such as a demo's or the output of `undistill attack`"
+            )
     found = list(collect(folders))
     if not found:
-        raise UsageError(f"no cells below {', '.join(map(str, folders)) or 'no folder'}; the demo and `undistill attack` write them")
+        raise UsageError(
+            f"no cells below {', '.join(map(str, folders)) or 'no folder'}; the demo and `undistill attack` write them"
+        )
     return found
 
 
@@ -67,7 +73,10 @@ def _responses(summary: Summary, places: dict[str, Path]) -> list[Response]:
     for cell in summary.figures:
         if cell.attack == "logit-response" and cell.arrays is not None:
             chosen.setdefault(f"{cell.experiment} {cell.data} {summary.name_of[cell.id]}", cell)
-    return [response(cell, read_arrays(places[cell.id], cell), summary.name_of[cell.id], list(summary.names)) for cell in chosen.values()]
+    return [
+        response(cell, read_arrays(places[cell.id], cell), summary.name_of[cell.id], list(summary.names))
+        for cell in chosen.values()
+    ]
 
 
 def _demos(folders: Sequence[Path]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from PIL import Image
 from undistill.auditing.cell import Array, Cell
 from undistill.errors import RunError
 from undistill.reporting.naming import NORMAL, number
-from undistill.reporting.theme import INK, Spec, colours, finished, legend
+from undistill.reporting.theme import INK, Spec, colours, finished
 
 NEEDED = ("images", "labels", "class_names", "normal", "hardened")
 SHOWN = 12
@@ -127,7 +127,7 @@ def _bars(
                 scale=alt.Scale(domain=[0, 100]),
                 axis=alt.Axis(tickCount=3, domain=False, ticks=False),
             ),
-            color=alt.Color("victim:N", sort=present, scale=colours(present, names), legend=legend()),
+            color=alt.Color("victim:N", sort=present, scale=colours(present, names), legend=None),
             tooltip=tips,
         )
         .properties(width="container", height=120)

@@ -9,20 +9,26 @@ from typing import Any
 
 from undistill.auditing.cell import Cell
 from undistill.reporting import findings
-from undistill.reporting.naming import ALONE, NORMAL, listed, plural, signed
-from undistill.reporting.paired import difference, victim_seed
-from undistill.reporting.summary import Section, Summary
-from undistill.reporting.table import value_text
+from undistill.reporting.naming import ALONE, listed, plural
+from undistill.reporting.rows import Group, Section, Summary
+
+
+@dataclass(frozen=True)
+class Line:
+    """One key number: what it is, the victim it belongs to, its value."""
+
+    label: str
+    victim: str
+    group: Group
+    digits: int
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key number: what it is, its value, and a remark."""
+    """Key numbers that are read together."""
 
-    label: str
-    value: str
-    remark: str
-    victim: str
+    title: str
+    lines: list[Line]
 
 
 def lead(summary: Summary) -> str:
@@ -36,8 +42,8 @@ def lead(summary: Summary) -> str:
         sentences.append(f"{_teachers(trained)} trained on {_data(summary)}, with {plural(seeds, 'seed')}{each}.")
     if any(cell.defense.get("name") == "nasty" for cell in summary.cells):
         sentences.append(
-            "A nasty teacher (Ma et al., ICLR 2021) is trained to keep its own accuracy while the probabilities it gives to wrong classes "
-            "are meant to mislead whoever trains a student on them."
+            "A nasty teacher (Ma et al., ICLR 2021) is trained to keep its own accuracy while the probabilities it gives to wrong "
+            "classes are meant to mislead whoever trains a student on them."
         )
     if summary.sections:
         cards = plural(len({section.card for section in summary.sections}), "threat model")
@@ -53,35 +59,32 @@ def lead(summary: Summary) -> str:
         )
         if any(arm.control for section in summary.sections for arm in section.arms):
             sentences.append(
-                "The same students were also trained alone, without any teacher, to tell what a teacher’s answers are worth."
+                "The same students were also trained alone, without any teacher, to tell what a teacher's answers are worth."
             )
     return " ".join(sentences) or "These cells hold neither victims nor thieves."
 
 
 def keys(summary: Summary) -> list[Key]:
-    """The teachers' accuracies, then for each card the best thief found."""
-    found = []
-    for victim in summary.victims:
-        digits = findings.decimals(min(cell.n_test for cell in victim.group.cells))
-        normal = [v for v in summary.victims if (v.name, v.network, v.data) == (NORMAL, victim.network, victim.data)]
-        change = difference(victim.group, normal[0].group, victim_seed) if normal and victim.name != NORMAL else None
-        remark = f"{signed(change.mean, digits)} points against its normal twin" if change else "on test images"
-        found.append(
-            Key(f"{victim.name[:1].upper()}{victim.name[1:]} teacher", value_text(victim.group, digits), remark, victim.name)
-        )
-    return found + [key for section in summary.sections for key in _best(section)]
+    """The teachers' accuracies, then for each card the hottest distillation, the best thief found and the student alone."""
+    lines = [Line(victim.name, victim.name, victim.group, _digits(victim.group)) for victim in summary.victims]
+    found = [Key("Teachers", lines)] if lines else []
+    return found + [Key(section.title, own) for section in summary.sections if (own := _of_card(section))]
 
 
-def _best(section: Section) -> list[Key]:
-    digits, control = findings.decimals(section.n_test), findings.alone(section)
-    found = []
-    for victim in (v for v in section.victims if v != ALONE):
+def _of_card(section: Section) -> list[Line]:
+    digits, control, hot = findings.decimals(section.n_test), findings.alone(section), findings.hottest(section)
+    victims = [victim for victim in section.victims if victim != ALONE]
+    lines = []
+    if hot:
+        groups = [(victim, section.group(hot.name, victim)) for victim in victims]
+        lines += [Line(f"{hot.name} · {victim}", victim, group, digits) for victim, group in groups if group]
+    for victim in victims:
         top = findings.best(section, victim)
-        if top is not None:
-            against = f"; alone {value_text(control, digits)}" if control else ""
-            label = f"{section.title}: best thief found of the {victim} teacher"
-            found.append(Key(label, value_text(top[1], digits), f"{top[0].name}{against}", victim))
-    return found
+        if top is not None and sum(1 for a in section.arms if not a.control and section.group(a.name, victim)) > 1:
+            lines.append(Line(f"best found · {victim}", victim, top[1], digits))
+        elif top is not None and top[0] is not hot:
+            lines.append(Line(f"{top[0].name} · {victim}", victim, top[1], digits))
+    return lines + ([Line("student alone", ALONE, control, digits)] if control else [])
 
 
 def provenance(summary: Summary) -> dict[str, str]:
@@ -104,7 +107,7 @@ def provenance(summary: Summary) -> dict[str, str]:
             plural(count, name, "thieves" if name == "thief" else "") for name, count in counts if count
         ),
         "training time": f"{sum(cell.seconds for cell in cells):,.0f} seconds in all",
-        "training": listed(sorted({text for cell in cells if (text := _training(cell))})),
+        "training": "; ".join(sorted({text for cell in cells if (text := _training(cell))})),
     }
     for key, title in ENVIRONMENT.items():
         facts[title] = listed(
@@ -151,11 +154,7 @@ def _training(cell: Cell) -> str:
     who = "teachers" if cell.kind == "victim" else "students"
     passes = training.get("passes", 1)
     again = f" of {passes} passes" if passes != 1 else ""
-    return (
-        f"{who} on {cell.card} {training['epochs']} epochs{again}"
-        if cell.card
-        else f"{who} {training['epochs']} epochs"
-    )
+    return f"{who} {training['epochs']} epochs{again}" + (f" ({cell.card})" if cell.card else "")
 
 
 def _teachers(names: list[str]) -> str:
@@ -170,3 +169,7 @@ def _data(summary: Summary) -> str:
     used = f"{listed([f'{count:,}' for count in images], 'or')} of them" if images else ""
     tested = f"tested on {listed([f'{count:,}' for count in tests], 'or')} others" if tests else ""
     return f"{notes} ({', '.join(part for part in (used, tested) if part)})" if used or tested else notes
+
+
+def _digits(group: Group) -> int:
+    return findings.decimals(min(cell.n_test for cell in group.cells))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from undistill.reporting import findings
 from undistill.reporting.naming import ALONE, card_sentence, number
-from undistill.reporting.summary import Group, Section, Summary, Victim
+from undistill.reporting.rows import Group, Section, Summary, Victim
 
-LEGEND = "accuracy on test images in percent: mean ± sample standard deviation (number of seeds)"
+LEGEND = "accuracy in percent, mean ± sample standard deviation (number of seeds)"
 
 
 def value_text(group: Group | None, digits: int) -> str:
@@ -52,8 +52,7 @@ def as_text(summary: Summary) -> str:
     blocks = []
     if summary.victims:
         blocks.append(f"teachers: {'; '.join(victim_text(victim) for victim in summary.victims)}")
-    for section in summary.sections:
-        blocks.append(f"{heading(section)}\n{section.card}\n{_aligned(matrix(section))}")
+    blocks += [f"{heading(section)}\n{section.card}\n{_aligned(matrix(section))}" for section in summary.sections]
     blocks.append(LEGEND)
     blocks += [f"Note: {doubt}" for doubt in findings.doubts(summary)]
     return "\n\n".join(blocks)
@@ -134,10 +133,8 @@ def _fewest_tests(group: Group) -> int:
 
 def _aligned(lines: list[list[str]]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    pad: Callable[[list[str]], str] = lambda line: "  ".join(
-        text.ljust(w) for text, w in zip(line, widths, strict=True)
-    ).rstrip()
-    return "\n".join(pad(line) for line in lines)
+    padded = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
+    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
 def _markdown(lines: list[list[str]]) -> list[str]:

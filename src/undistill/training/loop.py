@@ -65,15 +65,14 @@ def fit(
     trained = nn.ModuleDict({"model": model, **modules})
     parameters = [p for p in trained.parameters() if p.requires_grad]
     device = parameters[0].device
+    if (
+        training.channels_last and device.type == "cuda"
+    ):  # on a CPU, narrow layers with such weights corrupt memory in torch 2.13
+        trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = training.optimizer.build(parameters)
-    done = 0
     if state is not None:
-        done = state["epoch"]
-        model.load_state_dict(state["model"])
-        for name, module in modules.items():
-            module.load_state_dict(state["modules"][name])
-        optimizer.load_state_dict(state["optimizer"])
-    for epoch in range(done, training.epochs):
+        _restore(state, model, modules, optimizer)
+    for epoch in range(0 if state is None else state["epoch"], training.epochs):
         started = time.perf_counter()
         trained.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -93,6 +92,20 @@ def fit(
                 "optimizer": optimizer.state_dict(),
             },
         )
+
+
+def _restore(
+    state: State, model: nn.Module, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> None:
+    """Load a state. Momenta get their weights' memory layout back, which files do not keep and fused steps rely on."""
+    model.load_state_dict(state["model"])
+    for name, module in modules.items():
+        module.load_state_dict(state["modules"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _epoch(

@@ -1,0 +1,129 @@
+"""Rows against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from reporting.synthetic import API, NASTY, control, figure, grid, thief, victim
+from undistill.reporting.naming import ALONE, arm_text, card_sentence, card_title, number, signed
+from undistill.reporting.summary import summarise
+
+
+def test_mean_and_sample_deviation_by_hand() -> None:
+    section = summarise([thief(0, 90.0), thief(1, 93.0), thief(2, 96.0)]).sections[0]
+    group = section.group("KD, τ 4, α 0.9", "nasty")
+    assert group is not None
+    assert (group.n, group.mean, group.sd) == (3, 93.0, 3.0)  # deviations −3, 0, 3: 18 / 2 = 9
+
+
+def test_one_value_has_no_deviation() -> None:
+    group = summarise([thief(0, 90.0)]).sections[0].group("KD, τ 4, α 0.9", "nasty")
+    assert group is not None
+    assert (group.n, group.mean, group.sd) == (1, 90.0, None)
+
+
+def test_lost_cells_stay_and_are_counted() -> None:
+    cells = [thief(0, 90.0), thief(1, None, status="diverged", why="step 3"), thief(2, None, status="failed")]
+    summary = summarise(cells)
+    group = summary.sections[0].group("KD, τ 4, α 0.9", "nasty")
+    assert group is not None
+    assert (group.n, group.mean, group.lost) == (1, 90.0, {"diverged": 1, "failed": 1})
+    assert [cell.status for cell in summary.lost] == ["diverged", "failed"]
+
+
+def test_nothing_is_dropped() -> None:
+    cells = [*grid(), figure()[0]]
+    assert sorted(cell.id for cell in summarise(cells).cells) == sorted(cell.id for cell in cells)
+
+
+def test_the_order_of_cells_does_not_matter() -> None:
+    cells = grid()
+    shuffled = random.Random(0).sample(cells, len(cells))
+    assert summarise(shuffled) == summarise(cells)
+
+
+def test_the_papers_card_comes_first_and_controls_above_thieves() -> None:
+    summary = summarise(grid())
+    assert [section.title for section in summary.sections] == ["The paper's card", "An API card"]
+    first = summary.sections[0]
+    assert [arm.name for arm in first.arms] == [
+        "student alone (control)",
+        "KD, τ 4, α 0.9",
+        "KD, τ 1, α 0.9",
+        "victim's labels only",
+    ]
+    assert first.victims == (ALONE, "normal", "nasty")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"card": API},
+        {"experiment": "other"},
+        {"student_settings": {"width": 1.0}},
+        {"data": "other"},
+        {"phase": "selection"},
+        {"recipe": {"training": {"epochs": 9, "passes": 1}, "views": []}},
+    ],
+)
+def test_what_may_not_be_compared_is_kept_apart(changes: dict[str, Any]) -> None:
+    assert len(summarise([thief(0), thief(0, **changes)]).sections) == 2
+
+
+def test_sections_that_differ_in_training_alone_say_so() -> None:
+    sections = summarise([thief(0), thief(0, recipe={"training": {"epochs": 9, "passes": 1}, "views": []})]).sections
+    assert sorted(section.about for section in sections) == ["training.epochs 4", "training.epochs 9"]
+
+
+def test_one_label_with_two_settings_is_two_victims() -> None:
+    sections = summarise([thief(0), thief(0, defense={**NASTY, "omega": 0.08})]).sections
+    assert sections[0].victims == ("nasty (ω 0.04, τ 4)", "nasty (ω 0.08, τ 4)")
+
+
+def test_a_victim_of_another_network_is_another_row() -> None:
+    assert len(summarise([victim(0), victim(0, student="resnet18")]).victims) == 2
+
+
+def test_names() -> None:
+    assert arm_text("scratch", {}, control=True) == "student alone (control)"
+    assert arm_text("kd", {"temperature": 4.0, "alpha": 0.9}) == "KD, τ 4, α 0.9"
+    assert arm_text("label-only", {}) == "victim's labels only"
+    assert arm_text("decoupled", {"beta": 0.5}) == "decoupled, beta 0.5"
+    assert (number(-1.26), signed(1.26), signed(-0.04), number(-0.04), number(None)) == (
+        "−1.3",
+        "+1.3",
+        "0.0",
+        "0.0",
+        "–",
+    )
+
+
+@pytest.mark.parametrize(
+    ("card", "title", "said"),
+    [
+        (
+            "logits/labelled(1.0)/trained/random",
+            "The paper's card",
+            "all 810 of the victim's own training images, with their true",
+        ),
+        (
+            "probs/unlabelled(1.0)/fresh/random/50",
+            "An API card",
+            "may ask about each of them once and is told the probability",
+        ),
+        ("label/unlabelled(1.0)/fresh/random/9", "An API card", "the name of the top class alone"),
+        (
+            "logits/labelled(0.1)/trained/random",
+            "Card logits/labelled(0.1)/trained/random",
+            "The thief holds 810 of the victim's",
+        ),
+        ("oracle/of/delphi", "Card oracle/of/delphi", "is written 'oracle/of/delphi'"),
+        ("", "No card", "name no card"),
+    ],
+)
+def test_a_card_is_told_in_a_sentence(card: str, title: str, said: str) -> None:
+    assert card_title(card) == title
+    assert said in card_sentence(card, [control(), thief(card=card)])

@@ -1,0 +1,194 @@
+"""The page in a real headless Chromium: it draws everything, asks for nothing, fits a phone, and follows light and dark."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reporting.synthetic import figure, grid, thief, write
+from undistill.reporting.report import Report, write_report
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
+PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
+# Playwright's own event loop leaves sockets to the collector
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium on this machine, and CI needs one")
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = write(tmp_path_factory.mktemp("page"), grid(), figure())
+    return write_report([folder], folder / "report")
+
+
+class Visit:
+    """An open page, and all that it said, broke or asked for."""
+
+    def __init__(
+        self, browser: Browser, file: Path, *, size: dict[str, int], scheme: str, scripts: bool = True
+    ) -> None:
+        self.context = browser.new_context(viewport=size, color_scheme=scheme, java_script_enabled=scripts)  # type: ignore[arg-type]
+        self.page: Page = self.context.new_page()
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(file.as_uri())
+        if scripts:
+            self.drawn()
+
+    def drawn(self) -> None:
+        """Wait until every chart that can be seen is there."""
+        seen = "[...document.querySelectorAll('[data-spec]')].filter(box => box.offsetParent !== null)"
+        self.page.wait_for_function(
+            f"{seen}.length > 0 && {seen}.every(box => box.querySelector('svg'))", timeout=20_000
+        )
+
+    def overflow(self) -> int:
+        return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+    def fills(self) -> set[str]:
+        """The computed colours of the dots."""
+        marks = "[...document.querySelectorAll('[data-spec^=dots] .mark-symbol path')]"
+        return set(self.page.evaluate(f"{marks}.map(mark => getComputedStyle(mark).fill)"))
+
+    def background(self) -> str:
+        return str(self.page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+
+@pytest.fixture
+def visit(browser: Browser, report: Report, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    size, scheme = getattr(request, "param", (DESK, "light"))
+    visit = Visit(browser, report.page, size=size, scheme=scheme)
+    yield visit
+    visit.context.close()
+
+
+@pytest.fixture(scope="module")
+def desk(browser: Browser, report: Report) -> Iterator[Visit]:
+    """For tests that only look."""
+    visit = Visit(browser, report.page, size=DESK, scheme="light")
+    yield visit
+    visit.context.close()
+
+
+EVERY = pytest.mark.parametrize(
+    "visit", [(PHONE, "light"), (PHONE, "dark"), (DESK, "light"), (DESK, "dark")], indirect=True, ids=str
+)
+
+
+@EVERY
+def test_draws_everything_quietly_and_fits(visit: Visit, report: Report) -> None:
+    charts = visit.page.locator("[data-spec] svg")
+    boxes = [box for number in range(charts.count()) if (box := charts.nth(number).bounding_box())]
+    assert len(boxes) >= 2 + 4 + 2 + 5  # dots of two cards, 2 images × 2 τ, the teachers' curves, 3 + 2 arms
+    assert all(box["width"] > 100 and box["height"] > 50 for box in boxes)
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= visit.page.viewport_size["width"] for box in boxes)  # type: ignore[index]
+    assert visit.overflow() <= 0
+    assert visit.said == []
+    outside = [address for address in visit.asked if not address.startswith(("data:", "blob:"))]
+    assert outside == [report.page.as_uri()]
+
+
+def test_tables_hold_the_numbers(desk: Visit, report: Report) -> None:
+    for place, section in enumerate(report.values["sections"]):
+        table = desk.page.locator(f"section[aria-labelledby=section-{place}] table").first.inner_text()
+        for row in section["rows"]:
+            assert f"{row['mean']:.1f}" in table
+            assert f"± {row['sd']:.1f} (3)" in table
+
+
+def test_every_seed_is_drawn(desk: Visit) -> None:
+    dots = desk.page.locator("[data-spec=dots-0] .mark-symbol.role-mark path")
+    assert dots.count() == 3 * (1 + 2 * 3)  # seeds × (alone, and three arms of two victims)
+
+
+def test_dark_changes_page_and_charts_at_once(visit: Visit) -> None:
+    light = visit.background(), visit.fills()
+    visit.page.emulate_media(color_scheme="dark")
+    dark = visit.background(), visit.fills()
+    assert light[0] == "rgb(255, 255, 255)"
+    assert dark[0] != light[0]
+    assert len(light[1]) >= 3
+    assert len(dark[1]) >= 3
+    assert not light[1] & dark[1]
+    visit.page.emulate_media(color_scheme="dark", media="print")
+    assert (visit.background(), visit.fills()) == light
+
+
+def test_charts_follow_the_window(visit: Visit) -> None:
+    visit.page.set_viewport_size({"width": 360, "height": 740})
+    visit.page.wait_for_function(
+        "[...document.querySelectorAll('[data-spec] svg')].every(svg => svg.getBoundingClientRect().width <= 330)"
+    )
+    assert visit.overflow() <= 0
+
+
+@pytest.mark.parametrize("visit", [(PHONE, "light")], indirect=True)
+def test_everything_opened_still_fits_and_draws(visit: Visit) -> None:
+    visit.page.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
+    visit.drawn()
+    assert visit.page.locator("[data-spec]").count() == visit.page.locator("[data-drawn]").count()
+    assert visit.overflow() <= 0
+    assert visit.said == []
+
+
+def test_keyboard_reaches_and_opens_the_details(visit: Visit) -> None:
+    visit.page.locator("summary").first.focus()
+    visit.page.keyboard.press("Enter")
+    assert visit.page.locator("details[open]").count() == 1
+
+
+def test_charts_are_described(desk: Visit) -> None:
+    charts = desk.page.locator("[data-spec][data-drawn]")
+    for number in range(charts.count()):
+        assert "same numbers are in the table" in (charts.nth(number).get_attribute("aria-label") or "")
+
+
+def test_without_scripts_the_tables_say_it_all(browser: Browser, report: Report) -> None:
+    visit = Visit(browser, report.page, size=PHONE, scheme="light", scripts=False)
+    text = visit.page.locator("body").inner_text()
+    assert "Charts need JavaScript" in text
+    assert visit.page.locator("[data-spec]").first.is_hidden()
+    for row in report.values["sections"][0]["rows"]:
+        assert f"{row['mean']:.1f}" in text
+    visit.context.close()
+
+
+def test_hostile_names_run_nothing(browser: Browser, tmp_path: Path) -> None:
+    hostile = "</script><img src=x onerror=console.error(1)>"
+    cells = [*grid(), thief(0, 80.0, student=hostile, victim=hostile, attack=hostile, data_note=hostile, card=hostile)]
+    folder = write(tmp_path, cells, figure((hostile, "<b>one</b>", "two")))
+    page = write_report([folder], folder / "report").page
+    visit = Visit(browser, page, size=DESK, scheme="light")
+    visit.page.locator("[data-spec^=dots] .mark-symbol.role-mark path").first.hover(force=True)
+    visit.page.wait_for_selector("#vg-tooltip-element.visible")
+    assert hostile in visit.page.locator("#vg-tooltip-element").inner_text()
+    assert visit.said == []
+    assert visit.page.locator("img[src=x]").count() == 0
+    assert re.search(r"onerror=console", visit.page.locator("body").inner_text())
+    visit.context.close()
