@@ -47,7 +47,6 @@ def test_a_card_is_read_back_from_its_text(card: Card) -> None:
     assert Card.parse(str(card)) == card
 
 
-@pytest.mark.xfail(raises=UsageError, reason="BUG access.py: str() writes 1e-05, which parse() does not read")
 def test_a_tiny_share_is_read_back_from_its_text() -> None:
     card = Card(share=1e-5)
     assert Card.parse(str(card)) == card
@@ -93,7 +92,6 @@ def test_what_is_no_card_is_refused_in_one_sentence(text: str, sentence: str) ->
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.xfail(reason="BUG access.py: _first_problem keeps Pydantic's 'Value error, '")
 def test_a_refusal_speaks_english_not_pydantic() -> None:
     with pytest.raises(UsageError) as refused:
         Card.parse("logits/labelled(0.5)/trained/random/5")

@@ -57,11 +57,7 @@ def test_a_component_survives_json(kind: Registry[Any], name: str) -> None:
 
 
 @each_component
-def test_settings_and_name_make_the_component_again(
-    kind: Registry[Any], name: str, request: pytest.FixtureRequest
-) -> None:
-    if name == "step":
-        request.applymarker(pytest.mark.xfail(reason="BUG registry.py: Component.settings dumps without aliases"))
+def test_settings_and_name_make_the_component_again(kind: Registry[Any], name: str) -> None:
     made = example(kind, name)
     assert kind.make({"name": name, **made.settings}) == made
 
@@ -97,7 +93,6 @@ def test_a_component_without_a_name_is_refused_in_a_sentence(kind: Registry[Any]
         kind.make(settings)
 
 
-@pytest.mark.xfail(raises=(TypeError, ValueError), reason="BUG registry.py: make() lets TypeError through")
 @pytest.mark.parametrize("kind", ALL, ids=[k.kind for k in ALL])
 @pytest.mark.parametrize("settings", [None, 3, ["cnn"], {"name": ["kd"]}, {"name": {}}])
 def test_what_is_no_component_is_refused_in_a_sentence(kind: Registry[Any], settings: Any) -> None:
@@ -105,7 +100,6 @@ def test_what_is_no_component_is_refused_in_a_sentence(kind: Registry[Any], sett
         kind.make(settings)
 
 
-@pytest.mark.xfail(reason="BUG registry.py: problem() lists field names, not aliases: times instead of factor")
 def test_settings_are_named_as_users_write_them() -> None:
     with pytest.raises(UsageError, match=r"there are .*factor"):
         SCHEDULES.make({"name": "step", "at": [1], "gamma": 0.1})
@@ -125,7 +119,6 @@ def test_a_component_passes_through(pets: Registry[Any]) -> None:
     assert pets.make(cat := Cat(lives=3)) is cat
 
 
-@pytest.mark.xfail(reason="BUG registry.py: make() passes any Component through")
 def test_a_component_of_another_kind_is_refused(pets: Registry[Any]) -> None:
     with pytest.raises(UsageError, match="pet"):
         pets.make(ATTACKS.make("kd"))
@@ -153,7 +146,6 @@ def test_two_components_cannot_share_a_name(pets: Registry[Any]) -> None:
         pets.register(Lion)
 
 
-@pytest.mark.xfail(reason="BUG registry.py: register() compares __qualname__ without __module__")
 def test_two_classes_of_one_name_in_two_files_cannot_share_a_name(pets: Registry[Any]) -> None:
     pets.register(Cat)
     other = type("Cat", (Component,), {"__annotations__": {"name": str}, "name": "cat", "__module__": "elsewhere"})

@@ -69,7 +69,7 @@ class Card(BaseModel):
         if text in NAMED:
             return NAMED[text]
         parts = text.split("/")
-        held = re.fullmatch(r"(\w+)(?:\(([0-9.]+)\))?", parts[1]) if len(parts) in (4, 5) else None
+        held = re.fullmatch(r"(\w+)(?:\(([0-9.e-]+)\))?", parts[1]) if len(parts) in (4, 5) else None
         if held is None:
             raise UsageError(
                 f"card {text!r} is neither one of {', '.join(NAMED)} nor of the form "
@@ -97,7 +97,8 @@ def _first_problem(error: ValueError) -> str:
         return str(error)
     problems = error.errors()
     where = ".".join(str(part) for part in problems[0]["loc"])
-    return f"{where}: {problems[0]['msg']}" if where else problems[0]["msg"]
+    message = problems[0]["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
 
 
 NAMED = {

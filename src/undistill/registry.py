@@ -24,7 +24,7 @@ class Component(BaseModel):
     @property
     def settings(self) -> dict[str, Any]:
         """The hyper-parameters without the name."""
-        return self.model_dump(mode="json", exclude={"name"})
+        return self.model_dump(mode="json", by_alias=True, exclude={"name"})
 
 
 C = TypeVar("C", bound=Component)
@@ -46,7 +46,8 @@ class Registry(Generic[C]):
         name = cls.model_fields["name"].default
         if not isinstance(name, str):
             raise TypeError(f"{cls.__name__} needs a field `name` with a default")
-        if self._classes.get(name, cls).__qualname__ != cls.__qualname__:
+        known = self._classes.get(name, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise TypeError(f"two {self.kind}s are called {name!r}")
         self._classes[name] = cls
         return cls
@@ -62,12 +63,15 @@ class Registry(Generic[C]):
 
     def make(self, settings: str | dict[str, Any] | C) -> C:
         """A component from its name or `{name: …, …}`; UsageError names an unknown name, field or value."""
-        if isinstance(settings, Component):
-            return settings
-        values = {"name": settings} if isinstance(settings, str) else dict(settings)
         classes = self.classes()
+        if isinstance(settings, Component) and type(settings) is classes.get(settings.name):
+            return settings
+        values = {"name": settings} if isinstance(settings, str) else settings
+        if not isinstance(values, dict):
+            article = "an" if self.kind[0] in "aeiou" else "a"
+            raise UsageError(f"{article} {self.kind} is a name or settings with a name among them, not {settings!r}")
         name = values.get("name")
-        if name not in classes:
+        if not isinstance(name, str) or name not in classes:
             raise unknown(self.kind, name, classes)
         try:
             return classes[name].model_validate(values)
@@ -91,7 +95,7 @@ def problem(error: ValidationError, model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         owner = _owner(model, first["loc"][:-1])
-        known = ", ".join(owner.model_fields) if owner else ""
+        known = ", ".join(field.alias or name for name, field in owner.model_fields.items()) if owner else ""
         return f"there is no setting {where!r}" + (f"; there are {known}" if known else "")
     if first["type"] == "value_error":
         return first["msg"].removeprefix("Value error, ")

@@ -215,7 +215,6 @@ def test_a_source_without_a_test_split_needs_one(images: ImageSet) -> None:
         split("x", images, None)
 
 
-@pytest.mark.xfail(reason="BUG images.py: split() counts images, not classes: a rare class can leave the training part")
 @pytest.mark.parametrize("settings", [{"val": 50}, {"limit": 10}])
 def test_no_class_is_left_without_a_training_image(settings: dict[str, Any]) -> None:
     labels_N = torch.tensor([0] * 99 + [1])

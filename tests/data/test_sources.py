@@ -304,7 +304,6 @@ def test_a_mistyped_data_set_is_refused() -> None:
         load("cifar")
 
 
-@pytest.mark.xfail(reason="BUG load.py: DataSettings takes infinities, and load(**sizes) shows Pydantic's own error")
 @pytest.mark.parametrize("sizes", [{"val": float("inf")}, {"val": -1}, {"size": 3}])
 def test_wrong_sizes_are_refused_in_one_sentence(sizes: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"^[^\n]+$"):

@@ -193,9 +193,6 @@ def test_what_cannot_be_built_is_refused(settings: dict[str, Any], sentence: str
     assert str(refused.value).startswith(sentence)
 
 
-@pytest.mark.xfail(
-    raises=(RuntimeError, AssertionError), reason="BUG base.py: build() takes moments of any length and std 0"
-)
 @pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.5, 0.5)), ((0.5,) * 3, (0.5,) * 3), ((0.5,), (0.0,))])
 def test_moments_that_do_not_fit_are_refused(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     try:

@@ -89,9 +89,6 @@ def test_modules_come_back(tmp_path: Path) -> None:
     assert all(torch.equal(kept[name]["weight"], module.weight) for name, module in modules.items())
 
 
-@pytest.mark.xfail(
-    raises=KeyError, reason="BUG checkpoint.py: a module without tensors is lost, and fit() then fails on it"
-)
 def test_a_module_without_weights_comes_back(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, state_of(modules={"shrink": nn.ReLU()}), {})
     assert loaded(tmp_path)["modules"]["shrink"] == {}

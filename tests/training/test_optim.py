@@ -157,7 +157,6 @@ def test_an_optimiser_out_of_range_is_refused(name: str, settings: dict[str, Any
         OPTIMIZERS.make({"name": name, **settings})
 
 
-@pytest.mark.xfail(raises=ValueError, reason="BUG optim.py: PyTorch refuses these, long after the settings were taken")
 @pytest.mark.parametrize(
     "settings",
     [

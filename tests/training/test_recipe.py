@@ -110,9 +110,6 @@ def test_settings_leave_what_they_are_given_alone() -> None:
     assert values == {"training": {"epochs": 3, "optimizer": {"name": "sgd", "lr": 0.1}}}
 
 
-@pytest.mark.xfail(
-    raises=UsageError, reason="BUG recipe.py: _override() does not know the defaults that a recipe leaves out"
-)
 @pytest.mark.parametrize(
     ("source", "setting"), [({}, "training.optimizer.lr=0.5"), ("digits-api", "defense.omega=0.1")]
 )
@@ -183,7 +180,6 @@ def test_a_setting_that_does_not_fit_is_refused_in_one_sentence(setting: str, se
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.xfail(raises=TypeError, reason="BUG registry.py: make() lets a TypeError through")
 @pytest.mark.parametrize("setting", ["model=5", "model=", "attack=null", "training.optimizer=1", "data.views=[3]"])
 def test_a_setting_that_is_no_component_is_refused_in_one_sentence(setting: str) -> None:
     with pytest.raises(UsageError, match=r"^[^\n]+$"):

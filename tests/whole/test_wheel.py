@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_wheel_installs_and_runs_the_demo(tmp_path: Path) -> None:
     env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")}
-    uv = [sys.executable, "-m", "uv", "--quiet"]
+    uv: list[str | Path] = [sys.executable, "-m", "uv", "--quiet"]
     subprocess.run([*uv, "build", "--wheel", "--out-dir", tmp_path, ROOT], check=True, env=env)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -22,7 +22,15 @@ def test_the_wheel_installs_and_runs_the_demo(tmp_path: Path) -> None:
 
     clean = tmp_path / "env"
     subprocess.run([*uv, "venv", "--python", sys.executable, clean], check=True, env=env)
-    install = ["pip", "install", "--python", clean / "bin" / "python", "-c", ROOT / "constraints.txt", wheel]
+    install: list[str | Path] = [
+        "pip",
+        "install",
+        "--python",
+        clean / "bin" / "python",
+        "-c",
+        ROOT / "constraints.txt",
+        wheel,
+    ]
     subprocess.run([*uv, *install], check=True, env=env)
     undistill = [clean / "bin" / "undistill"]
     done = subprocess.run(

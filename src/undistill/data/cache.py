@@ -42,7 +42,7 @@ def read(key: str) -> dict[str, ImageSet] | None:
     try:
         meta = json.loads((folder / "meta.json").read_text())
         return {name: _read_split(folder / name, entry) for name, entry in meta["splits"].items()}
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -73,8 +73,12 @@ def write(key: str, splits: dict[str, ImageSet], source: str) -> None:
                     "fingerprint": images.fingerprint,
                 }
             (folder / "meta.json").write_text(json.dumps(meta, indent=1))
-            if (root / key).exists():
-                shutil.rmtree(root / key, ignore_errors=True)
-            folder.rename(root / key)
+            folder.chmod(0o755)
+            shutil.rmtree(root / key, ignore_errors=True)
+            try:
+                folder.rename(root / key)
+            except OSError:  # another process may just have decoded the same files
+                if read(key) is None:
+                    raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -183,6 +183,9 @@ def split(
     if total - start < train.num_classes:
         raise UsageError(f"test, pool and val take {start} of {total} images and leave too few to train on")
     kept = train.take(order[start:].sort().values)
+    lost = sorted(set(train.labels_N.unique().tolist()) - set(kept.labels_N.unique().tolist()))
+    if lost:
+        raise UsageError(f"test, pool, val and limit leave no training image of class {train.class_names[lost[0]]!r}")
     final_test = test if test is not None else carved["test"]
     if final_test is None:
         raise UsageError(f"{name} has no test split; set aside one with data.test")

@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from undistill.data.images import Splits, split
 from undistill.data.sources import SOURCES, Progress
 from undistill.data.views import VIEWS, View
 from undistill.errors import UsageError
+from undistill.registry import problem
 
 
 class DataSettings(BaseModel):
     """The `data` section of a recipe. Sizes are counts, or fractions below 1 of the source's training images."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = "digits"
     dir: str | None = None
@@ -54,7 +55,10 @@ def load(
     Raises:
         UsageError: an unknown name, or a folder that cannot be read.
     """
-    settings = data if isinstance(data, DataSettings) else DataSettings(name=data, **sizes)
+    try:
+        settings = data if isinstance(data, DataSettings) else DataSettings(name=data, **sizes)
+    except ValidationError as error:
+        raise UsageError(f"data: {problem(error, DataSettings)}") from None
     source = SOURCES.make(settings.name)
     folder = data_dir or settings.dir
     parts = source.read(Path(folder).expanduser() if folder else None, progress or (lambda *_: None))

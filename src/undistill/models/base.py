@@ -129,6 +129,11 @@ def build(
         raise UsageError(f"images have 1 or 3 channels, not {in_channels}")
     if image_size < network.smallest:
         raise UsageError(f"{network.name} needs images of at least {network.smallest} pixels, not {image_size}")
+    for part, moments in (("mean", mean), ("std", std)):
+        if moments is not None and len(moments) != in_channels:
+            raise UsageError(f"{part} has {len(moments)} values for {in_channels} channels")
+    if std is not None and min(std) <= 0:
+        raise UsageError(f"std must be above 0, not {min(std)}")
     config = {
         **network.model_dump(),
         "num_classes": num_classes,
@@ -150,4 +155,4 @@ def from_config(config: dict[str, Any]) -> Classifier:
     if missing:
         raise UsageError(f"the model's config.json lacks {', '.join(sorted(missing))}")
     network = MODELS.make({key: value for key, value in config.items() if key not in FIXED})
-    return build(network, **{key: config[key] for key in FIXED})
+    return build(network, seed=0, **{key: config[key] for key in FIXED})

@@ -74,14 +74,19 @@ def read(folder: Path) -> tuple[Classifier, tuple[str, ...]]:
         found = f"; {pickles[0]} may hold a pickle and is not opened" if pickles else ""
         raise UsageError(f"{folder} is no model folder: it has no config.json{found}")
     config = read_json(folder / "config.json")
+    if isinstance(config, dict):
+        check_schema(config.get("schema"), SCHEMA, folder / "config.json")
     network = config.get("network") if isinstance(config, dict) else None
     if not isinstance(network, dict) or not isinstance(config.get("class_names"), list):
         raise RunError(f"{folder / 'config.json'} does not describe an undistill network")
-    check_schema(config.get("schema"), SCHEMA, folder / "config.json")
     try:
         model = from_config(network)
     except (UsageError, TypeError) as error:
         raise RunError(f"{folder / 'config.json'}: {error}") from error
+    if len(config["class_names"]) != model.config["num_classes"]:
+        raise RunError(
+            f"{folder / 'config.json'} names {len(config['class_names'])} classes for {model.config['num_classes']} outputs"
+        )
     tensors = read_tensors(folder / "model.safetensors")
     expected = model.state_dict()
     wrong = sorted(expected.keys() ^ tensors.keys())

@@ -23,9 +23,14 @@ def save(folder: Path, state: State, extra: dict[str, Any]) -> None:
     tensors, groups = _flatten(state)
     name = f"epoch-{state['epoch']:05d}.safetensors"
     write_bytes(folder / name, tensors_to_bytes(tensors))
-    write_json(
-        folder / "state.json", {"schema": SCHEMA, "epoch": state["epoch"], "file": name, "groups": groups, **extra}
-    )
+    meta = {
+        "schema": SCHEMA,
+        "epoch": state["epoch"],
+        "file": name,
+        "groups": groups,
+        "modules": list(state["modules"]),
+    }
+    write_json(folder / "state.json", {**meta, **extra})
     with writing(folder):
         for path in folder.glob("epoch-*.safetensors"):
             if path.name != name:
@@ -42,8 +47,9 @@ def load(folder: Path) -> tuple[State, dict[str, Any]] | None:
         raise RunError(f"{folder / 'state.json'} is damaged: it names no checkpoint")
     check_schema(meta.get("schema"), SCHEMA, folder / "state.json")
     try:
-        known = {"schema", "epoch", "file", "groups"}
+        known = {"schema", "epoch", "file", "groups", "modules"}
         state = _unflatten(read_tensors(folder / file), int(meta["epoch"]), meta["groups"])
+        state["modules"] = {name: {} for name in meta["modules"]} | state["modules"]
         return state, {key: value for key, value in meta.items() if key not in known}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{folder / 'state.json'} is damaged: {error}") from error

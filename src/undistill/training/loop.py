@@ -145,4 +145,6 @@ def _epoch(
             totals[name] = totals[name] + weighted if name in totals else weighted
     if (step := int(first_bad)) >= 0:
         raise Diverged(epoch, step + 1)
+    if not bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all()):
+        raise Diverged(epoch, steps)  # a finite loss with a gradient that was not
     return {name: float(total) / images for name, total in totals.items()}, images

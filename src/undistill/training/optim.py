@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
+from undistill.errors import UsageError
 from undistill.registry import Component, Registry
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimizer(Component):
@@ -38,6 +41,12 @@ class SGD(Optimizer):
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
 
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> SGD:
+        if self.nesterov and self.momentum == 0:
+            raise UsageError("optimizer sgd: nesterov needs a momentum above 0")
+        return self
+
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """torch.optim.SGD, fused."""
         return torch.optim.SGD(
@@ -50,7 +59,7 @@ class Adam(Optimizer):
     """Adam (Kingma & Ba 2015); weight decay is added to the gradient."""
 
     name: Literal["adam"] = "adam"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """torch.optim.Adam, fused."""
@@ -62,7 +71,7 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     name: Literal["adamw"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """torch.optim.AdamW, fused."""

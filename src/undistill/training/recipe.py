@@ -120,9 +120,16 @@ def read(source: str | Path | dict[str, Any] | Recipe, settings: tuple[str, ...]
         if not settings:
             return source
         source = source.dump()
-    values = source if isinstance(source, dict) else _parse(source)
+    recipe = _validate(source if isinstance(source, dict) else _parse(source))
+    if not settings:
+        return recipe
+    values = recipe.dump()  # with all that the source left to its defaults
     for setting in settings:
         values = _override(values, setting)
+    return _validate(values)
+
+
+def _validate(values: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
