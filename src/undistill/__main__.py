@@ -1,6 +1,6 @@
 """`python -m undistill`."""
 
-from undistill.cli.app import main
+from undistill.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,8 @@ from undistill.access import Access, Card
 from undistill.attacks import kd, label_only, scratch
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.kd import Distillation
-from undistill.auditing.attack import attack, hold, permit
+from undistill.auditing.attack import attack
+from undistill.auditing.plan import hold, permit
 from undistill.data.batches import ImageBatches
 from undistill.data.images import ImageSet, Splits
 from undistill.data.views import to_float

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from undistill.cli.app import main
+from undistill.cli.main import main
 from whole.commands import SMALL, Outcome, Shell
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from undistill import files
-from undistill.cli.app import main
+from undistill.cli.main import main
 from whole.commands import SMALL, Shell
 
 

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
-import sys
-import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from undistill.cli.progress import Reporter, error
-from undistill.errors import UndistillError, UsageError
+from undistill.cli import verbs
+from undistill.cli.options import (
+    Config,
+    Data,
+    DataDir,
+    Device,
+    DryRun,
+    Json,
+    Out,
+    Precision,
+    Quiet,
+    Resume,
+    Seed,
+    Sets,
+    Threads,
+    Verbose,
+)
+from undistill.cli.progress import Reporter
 
 app = typer.Typer(
     name="undistill",
@@ -20,31 +34,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Make a classifier hard to copy by knowledge distillation, and measure how hard.",
 )
-
-# Typer brings a Click of its own since 0.16, or uses the installed one: ask it for the base of its usage errors.
-WRONG_USAGE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-Config = Annotated[
-    str | None, typer.Option("--config", "-c", help="Recipe: a name (see `undistill list recipe`) or a YAML file.")
-]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="A.B=VALUE", help="Change one setting; repeatable.")
-]
-Data = Annotated[str | None, typer.Option("--data", help="Data set by name.")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Local folder in the hub's format instead of a download.")
-]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of weights, order and views.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str | None, typer.Option("--precision", help="fp32 or bf16.")]
-Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; resumed runs are exact at the same number.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks with errors.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -84,7 +73,7 @@ def demo(
 
     with Reporter(quiet=quiet) as reporter:
         run_demo(out, seed=seed, seeds=seeds, quick=quick, resume=resume, jobs=jobs, say=reporter.say)
-    _show_report(write_report([out], out / "report"), as_json=as_json)
+    verbs.show_report(write_report([out], out / "report"), as_json=as_json)
 
 
 @app.command()
@@ -109,17 +98,17 @@ def train(
     from undistill.training.recipe import read
     from undistill.training.train import train as call
 
-    changes = _changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
+    changes = verbs.changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
     if model is not None:
         changes = [f"model.name={model}", *changes]
-    recipe = read(config or _default_recipe(data), changes)
+    recipe = read(config or verbs.default_recipe(data), changes)
     if dry_run:
-        return _show_recipe(recipe, as_json=as_json)
-    _use_threads(threads)
+        return verbs.show_recipe(recipe, as_json=as_json)
+    verbs.use_threads(threads)
     with Reporter(quiet=quiet) as reporter:
-        splits = _load(recipe, reporter)
+        splits = verbs.load(recipe, reporter)
         run = call(None, splits, recipe, out=out, resume=resume, device=device, watch=reporter.epoch)
-    return _show_run(run, as_json=as_json)
+    return verbs.show_run(run, as_json=as_json)
 
 
 @app.command()
@@ -152,13 +141,13 @@ def protect(
     """Train a hardened twin of MODEL."""
     from undistill.defenses.protect import protect as call
 
-    changes = _changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
-    victim, recipe = _victim_and_recipe(model, config, changes, name=("defense", defense))
+    changes = verbs.changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
+    victim, recipe = verbs.victim_and_recipe(model, config, changes, name=("defense", defense))
     if dry_run:
-        return _show_recipe(recipe, as_json=as_json)
-    _use_threads(threads)
+        return verbs.show_recipe(recipe, as_json=as_json)
+    verbs.use_threads(threads)
     with Reporter(quiet=quiet) as reporter:
-        splits = _load(recipe, reporter)
+        splits = verbs.load(recipe, reporter)
         run = call(
             victim,
             splits,
@@ -170,7 +159,7 @@ def protect(
             device=device,
             watch=reporter.epoch,
         )
-    return _show_run(run, as_json=as_json)
+    return verbs.show_run(run, as_json=as_json)
 
 
 @app.command()
@@ -201,22 +190,22 @@ def attack(
     For models that you own, or that you were asked to test, and for nothing else.
     """
     from undistill.auditing.attack import attack as call
-    from undistill.auditing.attack import plan_recipe
+    from undistill.auditing.plan import plan_recipe
     from undistill.training.recipe import read
 
-    changes = _changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
+    changes = verbs.changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
     if student is not None:
         changes = [f"student.name={student}", *changes]
-    victim, recipe = _victim_and_recipe(model, config, changes, name=("attack", name))
+    victim, recipe = verbs.victim_and_recipe(model, config, changes, name=("attack", name))
     own = [
         change for change in changes if change.startswith("training.")
     ]  # said here, so above the student's own recipe
     recipe = read(plan_recipe(recipe), own)
     if dry_run:
-        return _show_recipe(recipe, as_json=as_json)
-    _use_threads(threads)
+        return verbs.show_recipe(recipe, as_json=as_json)
+    verbs.use_threads(threads)
     with Reporter(quiet=quiet) as reporter:
-        splits = _load(recipe, reporter)
+        splits = verbs.load(recipe, reporter)
         cell = call(
             victim, splits, card=card, recipe=recipe, out=out, resume=resume, device=device, watch=reporter.epoch
         )
@@ -240,7 +229,7 @@ def report(
     """Draw the page of the cells below these folders."""
     from undistill.reporting.report import write_report
 
-    _show_report(write_report(folders, out or folders[0] / "report"), as_json=as_json)
+    verbs.show_report(write_report(folders, out or folders[0] / "report"), as_json=as_json)
 
 
 @app.command("list")
@@ -264,94 +253,3 @@ def list_(
             if entry["settings"]:
                 typer.echo(f"  {'':<18} {', '.join(f'{k}={v}' for k, v in entry['settings'].items())}")
     return None
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the shell's command; every expected failure is one sentence on stderr and an exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    verbose = "-v" in arguments or "--verbose" in arguments
-    command = typer.main.get_command(app)
-    try:
-        with command.make_context("undistill", list(arguments)) as context:
-            command.invoke(context)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except WRONG_USAGE as problem:
-        error(f"{problem.format_message().rstrip('.')}; see undistill --help")
-        sys.exit(2)
-    except UndistillError as problem:
-        if verbose:
-            traceback.print_exc()
-        error(str(problem))
-        sys.exit(problem.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        error("interrupted; what was done is kept, go on with --resume")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(1)
-    sys.exit(0)
-
-
-def _changes(
-    sets: list[str] | None, *, data: str | None, data_dir: Path | None, precision: str | None, seed: int | None
-) -> list[str]:
-    changes = [] if data is None else [f"data.name={data}"]
-    changes += [] if precision is None else [f"training.precision={precision}"]
-    changes += [] if seed is None else [f"seed={seed}"]
-    changes += [] if data_dir is None else [f"data.dir={json.dumps(str(data_dir.expanduser().resolve()))}"]
-    return changes + (sets or [])
-
-
-def _default_recipe(data: str | None) -> str:
-    from undistill.data.sources import SOURCES
-
-    return SOURCES.make(data or "digits").recipe
-
-
-def _victim_and_recipe(
-    model: Path, config: str | None, changes: list[str], *, name: tuple[str, str | None]
-) -> tuple[Any, Any]:
-    from undistill.training.recipe import read
-    from undistill.training.victim import resolve
-
-    victim = resolve(model)
-    source: Any = config or victim.recipe
-    if source is None:
-        raise UsageError(f"{model} is no run folder and brings no recipe; name one with --config")
-    if name[1] is not None:
-        changes = [f"{name[0]}.name={name[1]}", *changes]
-    return victim, read(source, changes)
-
-
-def _use_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-def _load(recipe: Any, reporter: Reporter) -> Any:
-    from undistill.data.load import load
-
-    splits = load(recipe.data, progress=reporter.count)
-    reporter.say(splits.summary())
-    return splits
-
-
-def _show_recipe(recipe: Any, *, as_json: bool) -> None:
-    import yaml
-
-    values = recipe.dump()
-    typer.echo(json.dumps(values, indent=1) if as_json else yaml.safe_dump(values, sort_keys=False).rstrip())
-
-
-def _show_run(run: Any, *, as_json: bool) -> None:
-    if as_json:
-        return typer.echo(json.dumps({"folder": str(run.folder), **run.result}, indent=1))
-    result = run.result
-    before = f" (its teacher {result['teacher_accuracy']:.2f} %)" if "teacher_accuracy" in result else ""
-    return typer.echo(f"accuracy {result['accuracy']:.2f} %{before} on {result['n_test']:,} test images; {run.folder}")
-
-
-def _show_report(report: Any, *, as_json: bool) -> None:
-    typer.echo(json.dumps(report.values, indent=1) if as_json else report.text)
