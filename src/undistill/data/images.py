@@ -76,7 +76,7 @@ class ImageSet:
         """These rows, in this order; they keep their index."""
         return replace(
             self,
-            images_NCHW=self.images_NCHW[rows_M],
+            images_NCHW=self.images_NCHW.index_select(0, rows_M),
             labels_N=self.labels_N[rows_M],
             index_N=self.index_N[rows_M],
         )
@@ -182,7 +182,7 @@ def split(
         start += count
     if total - start < train.num_classes:
         raise UsageError(f"test, pool and val take {start} of {total} images and leave too few to train on")
-    kept = train.take(order[start:].sort().values)
+    kept = train if start == 0 and total == len(train) else train.take(order[start:].sort().values)
     lost = sorted(set(train.labels_N.unique().tolist()) - set(kept.labels_N.unique().tolist()))
     if lost:
         raise UsageError(f"test, pool, val and limit leave no training image of class {train.class_names[lost[0]]!r}")
