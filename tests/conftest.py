@@ -63,7 +63,7 @@ def splits(make_images: MakeImages) -> Splits:
     """24 training, 12 fresh, 8 validation and 20 test images."""
     train, pool, val, test = (make_images(count, seed=seed) for seed, count in enumerate((24, 12, 8, 20)))
     mean, std = train.moments()
-    return Splits("synthetic", train, pool, val, test, "0123456789abcdef", "made up", mean, std)
+    return Splits("synthetic", train, pool, val, test, "0123456789abcdef", "made up", mean=mean, std=std)
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,7 @@ def distillation_loss(
     *,
     temperature: float,
     alpha: float,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Knowledge distillation: α τ² KL(teacher ‖ student) + (1 − α) CE(student, labels). No gradient reaches the teacher.
 
@@ -66,6 +67,7 @@ def distillation_loss(
         labels_B: int64 classes; may be None where α = 1.
         temperature: τ > 0.
         alpha: weight of the teacher, in [0, 1].
+        smoothing: of the labels in the second term; none in the papers.
 
     Raises:
         UsageError: a value out of range, or no labels where α < 1.
@@ -77,12 +79,18 @@ def distillation_loss(
         return soft
     if labels_B is None:
         raise UsageError(f"alpha {alpha} weighs labels by {1 - alpha:g}, but there are no labels")
-    hard = F.cross_entropy(_wide(student_logits_BC), labels_B)
+    hard = smoothed_cross_entropy(student_logits_BC, labels_B, smoothing)
     return alpha * soft + (1 - alpha) * hard
 
 
 def self_undermining_loss(
-    logits_BC: Tensor, adversary_logits_BC: Tensor, labels_B: Tensor, *, omega: float, temperature: float
+    logits_BC: Tensor,
+    adversary_logits_BC: Tensor,
+    labels_B: Tensor,
+    *,
+    omega: float,
+    temperature: float,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """What makes a teacher nasty: CE(nasty, labels) − ω τ² KL(nasty ‖ adversary). No gradient reaches the adversary.
 
@@ -94,13 +102,14 @@ def self_undermining_loss(
         labels_B: int64 classes.
         omega: ω ≥ 0; 0 is ordinary training.
         temperature: τ > 0.
+        smoothing: of the labels; none in the paper.
 
     Raises:
         UsageError: a value out of range.
     """
     if not (omega >= 0 and math.isfinite(omega)):
         raise UsageError(f"omega is a weight of at least 0, not {omega}")
-    right = F.cross_entropy(_wide(logits_BC), labels_B)
+    right = smoothed_cross_entropy(logits_BC, labels_B, smoothing)
     away = softened_kl(logits_BC, adversary_logits_BC.detach(), temperature)
     return right - omega * away
 

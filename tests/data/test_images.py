@@ -197,8 +197,8 @@ def test_a_summary_names_all_parts(splits: Splits) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"val": -1}, "data.val must not be negative, not -1"),
-        ({"pool": -0.5}, "data.pool must not be negative, not -0.5"),
+        ({"val": -1}, "data.val is a number of images or a fraction below 1, not -1"),
+        ({"pool": -0.5}, "data.pool is a number of images or a fraction below 1, not -0.5"),
         ({"val": 21}, "test, pool and val take 21 of 24 images and leave too few to train on"),
         ({"val": 0.5, "pool": 0.5}, "test, pool and val take 24 of 24 images"),
         ({"limit": 3}, "data.limit 3 leaves no image for each of the 4 classes"),

@@ -45,7 +45,8 @@ class KD(Attack):
         state: State | None = None,
     ) -> Iterator[EpochRecord]:
         """Distil the oracle into `student`."""
-        objective = Distillation(Questions(oracle, images, device), self.temperature, self.alpha)
+        questions = Questions(oracle, images, device)
+        objective = Distillation(questions, self.temperature, self.alpha, recipe.training.smoothing)
         batches = image_batches(images, recipe, role="thief", device=str(device))
         return fit(student, batches, objective, recipe.training, seed=recipe.seed, state=state)
 
@@ -57,6 +58,7 @@ class Distillation:
     questions: Questions
     temperature: float
     alpha: float
+    smoothing: float = 0.0
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Terms:
@@ -64,5 +66,12 @@ class Distillation:
         answer = self.questions(batch)
         logits_BC = model(batch.images_BCHW)
         labels_B = answer.labels_B if batch.labels_B is None else batch.labels_B
-        loss = distillation_loss(logits_BC, answer.scores_BC, labels_B, temperature=self.temperature, alpha=self.alpha)
+        loss = distillation_loss(
+            logits_BC,
+            answer.scores_BC,
+            labels_B,
+            temperature=self.temperature,
+            alpha=self.alpha,
+            smoothing=self.smoothing,
+        )
         return {"loss": loss, "agreement": hits(logits_BC, answer.labels_B)}

@@ -24,7 +24,7 @@ from undistill.training.evaluate import accuracy, predict, score
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe, Student, read
 from undistill.training.run import Run, Watch, drive
-from undistill.training.train import validation
+from undistill.training.train import of_data, validation
 from undistill.training.victim import Victim, resolve
 
 
@@ -77,23 +77,27 @@ def attack(
         victim,
         data,
         Card.parse(card),
-        plan_recipe(read(source), attack, student, seed),
+        of_data(plan_recipe(read(source), attack, student, seed), data),
         where,
         describe(where),
         experiment,
     )
+    where_to = Path(cells) if cells else Path(out) / "cells"
     run = drive(
         Path(out),
         heist.config,
         heist.env,
         heist.steps,
-        lambda metrics: heist.finish(metrics, Path(out), Path(cells) if cells else Path(out) / "cells"),
+        lambda metrics: heist.finish(metrics, Path(out), where_to),
         resume=resume,
         extra=heist.counts,
         measure=lambda: validation(heist.student, data),
         watch=watch,
     )
-    return Cell.model_validate(run.result["cell"])
+    cell = Cell.model_validate(run.result["cell"])
+    if not (where_to / f"{cell.id}.json").exists():  # a finished run whose cell was lost, or is wanted elsewhere
+        cell = save(where_to, cell, {} if cell.status != "ok" else heist.predictions(run.model()))
+    return cell
 
 
 class Heist:
@@ -113,6 +117,14 @@ class Heist:
         self.device, self.env, self.experiment = device, env, experiment
         self.thief: Attack = recipe.attack
         self.access = permit(self.thief, card)
+        if victim.kind == "attack" and victim.seed == recipe.seed:
+            raise UsageError(
+                f"the model is a student of seed {recipe.seed} and began with these weights; choose another --seed"
+            )
+        if card.pool == "fresh" and victim.data_fingerprint is None and not self.thief.control:
+            raise UsageError(
+                "nothing says which images the model was trained on, so none are known to be fresh; use pool trained"
+            )
         self.images = hold(data, card, self.thief, recipe.seed)
         mean, std = self.images.moments()  # of what the thief holds, not of the victim's data
         shape = (data.num_classes, self.images.channels, self.images.image_size)
@@ -152,22 +164,27 @@ class Heist:
 
     def finish(self, metrics: list[dict[str, Any]], out: Path, cells: Path) -> dict[str, Any]:
         """Measure the student, write its model and the cell, and return the result."""
+        if not self.diverged and not bool(predict(self.student, self.data.test).isfinite().all()):
+            self.diverged = "the trained student answers with numbers that are not finite"
         cell = self.cell(metrics)
         arrays: dict[str, Any] = {}
         if not self.diverged:
-            numbers, arrays = self.measure()
-            cell = cell.model_copy(update=numbers | {"accuracy_val": metrics[-1].get("accuracy_val")})
+            arrays = self.predictions(self.student)
+            update = self.measure() | {"accuracy_val": metrics[-1].get("accuracy_val")}
+            cell = cell.model_copy(update=update)
             facts = {"victim": self.victim.id, "attack": self.thief.model_dump(mode="json"), "card": str(self.card)}
+            origin = {"kind": "attack", "data": self.data.fingerprint, "seed": self.recipe.seed}
             title = f"{self.recipe.student.name}, a student of {self.victim.id}"
             if self.thief.control:
                 title = f"{self.recipe.student.name}, trained alone"
-            models.save(out / "model", self.student, self.data.train.class_names, models.model_card(title, facts))
-        path = save(cells, cell, arrays)
+            models.save(
+                out / "model", self.student, self.data.train.class_names, models.model_card(title, facts), origin
+            )
+        cell = save(cells, cell, arrays)
         return {
             "status": cell.status,
             "accuracy": cell.accuracy,
-            "cell": cell.model_dump(mode="json"),
-            "file": path.name,
+            "cell": cell.values(),
         }
 
     def cell(self, metrics: list[dict[str, Any]]) -> Cell:
@@ -205,12 +222,15 @@ class Heist:
             **self.counts(),
         )
 
-    def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """(numbers on the test split, per-sample predictions)."""
+    def measure(self) -> dict[str, float]:
+        """Numbers on the test split."""
         test = self.data.test
         logits_NC = predict(self.student, test)
         numbers = asdict(score(logits_NC, test.labels_N))
         if not self.thief.control:
             numbers["agreement"] = accuracy(logits_NC, predict(self.network, test).argmax(dim=1))
-        predicted = logits_NC.argmax(dim=1).numpy().astype(np.int16)
-        return {name: round(value, 6) for name, value in numbers.items()}, {"predicted": predicted}
+        return {name: round(value, 6) for name, value in numbers.items()}
+
+    def predictions(self, student: torch.nn.Module) -> dict[str, Any]:
+        """The class that a student names for each test image."""
+        return {"predicted": predict(student, self.data.test).argmax(dim=1).numpy().astype(np.int16)}

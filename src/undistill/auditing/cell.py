@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from undistill.errors import RunError, UsageError
 from undistill.files import read_json, write_bytes, write_text
@@ -29,9 +29,9 @@ class Cell(BaseModel):
     `status` is ok.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True)
 
-    schema_: int = SCHEMA
+    schema_: int = Field(SCHEMA, alias="schema")
     id: str
     kind: Literal["victim", "cell", "control", "figure"] = "cell"
     experiment: str = "attack"
@@ -65,24 +65,26 @@ class Cell(BaseModel):
     env: dict[str, Any] = {}
     seconds: float = 0.0
 
+    def values(self) -> dict[str, Any]:
+        """Plain JSON values, as they lie on disk."""
+        return self.model_dump(mode="json", by_alias=True)
+
 
 def identify(fixed: dict[str, Any]) -> str:
     """An id from all that fixes the numbers, 16 hex digits."""
     return hashlib.sha256(json.dumps([SCHEMA, fixed], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def save(folder: Path, cell: Cell, arrays: dict[str, Array] | None = None) -> Path:
-    """Write `ID.npz` (if there are arrays), then `ID.json`; returns the latter. Each is replaced whole."""
+def save(folder: Path, cell: Cell, arrays: dict[str, Array] | None = None) -> Cell:
+    """Write `ID.npz` (if there are arrays), then `ID.json`; each is replaced whole. Returns the cell as it was written."""
     if arrays:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # plain numbers and text: nothing that would be pickled
         write_bytes(folder / f"{cell.id}.npz", buffer.getvalue())
         cell = cell.model_copy(update={"arrays": f"{cell.id}.npz"})
-    values = cell.model_dump(mode="json")
-    text = json.dumps({"schema": values.pop("schema_"), **values}, indent=1, ensure_ascii=False, allow_nan=False)
-    path = folder / f"{cell.id}.json"
-    write_text(path, text + "\n")
-    return path
+    text = json.dumps(cell.values(), indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(folder / f"{cell.id}.json", text + "\n")
+    return cell
 
 
 def read(path: Path) -> Cell:
@@ -92,7 +94,6 @@ def read(path: Path) -> Cell:
         raise RunError(f"{path} is no cell: it states no schema")
     if values["schema"] > SCHEMA:
         raise UsageError(f"{path} has schema {values['schema']}, this version reads up to {SCHEMA}; update undistill")
-    values["schema_"] = values.pop("schema")
     try:
         return Cell.model_validate(values)
     except ValidationError as error:

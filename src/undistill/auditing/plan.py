@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from undistill.access import Access, Card
-from undistill.attacks.base import ATTACKS, Attack
+from undistill.attacks.base import Attack
 from undistill.data import ImageSet, Splits
 from undistill.errors import UsageError
 from undistill.seeds import generator
-from undistill.training.recipe import Recipe, Student, read
+from undistill.training.recipe import Recipe, Student, component, read
 from undistill.training.train import with_seed
 
 
@@ -27,11 +27,9 @@ def plan_recipe(
     """
     values = with_seed(recipe, seed).dump()
     if attack is not None:
-        values["attack"] = ATTACKS.make(attack).model_dump(mode="json")
+        values = component(values, "attack", attack)
     if student is not None:
-        wanted = {"name": student} if isinstance(student, str) else dict(student)
-        same = wanted.get("name") == values["student"]["name"]
-        values["student"] = {**values["student"], **wanted} if same else wanted
+        values = component(values, "student", student)
     if own := values["student"].get("recipe"):
         values["training"] = read(own).dump()["training"]
         values["student"]["recipe"] = None

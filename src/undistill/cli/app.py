@@ -26,6 +26,7 @@ from undistill.cli.options import (
     Verbose,
 )
 from undistill.cli.progress import Reporter
+from undistill.errors import UsageError
 
 app = typer.Typer(
     name="undistill",
@@ -142,6 +143,10 @@ def protect(
     from undistill.defenses.protect import protect as call
 
     changes = verbs.changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
+    if start_from not in ("scratch", "teacher"):
+        raise UsageError(f"hardening starts from scratch or from the teacher, not from {start_from!r}")
+    if any(change.startswith("model") for change in changes):
+        raise UsageError("a hardened twin has its teacher's network: no setting of model can change it")
     victim, recipe = verbs.victim_and_recipe(model, config, changes, name=("defense", defense))
     if dry_run:
         return verbs.show_recipe(recipe, as_json=as_json)
@@ -189,28 +194,29 @@ def attack(
 
     For models that you own, or that you were asked to test, and for nothing else.
     """
+    from undistill.access import Card
     from undistill.auditing.attack import attack as call
-    from undistill.auditing.plan import plan_recipe
+    from undistill.auditing.plan import permit, plan_recipe
     from undistill.training.recipe import read
 
     changes = verbs.changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
     if student is not None:
         changes = [f"student.name={student}", *changes]
-    victim, recipe = verbs.victim_and_recipe(model, config, changes, name=("attack", name))
-    own = [
-        change for change in changes if change.startswith("training.")
-    ]  # said here, so above the student's own recipe
-    recipe = read(plan_recipe(recipe), own)
+    own = [change for change in changes if change.startswith(("training.", "training="))]
+    victim, recipe = verbs.victim_and_recipe(model, config, [c for c in changes if c not in own], name=("attack", name))
+    recipe = read(plan_recipe(recipe), own)  # behind the student's own recipe, which they change
+    threat = Card.parse(card)
+    permit(recipe.attack, threat)
     if dry_run:
         return verbs.show_recipe(recipe, as_json=as_json)
     verbs.use_threads(threads)
     with Reporter(quiet=quiet) as reporter:
         splits = verbs.load(recipe, reporter)
         cell = call(
-            victim, splits, card=card, recipe=recipe, out=out, resume=resume, device=device, watch=reporter.epoch
+            victim, splits, card=threat, recipe=recipe, out=out, resume=resume, device=device, watch=reporter.epoch
         )
     if as_json:
-        return typer.echo(cell.model_dump_json(indent=1))
+        return typer.echo(json.dumps(cell.values(), indent=1))
     got = "diverged" if cell.accuracy is None else f"{cell.accuracy:.2f} % on {cell.n_test:,} test images"
     return typer.echo(
         f"{cell.attack} of {cell.victim}, student {cell.student}: {got}, {cell.queries:,} questions asked; {out}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,7 +109,10 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """`train` for the victim, `pool` of fresh images that no victim sees, `val` to choose on, `test` to report."""
+    """`train` for the victim, `pool` of fresh images that no victim sees, `val` to choose on, `test` to report.
+
+    `settings` are what they were made with, for a run to write down.
+    """
 
     name: str
     train: ImageSet
@@ -117,6 +121,7 @@ class Splits:
     test: ImageSet
     fingerprint: str
     note: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = field(default=())
     std: tuple[float, ...] = field(default=())
 
@@ -170,14 +175,15 @@ def split(
     if limit is not None:
         if limit < train.num_classes:
             raise UsageError(f"data.limit {limit} leaves no image for each of the {train.num_classes} classes")
+        if limit > len(order):
+            raise UsageError(f"data.limit {limit} is more than the {len(order)} images there are")
         order = order[:limit]
     total, start = len(order), 0
     carved: dict[str, ImageSet | None] = {}
     for part, size in (("test", 0 if test is not None else test_size), ("pool", pool), ("val", val)):
-        count = size if isinstance(size, int) or size >= 1 else round(size * total)
-        count = int(count)
-        if count < 0:
-            raise UsageError(f"data.{part} must not be negative, not {size}")
+        if size < 0 or (size >= 1 and size != int(size)):
+            raise UsageError(f"data.{part} is a number of images or a fraction below 1, not {size}")
+        count = int(size) if size >= 1 else round(size * total)
         carved[part] = train.take(order[start : start + count].sort().values) if count else None
         start += count
     if total - start < train.num_classes:
@@ -193,7 +199,12 @@ def split(
     sources = fingerprints or tuple(part.fingerprint for part in (train, test) if part is not None)
     settings = repr((sources, limit, pool, val, test_size if test is None else 0, seed))
     digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    return Splits(name, kept, carved["pool"], carved["val"], final_test, digest, note, mean, std)
+    given = {"limit": limit, "pool": pool, "val": val, "split_seed": seed} | (
+        {"test": test_size} if test is None else {}
+    )
+    return Splits(
+        name, kept, carved["pool"], carved["val"], final_test, digest, note, {"name": name, **given}, mean, std
+    )
 
 
 def _stratified_order(labels_N: Tensor, seed: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def load(
     Raises:
         UsageError: an unknown name, or a folder that cannot be read.
     """
+    if isinstance(data, DataSettings) and sizes:
+        raise UsageError(f"{', '.join(sizes)} given beside whole data settings; change those instead")
     try:
         settings = data if isinstance(data, DataSettings) else DataSettings(name=data, **sizes)
     except ValidationError as error:
@@ -71,7 +74,7 @@ def load(
         raise UsageError(f"the train and test splits of {settings.name} name different classes")
     if test is not None and test.images_NCHW.shape[1:] != parts["train"].images_NCHW.shape[1:]:
         raise UsageError(f"the train and test splits of {settings.name} hold images of different sizes")
-    return split(
+    made = split(
         settings.name,
         parts["train"],
         test,
@@ -83,3 +86,4 @@ def load(
         fingerprints=tuple(part.fingerprint for part in parts.values()),
         note=source.note,
     )
+    return replace(made, settings=made.settings | {"dir": str(folder) if folder else None})

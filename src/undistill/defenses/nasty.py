@@ -44,7 +44,8 @@ class Nasty(TrainedDefense):
         state: State | None = None,
     ) -> Iterator[EpochRecord]:
         """Train `network` away from `adversary`."""
-        objective = SelfUndermining(copy.deepcopy(adversary).eval().requires_grad_(False), self.omega, self.temperature)
+        frozen = copy.deepcopy(adversary).eval().requires_grad_(False)
+        objective = SelfUndermining(frozen, self.omega, self.temperature, recipe.training.smoothing)
         batches = image_batches(images, recipe, role="nasty", device=str(device))
         return fit(network, batches, objective, recipe.training, seed=recipe.seed, state=state)
 
@@ -56,6 +57,7 @@ class SelfUndermining:
     adversary: nn.Module
     omega: float
     temperature: float
+    smoothing: float = 0.0
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Terms:
@@ -66,6 +68,11 @@ class SelfUndermining:
             adversary_logits_BC = self.adversary(batch.images_BCHW)
         logits_BC = model(batch.images_BCHW)
         loss = self_undermining_loss(
-            logits_BC, adversary_logits_BC, batch.labels_B, omega=self.omega, temperature=self.temperature
+            logits_BC,
+            adversary_logits_BC,
+            batch.labels_B,
+            omega=self.omega,
+            temperature=self.temperature,
+            smoothing=self.smoothing,
         )
         return {"loss": loss, "accuracy": hits(logits_BC, batch.labels_B)}

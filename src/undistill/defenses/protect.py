@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from undistill.data import Splits
-from undistill.defenses.base import DEFENSES, TrainedDefense
+from undistill.defenses.base import TrainedDefense
 from undistill.errors import UsageError
-from undistill.models import MODELS
 from undistill.models.base import FIXED
 from undistill.training.env import choose_device, describe
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import EpochRecord, State
-from undistill.training.recipe import Recipe, read
+from undistill.training.recipe import Recipe, component, read
 from undistill.training.run import Run, Watch, drive
-from undistill.training.train import conclude, fresh, validation, with_seed
+from undistill.training.train import conclude, fresh, of_data, validation, with_seed
 from undistill.training.victim import Victim, resolve
 
 
@@ -62,9 +61,12 @@ def protect(
     if source is None:
         raise UsageError("the model is not a run folder and brings no recipe; name one with --config")
     network_settings = {key: value for key, value in teacher.model.config.items() if key not in FIXED}
-    chosen = with_seed(read(source), seed).model_copy(update={"model": MODELS.make(network_settings)})
-    if defense is not None:
-        chosen = chosen.model_copy(update={"defense": DEFENSES.make(defense)})
+    values = {**of_data(with_seed(read(source), seed), data).dump(), "model": network_settings}
+    chosen = read(values if defense is None else component(values, "defense", defense))
+    if teacher.kind == "protect" and teacher.seed == chosen.seed and start_from == "scratch":
+        raise UsageError(
+            f"the model was itself hardened at seed {chosen.seed} and began with these weights; choose another --seed"
+        )
     if start_from not in ("scratch", "teacher"):
         raise UsageError(f"hardening starts from scratch or from the teacher, not from {start_from!r}")
     where = choose_device(device)
@@ -94,7 +96,7 @@ def protect(
             "adversary_id": pushed_from.id,
             "teacher_accuracy": round(accuracy(before, data.test.labels_N), 6),
         }
-        return conclude(Path(out), network, data, metrics, facts)
+        return conclude(Path(out), network, data, metrics, facts, "protect")
 
     return drive(
         Path(out),

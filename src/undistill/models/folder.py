@@ -20,8 +20,8 @@ SCHEMA = 1
 
 
 def weights_id(model: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and values of all weights, 16 hex digits."""
-    digest = hashlib.sha256()
+    """SHA-256 over the network's config and names, shapes, types and values of all weights, 16 hex digits."""
+    digest = hashlib.sha256(json.dumps(getattr(model, "config", None), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -50,13 +50,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise RunError(f"{path} is damaged or no safetensors file: {' '.join(str(error).split())}") from error
 
 
-def save(folder: Path, model: Classifier, class_names: tuple[str, ...], card: str) -> None:
-    """Write the three files, `config.json` last, so that a folder that has it is whole."""
+def save(
+    folder: Path, model: Classifier, class_names: tuple[str, ...], card: str, origin: dict[str, Any] | None = None
+) -> None:
+    """Write the three files, `config.json` last, so that a folder that has it is whole.
+
+    `origin` travels with the model: the data's fingerprint, the seed, how it was made and by which defense.
+    """
     write_bytes(folder / "model.safetensors", tensors_to_bytes(model.state_dict()))
     write_text(folder / "README.md", card)
     write_json(
         folder / "config.json",
-        {"library_name": "undistill", "schema": SCHEMA, "network": model.config, "class_names": list(class_names)},
+        {"library_name": "undistill", "schema": SCHEMA, "network": model.config, "class_names": list(class_names)}
+        | {"origin": origin or {}},
     )
 
 
@@ -97,6 +103,13 @@ def read(folder: Path) -> tuple[Classifier, tuple[str, ...]]:
         )
     model.load_state_dict(tensors)
     return model.eval(), tuple(str(name) for name in config["class_names"])
+
+
+def read_origin(folder: Path) -> dict[str, Any]:
+    """What is known of where a model folder's weights come from; empty where nothing is."""
+    config = read_json(folder / "config.json")
+    origin = config.get("origin") if isinstance(config, dict) else None
+    return origin if isinstance(origin, dict) else {}
 
 
 def check_schema(found: Any, known: int, path: Path) -> None:

@@ -33,12 +33,8 @@ def run_jobs(first: Sequence[Job], jobs: int | None = None) -> Iterator[str]:
         first: jobs that may start at once.
         jobs: processes; None for one a core, 1 for this very process.
     """
-    if (count := jobs or os.cpu_count() or 1) == 1:
-        queue = list(first)
-        while queue:
-            line, following = queue.pop(0)()
-            queue[:0] = following
-            yield line
+    if (count := jobs or len(os.sched_getaffinity(0))) == 1:
+        yield from _here(list(first))
         return
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
@@ -55,6 +51,21 @@ def run_jobs(first: Sequence[Job], jobs: int | None = None) -> Iterator[str]:
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _here(queue: list[Job]) -> Iterator[str]:
+    """One after another in this process, on one thread like a worker, for the number of threads moves the last bits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        while queue:
+            line, following = queue.pop(0)()
+            queue[:0] = following
+            yield line
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _begin() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from undistill.data.images import ImageSet
 from undistill.data.views import to_float
+from undistill.errors import RunError
 
 
 def predict(model: nn.Module, images: ImageSet, *, batch: int = 1024) -> Tensor:
@@ -23,6 +24,16 @@ def predict(model: nn.Module, images: ImageSet, *, batch: int = 1024) -> Tensor:
     finally:
         model.train(was_training)
     return torch.cat(parts).clone()
+
+
+def predict_finite(model: nn.Module, images: ImageSet) -> Tensor:
+    """`predict`, or RunError where an answer is not finite: weights may be, while a network in evaluation mode still overflows."""
+    logits_NC = predict(model, images)
+    if not bool(logits_NC.isfinite().all()):
+        raise RunError(
+            "the trained network answers with numbers that are not finite: try a lower training.optimizer.lr or set training.clip"
+        )
+    return logits_NC
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,16 @@ class Recipe(Record):
         return self.model_dump(mode="json", by_alias=True)
 
 
+def component(values: dict[str, Any], section: str, wanted: Any) -> dict[str, Any]:
+    """`values` with another component in a section. One of the same name keeps the settings that it does not name."""
+    new = wanted.model_dump(mode="json", by_alias=True) if isinstance(wanted, Component | Record) else wanted
+    new = {"name": new} if isinstance(new, str) else new
+    if not isinstance(new, dict):
+        raise UsageError(f"{section} is a name or settings with a name among them, not {new!r}")
+    old = values[section]
+    return {**values, section: {**old, **new} if new.get("name") == old["name"] else new}
+
+
 def names() -> list[str]:
     """The recipes that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))

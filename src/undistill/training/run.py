@@ -149,10 +149,14 @@ def drive(
             return done
         sweep(folder)
         write_text(folder / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **config}, sort_keys=False))
-        write_json(folder / "env.json", env)
         kept = checkpoint.load(folder / "checkpoint")
         state, before = (None, {}) if kept is None else kept
         epoch = 0 if state is None else state["epoch"]
+        if state is not None and (folder / "env.json").exists():
+            earlier = read_json(folder / "env.json")
+            if {**earlier, "before": None} != {**env, "before": None}:  # other threads or versions move the last bits
+                env = {**env, "before": [*earlier.pop("before", []), {**earlier, "epochs": epoch}]}
+        write_json(folder / "env.json", env)
         metrics = [line for line in read_metrics(folder) if line["epoch"] <= epoch]
         write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
         for record in steps(state, before):

@@ -9,13 +9,13 @@ from typing import Any
 
 from undistill.data import ImageBatches, ImageSet, Splits
 from undistill.errors import UsageError
-from undistill.models import MODELS, Classifier, Network, build
+from undistill.models import Classifier, Network, build
 from undistill.models import folder as models
 from undistill.training.env import choose_device, describe
-from undistill.training.evaluate import accuracy, predict, score
+from undistill.training.evaluate import accuracy, predict, predict_finite, score
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import CrossEntropy
-from undistill.training.recipe import Recipe, read
+from undistill.training.recipe import Recipe, component, read
 from undistill.training.run import Run, Watch, drive
 
 
@@ -46,9 +46,9 @@ def train(
         UsageError: settings that do not fit, a folder that holds another run.
         Diverged: the loss was not finite; the last good epoch is kept in `out`.
     """
-    recipe = with_seed(read(recipe), seed)
+    recipe = of_data(with_seed(read(recipe), seed), data)
     if model is not None:
-        recipe = recipe.model_copy(update={"model": MODELS.make(model)})
+        recipe = read(component(recipe.dump(), "model", model))
     where = choose_device(device)
     network = fresh(recipe.model, data, seed=recipe.seed, role="teacher").to(where)
     batches = image_batches(data.train, recipe, role="teacher", device=str(where))
@@ -62,7 +62,7 @@ def train(
         {"kind": "train", "data_fingerprint": data.fingerprint, "recipe": recipe.dump()},
         describe(where),
         steps,
-        lambda metrics: conclude(Path(out), network, data, metrics, {"seed": recipe.seed}),
+        lambda metrics: conclude(Path(out), network, data, metrics, {"seed": recipe.seed}, "train"),
         resume=resume,
         measure=lambda: validation(network, data),
         watch=watch,
@@ -76,6 +76,14 @@ def with_seed(recipe: Recipe, seed: int | None) -> Recipe:
     if seed < 0:
         raise UsageError(f"a seed is a whole number of at least 0, not {seed}")
     return recipe.model_copy(update={"seed": seed})
+
+
+def of_data(recipe: Recipe, data: Splits) -> Recipe:
+    """The recipe with what the data were really made with in its `data` section; its views stay."""
+    if not data.settings:
+        return recipe
+    views = {"views": recipe.dump()["data"]["views"]}
+    return read({**recipe.dump(), "data": data.settings | views})
 
 
 def fresh(network: Network, data: Splits, *, seed: int, role: str) -> Classifier:
@@ -108,10 +116,10 @@ def validation(model: Classifier, data: Splits) -> dict[str, float]:
 
 
 def conclude(
-    folder: Path, model: Classifier, data: Splits, metrics: list[dict[str, Any]], facts: dict[str, Any]
+    folder: Path, model: Classifier, data: Splits, metrics: list[dict[str, Any]], facts: dict[str, Any], kind: str
 ) -> dict[str, Any]:
     """Write the model folder, read the test split once, and return the result."""
-    scores = score(predict(model, data.test), data.test.labels_N)
+    scores = score(predict_finite(model, data.test), data.test.labels_N)
     result = {
         "status": "ok",
         **{name: round(value, 6) for name, value in asdict(scores).items()},
@@ -123,10 +131,11 @@ def conclude(
         **facts,
     }
     title = f"{model.config['name']} on {data.name}"
+    origin = {"kind": kind, "data": data.fingerprint, "seed": facts["seed"], "defense": facts.get("defense", {})}
     card = {
         "accuracy on the test split, percent": round(scores.accuracy, 2),
         "data": f"{data.note} ({data.fingerprint})",
         **facts,
     }
-    models.save(folder / "model", model, data.train.class_names, models.model_card(title, card))
+    models.save(folder / "model", model, data.train.class_names, models.model_card(title, card), origin)
     return result

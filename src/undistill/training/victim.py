@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Victim:
     data_fingerprint: str | None = None
     defense: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
+    kind: str = "unknown"
 
     @property
     def label(self) -> str:
@@ -56,32 +57,40 @@ def resolve(model: str | Path | Run | Victim) -> Victim:
     """A victim from a run folder, a model folder, or what a verb returned.
 
     Raises:
-        UsageError: nothing there, an unfinished run, a newer schema.
+        UsageError: nothing there, an unfinished run, a student that diverged, a newer schema.
         RunError: damaged files.
     """
     if isinstance(model, Victim):
         return model
     if isinstance(model, Run):
-        run = model
-    else:
-        path = Path(model)
-        if not path.is_dir():
-            raise UsageError(
-                f"there is no model at {path}: give a run folder or a folder with config.json and model.safetensors"
-            )
-        if not (path / "config.yaml").exists():
-            network, class_names = models.read(path)
-            return Victim(network, class_names, models.weights_id(network))
-        run = Run.open(path)
-    network, class_names = models.read(run.folder / "model")
+        return _of_run(model)
+    if not isinstance(model, str | Path):
+        raise UsageError(f"a model is a folder or what a verb returned, not {type(model).__name__}")
+    path = Path(model)
+    if not path.is_dir():
+        raise UsageError(
+            f"there is no model at {path}: give a run folder or a folder with config.json and model.safetensors"
+        )
+    return _of_run(Run.open(path)) if (path / "config.yaml").exists() else _of_folder(path)
+
+
+def _of_run(run: Run) -> Victim:
+    if run.result.get("status") != "ok":
+        raise UsageError(f"{run.folder} holds no model: its training ended as {run.result.get('status')!r}")
+    return replace(_of_folder(run.folder / "model"), recipe=run.recipe)
+
+
+def _of_folder(path: Path) -> Victim:
+    network, class_names = models.read(path)
+    origin = models.read_origin(path)
     return Victim(
         network,
         class_names,
         models.weights_id(network),
-        run.recipe,
-        run.config.get("data_fingerprint"),
-        run.config.get("defense", {}),
-        run.recipe.seed,
+        data_fingerprint=origin.get("data"),
+        defense=origin.get("defense", {}),
+        seed=origin.get("seed"),
+        kind=origin.get("kind", "unknown"),
     )
 
 
