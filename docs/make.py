@@ -1,6 +1,6 @@
-"""From a finished demo to what the README shows: `make docs` (`python docs/make.py [DEMO]`, after `make demo`).
+"""From a finished demo to what the README shows: `make docs` (`python docs/make.py [DEMO [NAME]]`, after `make demo`).
 
-Copies the demo's cells and report to `results/demo/`, writes its table into the README and photographs the top of its page.
+Copies the demo's cells and report to `results/NAME/` and, for the name `demo`, writes its table into the README and photographs the top of its page.
 """
 
 from __future__ import annotations
@@ -62,10 +62,12 @@ def picture(page: Path, out: Path) -> None:
         browser.close()
 
 
-def main(demo: Path) -> None:
-    """Do all of it."""
-    results = ROOT / "results" / "demo"
+def main(demo: Path, name: str = "demo") -> None:
+    """Keep a demo under `results/`; the one called `demo` is what the README shows."""
+    results = ROOT / "results" / name
     keep(demo, results)
+    if name != "demo":
+        return
     readme = ROOT / "README.md"
     block = f"{BEGIN}\n{table(results)}{END}"
     readme.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, readme.read_text(), flags=re.DOTALL))
@@ -73,4 +75,4 @@ def main(demo: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "runs" / "demo")
+    main(*(Path(sys.argv[1]), *sys.argv[2:3]) if len(sys.argv) > 1 else (ROOT / "runs" / "demo",))

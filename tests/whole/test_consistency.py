@@ -164,7 +164,7 @@ def _threads() -> tuple[str, list[Job]]:
 def test_another_machine_on_the_way_is_written_down(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from undistill.training import train as module
+    from undistill.training.env import describe
     from undistill.training.loop import EpochRecord
 
     out = tmp_path / "run"
@@ -179,8 +179,7 @@ def test_another_machine_on_the_way_is_written_down(
 
     with pytest.raises(Stop):
         undistill.train(None, undistill.load("digits"), recipe, out=out, watch=stop)
-    describe = module.describe
-    monkeypatch.setattr(module, "describe", lambda device: describe(device) | {"threads": 64})
+    monkeypatch.setattr("undistill.training.train.describe", lambda device: describe(device) | {"threads": 64})
     undistill.train(None, undistill.load("digits"), recipe, out=out, resume=True)
     env = json.loads((out / "env.json").read_text())
     assert env["threads"] == 64
