@@ -1,6 +1,7 @@
 """From a finished demo to what the README shows: `make docs` (`python docs/make.py [DEMO [NAME]]`, after `make demo`).
 
-Copies the demo's cells and report to `results/NAME/` and, for the name `demo`, writes its table into the README and photographs the top of its page.
+Copies the demo's cells and report to `results/NAME/`; for the name `demo`, also writes its table into the README and photographs the
+top of its page.
 """
 
 from __future__ import annotations
@@ -75,4 +76,4 @@ def main(demo: Path, name: str = "demo") -> None:
 
 
 if __name__ == "__main__":
-    main(*(Path(sys.argv[1]), *sys.argv[2:3]) if len(sys.argv) > 1 else (ROOT / "runs" / "demo",))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "runs" / "demo", *sys.argv[2:3])
