@@ -1,7 +1,7 @@
 """From a finished demo to what the README shows: `make docs` (`python docs/make.py [DEMO [NAME]]`, after `make demo`).
 
-Copies the demo's cells and report to `results/NAME/`; for the name `demo`, also writes its table into the README and photographs the
-top of its page.
+Copies the demo's cells and report to `results/NAME/`; for the name `demo`, also writes its table into the README and photographs
+the top of its page.
 """
 
 from __future__ import annotations
