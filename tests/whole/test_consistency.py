@@ -195,3 +195,21 @@ def test_sizes_beside_whole_settings_are_refused() -> None:
         undistill.load("digits", val=1.5)
     with pytest.raises(UsageError, match="more than the 1797"):
         undistill.load("digits", limit=99999)
+
+
+def test_hardening_can_start_from_the_teacher(shell: Shell, teacher: Path, tmp_path: Path) -> None:
+    still = ["-s", "training.optimizer.lr=1e-12", "-s", "training.optimizer.weight_decay=0", "-q"]
+    assert shell("protect", teacher, "--start-from", "teacher", *still, "-o", tmp_path / "near").code == 0
+    assert shell("protect", teacher, *still, "-o", tmp_path / "far").code == 0
+    weights = undistill.load_model(teacher).head.weight
+    torch.testing.assert_close(undistill.load_model(tmp_path / "near").head.weight, weights)
+    assert (undistill.load_model(tmp_path / "far").head.weight - weights).abs().max() > 0.01
+
+
+def test_the_adversary_may_be_another_network(shell: Shell, teacher: Path, tmp_path: Path) -> None:
+    other = ["-s", "model.name=resnetc20", "-s", "model.width=0.25", "-s", "training.epochs=1", "-s", "data.limit=1100"]
+    assert shell("train", *other, "-q", "-o", tmp_path / "other").code == 0
+    assert shell("protect", teacher, "--adversary", tmp_path / "other", "-q", "-o", tmp_path / "nasty").code == 0
+    result = json.loads((tmp_path / "nasty" / "result.json").read_text())
+    assert result["adversary_id"] != result["teacher_id"]
+    assert undistill.load_model(tmp_path / "nasty").config["name"] == "cnn"
