@@ -109,6 +109,7 @@ def train(
     with Reporter(quiet=quiet) as reporter:
         splits = verbs.load(recipe, reporter)
         run = call(None, splits, recipe, out=out, resume=resume, device=device, watch=reporter.epoch)
+        verbs.keep_victim(run, splits)
     return verbs.show_run(run, as_json=as_json)
 
 
@@ -164,6 +165,7 @@ def protect(
             device=device,
             watch=reporter.epoch,
         )
+        verbs.keep_victim(run, splits)
     return verbs.show_run(run, as_json=as_json)
 
 
@@ -202,6 +204,11 @@ def attack(
     changes = verbs.changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
     if student is not None:
         changes = [f"student.name={student}", *changes]
+    for change in changes:
+        if change.startswith(("model", "defense")):
+            raise UsageError(
+                f"{change}: the victim is as it is; the thief's network is set by student.name and student.width"
+            )
     own = [change for change in changes if change.startswith(("training.", "training="))]
     victim, recipe = verbs.victim_and_recipe(model, config, [c for c in changes if c not in own], name=("attack", name))
     recipe = read(plan_recipe(recipe), own)  # behind the student's own recipe, which they change
@@ -212,6 +219,9 @@ def attack(
     verbs.use_threads(threads)
     with Reporter(quiet=quiet) as reporter:
         splits = verbs.load(recipe, reporter)
+        reporter.say(
+            f"student {recipe.student.name}: {recipe.training.epochs} epochs with {recipe.training.optimizer.name}"
+        )
         cell = call(
             victim, splits, card=threat, recipe=recipe, out=out, resume=resume, device=device, watch=reporter.epoch
         )

@@ -36,11 +36,19 @@ def catalog(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
         if kind in (None, name)
     }
     if kind in (None, "recipe"):
-        about = {name: (FOLDER / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ") for name in names()}
+        about = {name: _header((FOLDER / f"{name}.yaml").read_text()) for name in names()}
         found["recipe"] = [{"name": name, "about": line, "settings": {}} for name, line in about.items()]
     if kind in (None, "card"):
-        found["card"] = [{"name": name, "about": str(card), "settings": {}} for name, card in NAMED.items()]
+        found["card"] = [
+            {"name": name, "about": f"{card} (access/data(share)/pool/start[/questions])", "settings": {}}
+            for name, card in NAMED.items()
+        ]
     return found
+
+
+def _header(text: str) -> str:
+    """The comment at the top of a recipe: what it is and its source."""
+    return " ".join(line.lstrip("# ") for line in text.partition("\ndata:")[0].splitlines())
 
 
 def _component(cls: Any) -> dict[str, Any]:

@@ -63,6 +63,16 @@ def load(recipe: Any, reporter: Reporter) -> Any:
     return splits
 
 
+def keep_victim(run: Any, splits: Any) -> None:
+    """Put the finished run's own accuracy beside it as a cell, for reports to show next to what thieves got."""
+    from undistill.auditing.cell import save
+    from undistill.auditing.describe import victim_cell
+
+    cell, arrays = victim_cell(run, splits, "attack")
+    if not (run.folder / "cells" / f"{cell.id}.json").exists():
+        save(run.folder / "cells", cell, arrays)
+
+
 def show_recipe(recipe: Any, *, as_json: bool) -> None:
     """Print resolved settings."""
     import yaml

@@ -106,7 +106,7 @@ def existing(folder: Path, config: dict[str, Any], *, resume: bool) -> Run | Non
             raise UsageError(f"{folder} is no run folder and holds {leftovers[0]!r}; choose another one with -o")
         return None
     if not resume:
-        raise UsageError(f"{folder} holds a run already; go on with it by --resume, or choose another folder with -o")
+        raise UsageError(f"{folder} holds a run already: resume it (--resume, resume=True) or choose another folder")
     changed = list(_differences(read_config(folder), {**config, "schema": SCHEMA}))
     if changed:
         raise UsageError(
