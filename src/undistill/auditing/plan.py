@@ -48,7 +48,7 @@ def hold(data: Splits, card: Card, thief: Attack, seed: int) -> ImageSet:
     pool = data.train if card.pool == "trained" else data.pool
     if pool is None:
         raise UsageError(
-            "the card wants fresh images that no victim has seen, but none were set aside: train the victim anew with -s data.pool=…"
+            "the card wants fresh images that no victim has seen, but none were set aside: train it anew with -s data.pool=…"
         )
     count = round(card.share * len(pool)) if card.questions is None else card.questions
     if count > len(pool):

@@ -145,9 +145,9 @@ def drive(
     """
     with locked(folder):
         done = existing(folder, config, resume=resume)
+        sweep(folder)
         if done is not None:
             return done
-        sweep(folder)
         write_text(folder / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **config}, sort_keys=False))
         kept = checkpoint.load(folder / "checkpoint")
         state, before = (None, {}) if kept is None else kept
