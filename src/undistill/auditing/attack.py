@@ -119,7 +119,8 @@ class Heist:
         self.access = permit(self.thief, card)
         if victim.kind == "attack" and victim.seed == recipe.seed:
             raise UsageError(
-                f"the model is itself a student of seed {recipe.seed}: a thief of that seed starts from its weights; take another --seed"
+                f"the model is itself a student of seed {recipe.seed}: a thief of that seed starts from its weights; "
+                "take another --seed"
             )
         if card.pool == "fresh" and victim.data_fingerprint is None and not self.thief.control:
             raise UsageError(
