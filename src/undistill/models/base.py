@@ -6,7 +6,7 @@ Legend: B batch, C classes (channels in BCHW), D features, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -21,6 +21,8 @@ class Network(Component):
     """A network's name and free settings; a subclass a architecture. What the data fix comes with `build`."""
 
     width: float = Field(1.0, gt=0, le=16)
+    foreign_keys: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """(pattern, replacement) from the names that other code bases give the same weights to ours; the first whole match counts."""
 
     @property
     def smallest(self) -> int:
@@ -32,6 +34,10 @@ class Network(Component):
     ) -> tuple[list[nn.Module], nn.Module, nn.Linear]:
         """(stages, neck to B × D, head) with PyTorch's default initialisation."""
         raise NotImplementedError
+
+    def network(self, config: dict[str, Any]) -> Classifier:
+        """The whole network, with PyTorch's default initialisation; `config` holds what the data fix."""
+        return Staged(*self.assemble(config["num_classes"], config["in_channels"], config["image_size"]), config=config)
 
     def channels(self, count: int) -> int:
         """`count` channels at this width, at least 1."""
@@ -61,19 +67,33 @@ class Normalise(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Images to logits through named parts: `stages`, `features`, `forward`. `config` rebuilds it."""
+    """Images to logits, normalisation first; `head` is the linear layer that turns `features` into logits. `config` rebuilds it."""
 
-    def __init__(
-        self,
-        body: Sequence[nn.Module],
-        neck: nn.Module,
-        head: nn.Linear,
-        *,
-        config: dict[str, Any],
-    ) -> None:
+    head: nn.Module
+
+    def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
         self.normalise = Normalise(config["mean"], config["std"])
+
+    def stages(self, images_BCHW: Tensor) -> list[Tensor]:
+        """The feature maps behind each stage, first to last."""
+        raise NotImplementedError
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """B × D: what the linear head reads."""
+        raise NotImplementedError
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """B × C logits."""
+        return self.head(self.features(images_BCHW))
+
+
+class Staged(Classifier):
+    """A network of ours: stages, a neck to B × D, a linear head."""
+
+    def __init__(self, body: Sequence[nn.Module], neck: nn.Module, head: nn.Linear, *, config: dict[str, Any]) -> None:
+        super().__init__(config)
         self.body, self.neck, self.head = nn.ModuleList(body), neck, head
 
     def stages(self, images_BCHW: Tensor) -> list[Tensor]:
@@ -88,10 +108,6 @@ class Classifier(nn.Module):
     def features(self, images_BCHW: Tensor) -> Tensor:
         """B × D: what the linear head reads."""
         return self.neck(self.stages(images_BCHW)[-1])
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """B × C logits."""
-        return self.head(self.features(images_BCHW))
 
 
 def build(
@@ -143,10 +159,10 @@ def build(
         "std": [1.0] * in_channels if std is None else [float(s) for s in std],
     }
     if seed is None:
-        return Classifier(*network.assemble(num_classes, in_channels, image_size), config=config)
+        return network.network(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, role, "init"))
-        return Classifier(*network.assemble(num_classes, in_channels, image_size), config=config)
+        return network.network(config)
 
 
 def from_config(config: dict[str, Any]) -> Classifier:
