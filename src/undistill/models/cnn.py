@@ -17,6 +17,16 @@ class CNN(Network):
     """
 
     name: Literal["cnn"] = "cnn"
+    foreign_keys = (
+        *(
+            (rf"{theirs}{layer}\.(\w+)", rf"body.{layer - 1}.{ours}.\1")
+            for layer in (1, 2, 3)
+            for theirs, ours in (("conv", 0), ("bn", 1))
+        ),
+        (r"fc1\.(\w+)", r"neck.1.\1"),
+        (r"fcbn1\.(\w+)", r"neck.2.\1"),
+        (r"fc2\.(\w+)", r"head.\1"),
+    )
 
     @property
     def smallest(self) -> int:

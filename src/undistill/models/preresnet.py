@@ -1,4 +1,8 @@
-"""Thin pre-activation ResNets for 32×32 images (He et al. 2016, Identity Mappings): the paper's ResNetC students."""
+"""Thin pre-activation ResNets for 32×32 images (He et al. 2016, Identity Mappings): the paper's ResNetC students.
+
+Where a block changes the shape, its shortcut projects the block's raw input, as in the authors' code; He et al. project the
+activated one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from undistill.models.base import MODELS, Network
 
 
 class PreActivationBlock(nn.Module):
-    """BN → ReLU → conv, twice, and a shortcut: the identity, or a 1×1 convolution of the activated input where shapes change."""
+    """BN → ReLU → conv, twice, and a shortcut: the identity, or a 1×1 convolution of the input where shapes change."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -22,15 +26,23 @@ class PreActivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's output."""
-        active = self.relu(self.norm1(x))
-        shortcut = x if self.project is None else self.project(active)
-        return shortcut + self.conv2(self.relu(self.norm2(self.conv1(active))))
+        shortcut = x if self.project is None else self.project(x)
+        inner = self.conv1(self.relu(self.norm1(x)))
+        return shortcut + self.conv2(self.relu(self.norm2(inner)))
 
 
 class ResNetC(Network):
     """Three groups of `blocks` blocks with 16, 32, 64 channels."""
 
     blocks: ClassVar[int]
+    foreign_keys = (
+        (r"conv1\.(\w+)", r"body.0.\1"),
+        (r"layer([1-3])\.(\d+)\.conv([12])\.(\w+)", r"body.\1.\2.conv\3.\4"),
+        (r"layer([1-3])\.(\d+)\.bn([12])\.(\w+)", r"body.\1.\2.norm\3.\4"),
+        (r"layer([1-3])\.(\d+)\.downsample\.0\.(\w+)", r"body.\1.\2.project.\3"),
+        (r"bn\.(\w+)", r"neck.0.\1"),
+        (r"fc\.(\w+)", r"head.\1"),
+    )
 
     def assemble(
         self, num_classes: int, in_channels: int, image_size: int
