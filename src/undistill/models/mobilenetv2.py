@@ -10,7 +10,7 @@ from undistill.models.base import MODELS, Network
 
 
 class InvertedResidual(nn.Module):
-    """1×1 conv to `inner` channels → 3×3 conv a channel → 1×1 conv to `after`, ReLU6 between them; the input added if `residual`."""
+    """1×1 conv to `inner` channels → 3×3 conv a channel → 1×1 conv to `after`, each with BN, ReLU6 between; plus the input."""
 
     def __init__(self, before: int, inner: int, after: int, stride: int, *, residual: bool) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1 conv to `inner` channels → 3×3 conv in `groups`, which strides → 1×1 conv to `after`, each with BN; input added, → ReLU."""
+    """1×1 conv to `inner` channels → strided 3×3 conv in `groups` → 1×1 conv to `after`, each with BN; input added, → ReLU."""
 
     def __init__(self, before: int, inner: int, after: int, stride: int, groups: int = 1) -> None:
         super().__init__()
