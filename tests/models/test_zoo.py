@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.models import Classifier, build
+from undistill.models import MODELS, Classifier, build
 
 # Weights by classes, and millions of multiply-adds of convolutions and linear layers for one image of 32 × 32 pixels in the
 # classes of its data set (the printed digits are those of 100 classes; the CNN's of 10): Ma et al. 2021 and the authors' code.
@@ -89,7 +89,7 @@ def test_stages_are_the_papers(name: str) -> None:
 
 
 @each_name
-@pytest.mark.parametrize(("size", "channels"), [(32, 1), (64, 3), (33, 3)])
+@pytest.mark.parametrize(("size", "channels"), [(33, 1), (64, 3)])
 @torch.no_grad()
 def test_any_size_and_colour_gives_logits_through_the_head(name: str, size: int, channels: int) -> None:
     model = narrow(name, image_size=size, in_channels=channels, width=0.125).eval()
@@ -107,19 +107,19 @@ def test_large_images_are_taken(name: str) -> None:
 
 @each_name
 def test_the_images_size_changes_no_weight_where_features_are_pooled(name: str) -> None:
-    shapes = [[p.shape for p in weightless(name, image_size=size).parameters()] for size in (32, 64)]
-    assert (shapes[0] == shapes[1]) == (name != "cnn")  # the CNN flattens its last map
+    small, large = ({key: w.shape for key, w in narrow(name, image_size=s).state_dict().items()} for s in (32, 64))
+    assert (small == large) == (name != "cnn")  # the CNN flattens its last map
 
 
 @each_name
-@pytest.mark.parametrize("width", [0.001, 0.1, 0.25, 0.37, 0.5, 2])
+@pytest.mark.parametrize("width", [0.001, 0.25, 0.37, 2])
 def test_every_width_can_be_built_and_run(name: str, width: float) -> None:
     model = weightless(name, width=width)
     assert model(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 10)
     assert model.head.in_features == pytest.approx(FEATURES[name] * width, abs=2)
 
 
-@pytest.mark.parametrize("width", [0.001, 0.1, 0.25, 0.37, 0.5, 1, 2])
+@pytest.mark.parametrize("width", [0.001, 0.25, 0.37, 2])
 def test_a_resnext_always_has_eight_groups(width: float) -> None:
     layers = [m for m in weightless("resnext29", width=width).modules() if isinstance(m, nn.Conv2d)]
     assert [conv.groups for conv in layers if conv.kernel_size == (3, 3)] == [1, *[8] * 9]
@@ -135,7 +135,7 @@ def test_residuals_of_a_mobilenet_do_not_depend_on_its_width() -> None:
 
 @each_name
 def test_two_images_of_the_smallest_size_train(name: str) -> None:
-    smallest = 8 if name == "cnn" else 1
+    smallest = MODELS.make(name).smallest
     model = narrow(name, image_size=smallest).train()
     loss = nn.functional.cross_entropy(model(look(smallest)), torch.tensor([0, 1]))
     loss.backward()
