@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undistill.data.images import ImageSet, Splits, split
+from undistill.data.carve import split
+from undistill.data.images import ImageSet, Splits
 from undistill.errors import UsageError
 
 NAMES = ("a", "b")
@@ -21,6 +22,12 @@ LABELS = torch.tensor([0, 1])
 def parts_of(splits: Splits) -> dict[str, list[int]]:
     parts = {"train": splits.train, "pool": splits.pool, "val": splits.val, "test": splits.test}
     return {name: part.index_N.tolist() for name, part in parts.items() if part is not None}
+
+
+def distinct(count: int, first: int = 0) -> torch.Tensor:
+    """Images of 2 × 2 pixels, no two alike."""
+    numbers = torch.arange(first, first + count)
+    return torch.stack([numbers % 251, numbers // 251, numbers % 7, numbers % 13], dim=1).view(-1, 1, 2, 2).byte()
 
 
 def pixels(*shape: int) -> torch.Tensor:
@@ -135,8 +142,8 @@ def test_parts_hold_the_classes_in_proportion(make_images: Callable[..., ImageSe
 
 def test_uneven_classes_stay_in_proportion() -> None:
     labels_N = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
-    images = ImageSet.of(torch.zeros(100, 1, 2, 2, dtype=torch.uint8), labels_N, ("a", "b", "c"))
-    val = split("x", images, images, val=50).val
+    images = ImageSet.of(distinct(100), labels_N, ("a", "b", "c"))
+    val = split("x", images, ImageSet.of(distinct(100, 100), labels_N, ("a", "b", "c")), val=50).val
     assert val is not None
     assert val.labels_N.bincount().tolist() == [30, 15, 5]
 
@@ -167,8 +174,8 @@ def test_fractions_are_of_the_images_used(images: ImageSet) -> None:
     assert sizes == {"test": 5, "pool": 5, "val": 2, "train": 8}
 
 
-def test_a_limit_keeps_every_class(images: ImageSet) -> None:
-    assert split("x", images, images, limit=4).train.labels_N.sort().values.tolist() == [0, 1, 2, 3]
+def test_a_limit_keeps_every_class(images: ImageSet, make_images: Callable[..., ImageSet]) -> None:
+    assert split("x", images, make_images(seed=1), limit=4).train.labels_N.sort().values.tolist() == [0, 1, 2, 3]
 
 
 def test_a_source_with_a_test_split_keeps_it_whole(images: ImageSet, make_images: Callable[..., ImageSet]) -> None:
@@ -183,11 +190,12 @@ def test_moments_are_of_the_training_part_alone(images: ImageSet) -> None:
     assert (splits.mean, splits.std) == splits.train.moments()
 
 
-def test_a_fingerprint_names_the_split(images: ImageSet) -> None:
+def test_a_fingerprint_names_the_split(images: ImageSet, make_images: Callable[..., ImageSet]) -> None:
+    test = make_images(seed=1)
     choices: list[dict[str, Any]] = [{}, {"val": 4}, {"pool": 4}, {"limit": 20}, {"seed": 1}]
-    made = [split("x", images, images, **settings) for settings in choices]
+    made = [split("x", images, test, **settings) for settings in choices]
     assert len({splits.fingerprint for splits in made}) == 5
-    assert split("x", images, images).fingerprint == made[0].fingerprint
+    assert split("x", images, test).fingerprint == made[0].fingerprint
 
 
 def test_a_summary_names_all_parts(splits: Splits) -> None:
@@ -218,10 +226,10 @@ def test_a_source_without_a_test_split_needs_one(images: ImageSet) -> None:
 @pytest.mark.parametrize("settings", [{"val": 50}, {"limit": 10}])
 def test_no_class_is_left_without_a_training_image(settings: dict[str, Any]) -> None:
     labels_N = torch.tensor([0] * 99 + [1])
-    images = ImageSet.of(torch.zeros(100, 1, 2, 2, dtype=torch.uint8), labels_N, NAMES)
+    images, test = (ImageSet.of(distinct(100, first), labels_N, NAMES) for first in (0, 100))
     for seed in range(5):
         try:
-            kept = split("x", images, images, seed=seed, **settings).train
+            kept = split("x", images, test, seed=seed, **settings).train
         except UsageError:
             continue
         assert set(kept.labels_N.tolist()) == {0, 1}

@@ -10,7 +10,7 @@ import torch
 
 from undistill.auditing.cell import Array, Cell, identify
 from undistill.data import Splits
-from undistill.data.views import to_float
+from undistill.data.views import centre
 from undistill.files import read_json
 from undistill.training.evaluate import predict
 from undistill.training.run import Run
@@ -59,12 +59,12 @@ def logit_response(
     rows = [int((labels_N == c).nonzero()[0]) for c in labels_N.unique()[:images].tolist()]
     shown = data.test.take(torch.tensor(rows))
     arrays: dict[str, Array] = {
-        "images": shown.images_NCHW.numpy(),
+        "images": centre(shown.images_NCHW, shown.image_size).numpy(),
         "labels": shown.labels_N.numpy(),
         "class_names": np.array(data.test.class_names),
     }
     with torch.inference_mode():
-        pixels = to_float(shown.images_NCHW)
+        pixels = shown.seen()
         arrays["normal"] = first.model(pixels).numpy()
         arrays["hardened"] = second.model(pixels).numpy()
     settings: dict[str, Any] = {"temperatures": list(temperatures)}

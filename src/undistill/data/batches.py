@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from undistill.data.images import ImageSet
-from undistill.data.views import View, Views
+from undistill.data.views import View, Views, in_order
 from undistill.errors import UsageError
 from undistill.seeds import derive, generator
 from undistill.types import Batch
@@ -37,7 +37,8 @@ class ImageBatches:
         if len(images) < 2:
             raise UsageError(f"training needs at least 2 images, not {len(images)}")
         self.device = torch.device(device)
-        self.size, self.source_size = len(images), images.source_size
+        in_order(views)
+        self.size, self.source_size, self.image_size = len(images), images.source_size, images.image_size
         self.images_NCHW = images.images_NCHW.to(self.device)
         self.labels_N = images.labels_N.to(self.device) if images.labelled else None
         self.index_N = images.index_N.to(self.device)
@@ -52,7 +53,7 @@ class ImageBatches:
     def epoch(self, e: int) -> Iterator[Batch]:
         """The batches of epoch `e`, from 0."""
         for number in range(e * self.passes, (e + 1) * self.passes):
-            views = Views(self.views, self.views_seed, number, self.source_size, self.device)
+            views = Views(self.views, self.views_seed, number, self.source_size, self.device, self.image_size)
             order = torch.randperm(self.size, generator=generator(self.order_seed, "order", str(number))).to(
                 self.device
             )

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from undistill.data.images import ImageSet
-from undistill.files import writing
+from undistill.data.images import HASH, ImageSet, fingerprint_of, hash_of
+from undistill.errors import RunError
+from undistill.files import write_bytes, writing
 
 SCHEMA = 1
 
@@ -36,43 +41,72 @@ def key_of(files: Iterable[Path], extra: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([SCHEMA, stats, extra], sort_keys=True).encode()).hexdigest()[:24]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Splits as they lie in the cache, and how many images were left out of them as corrupt."""
+
+    splits: dict[str, ImageSet]
+    corrupt: int = 0
+
+
 def read(key: str) -> dict[str, ImageSet] | None:
     """The splits kept under `key`, memory-mapped; None if there are none or they are damaged."""
+    kept = read_kept(key)
+    return None if kept is None else kept.splits
+
+
+def read_kept(key: str) -> Kept | None:
+    """`read`, with what was left out."""
     folder = cache_root() / "images" / key
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        return {name: _read_split(folder / name, entry) for name, entry in meta["splits"].items()}
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        splits = {str(name): _read_split(folder, str(name), entry) for name, entry in meta["splits"].items()}
+        corrupt = int(meta.get("corrupt", 0))
+    except Exception:  # noqa: BLE001  readers of damaged files raise nearly anything, and whatever it is, the answer is "decode again"
         return None
+    return Kept(splits, corrupt) if splits else None
 
 
-def _read_split(stem: Path, entry: dict[str, Any]) -> ImageSet:
-    pixels = np.load(stem.with_suffix(".images.npy"), mmap_mode="c", allow_pickle=False)
-    labels = np.load(stem.with_suffix(".labels.npy"), allow_pickle=False)
-    if list(pixels.shape) != entry["shape"]:
+def _read_split(folder: Path, name: str, entry: dict[str, Any]) -> ImageSet:
+    pixels = np.load(folder / f"{name}.images.npy", mmap_mode="c", allow_pickle=False)
+    labels = np.load(folder / f"{name}.labels.npy", allow_pickle=False)
+    if list(pixels.shape) != entry["shape"] or labels.dtype != np.int64 or labels.ndim != 1:
         raise ValueError("shape")
-    images = ImageSet.of(torch.from_numpy(pixels), torch.from_numpy(labels), tuple(entry["class_names"]))
+    names = entry["class_names"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("class names")
+    if not isinstance(entry["fingerprint"], str):
+        raise TypeError("fingerprint")
+    images = ImageSet.of(torch.from_numpy(pixels), torch.from_numpy(labels), tuple(names))
     images.__dict__["fingerprint"] = entry["fingerprint"]
+    if (folder / f"{name}.hashes.npy").exists():  # entries of earlier versions have none
+        hashes = np.load(folder / f"{name}.hashes.npy", allow_pickle=False)
+        if hashes.shape != (len(images),) or hashes.dtype != HASH:
+            raise ValueError("hashes")
+        images.__dict__["hashes_N"] = hashes
     return images
 
 
 def write(key: str, splits: dict[str, ImageSet], source: str) -> None:
-    """Keep `splits` under `key`: in a temporary folder first, then renamed, so that a killed process leaves nothing half-read."""
+    """Keep `splits` under `key`, whole or not at all."""
+    with storing(key, source) as store:
+        for name, images in splits.items():
+            with store.split(name, images.class_names, tuple(images.images_NCHW.shape[1:]), len(images)) as part:
+                for pixels, label in zip(images.images_NCHW.numpy(), images.labels_N.tolist(), strict=True):
+                    part.add(pixels, label)
+
+
+@contextlib.contextmanager
+def storing(key: str, source: str) -> Iterator[Store]:
+    """A store that becomes the entry `key` if the block ends well: a temporary folder, renamed. RunError for a full disk."""
     root = cache_root() / "images"
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
+        folder, handle = _temporary(root, key)
         try:
-            meta: dict[str, Any] = {"schema": SCHEMA, "source": source, "splits": {}}
-            for name, images in splits.items():
-                np.save(folder / f"{name}.images.npy", images.images_NCHW.numpy(), allow_pickle=False)
-                np.save(folder / f"{name}.labels.npy", images.labels_N.numpy(), allow_pickle=False)
-                meta["splits"][name] = {
-                    "shape": list(images.images_NCHW.shape),
-                    "class_names": list(images.class_names),
-                    "fingerprint": images.fingerprint,
-                }
-            (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+            store = Store(folder, {"schema": SCHEMA, "source": source, "splits": {}})
+            yield store
+            (folder / "meta.json").write_text(json.dumps(store.meta, indent=1))
             folder.chmod(0o755)
             shutil.rmtree(root / key, ignore_errors=True)
             try:
@@ -82,3 +116,92 @@ def write(key: str, splits: dict[str, ImageSet], source: str) -> None:
                     raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(handle)
+
+
+def _temporary(root: Path, key: str) -> tuple[Path, int]:
+    """A new folder, locked for as long as this process lives. What dead processes left half-decoded goes first.
+
+    The root is locked meanwhile, so that no folder is seen between its making and its locking.
+    """
+    guard = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        for left in root.glob(".*-*"):
+            with contextlib.suppress(OSError):  # in use, or just renamed
+                handle = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left, ignore_errors=True)
+                finally:
+                    os.close(handle)
+        folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        return folder, handle
+    finally:
+        os.close(guard)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An entry on its way into the cache."""
+
+    folder: Path
+    meta: dict[str, Any]
+
+    @contextlib.contextmanager
+    def split(self, name: str, class_names: tuple[str, ...], shape: tuple[int, ...], most: int) -> Iterator[Part]:
+        """Take up to `most` images of C × H × W, one by one, straight to disk."""
+        path = self.folder / f"{name}.images.npy"
+        with path.open("w+b") as file:
+            part = Part(file, shape)
+            start = part.header(most)
+            yield part
+            if part.header(len(part.labels)) != start:
+                raise RunError(f"cannot write {path}: its header changed its length")
+            file.flush()
+            np.save(self.folder / f"{name}.labels.npy", np.array(part.labels, np.int64), allow_pickle=False)
+            np.save(self.folder / f"{name}.hashes.npy", np.array(part.hashes, HASH), allow_pickle=False)
+            file.seek(start)
+            chunks = iter(lambda: file.read(1 << 20), b"")
+            whole = (len(part.labels), *shape)
+            digest = fingerprint_of(whole, class_names, chunks, np.array(part.labels, np.int64))
+        self.meta["splits"][name] = {"shape": list(whole), "class_names": list(class_names), "fingerprint": digest}
+
+
+@dataclass
+class Part:
+    """A split on its way: written, not mapped, because a full disk is an error here and a killed process there."""
+
+    file: Any
+    shape: tuple[int, ...]
+    labels: list[int] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+
+    def header(self, count: int) -> int:
+        """Write NumPy's header for `count` images at the front, and return its length."""
+        self.file.seek(0)
+        layout = {"descr": "|u1", "fortran_order": False, "shape": (count, *self.shape)}
+        np.lib.format.write_array_header_1_0(self.file, layout)
+        return self.file.tell()
+
+    def add(self, pixels: NDArray[Any], label: int) -> None:
+        """The next image."""
+        content = np.ascontiguousarray(pixels).tobytes()
+        self.file.write(content)
+        self.hashes.append(hash_of(content))
+        self.labels.append(label)
+
+
+def read_note(key: str) -> bytes | None:
+    """A small file kept under `key`, or None."""
+    try:
+        return (cache_root() / "notes" / key).read_bytes()
+    except OSError:
+        return None
+
+
+def write_note(key: str, content: bytes) -> None:
+    """Keep a small file under `key`."""
+    write_bytes(cache_root() / "notes" / key, content)

@@ -6,21 +6,29 @@ Legend: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from undistill.data.views import centre, to_float
 from undistill.errors import UsageError
-from undistill.seeds import generator
+
+HASH = np.dtype("S32")
+"""128 bits in hexadecimal digits."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images of one size with their classes. `index_N` is each image's place in the source split, the address of its views."""
+    """Images of one size with their classes. `index_N` is each image's place in the source split, the address of its views.
+
+    Images may be stored larger than networks see them (`side`): views then have more to cut from, and all else sees the centre.
+    """
 
     images_NCHW: Tensor  # uint8, often memory-mapped
     labels_N: Tensor  # int64
@@ -28,6 +36,7 @@ class ImageSet:
     index_N: Tensor
     source_size: int
     labelled: bool = True
+    side: int | None = None
 
     @classmethod
     def of(cls, images_NCHW: Tensor, labels_N: Tensor, class_names: tuple[str, ...]) -> ImageSet:
@@ -70,13 +79,23 @@ class ImageSet:
 
     @property
     def image_size(self) -> int:
-        """Side in pixels."""
+        """Side in pixels of what networks see."""
+        return self.side or self.stored_size
+
+    @property
+    def stored_size(self) -> int:
+        """Side in pixels of what is stored: `image_size` or more."""
         return self.images_NCHW.shape[2]
+
+    def seen_by(self, side: int) -> ImageSet:
+        """The same images, of which networks see `side` × `side` pixels. Meant for a whole source split."""
+        return self._with(self.hashes_N, self.__dict__.get("fingerprint"), side=side)
 
     def take(self, rows_M: Tensor) -> ImageSet:
         """These rows, in this order; they keep their index."""
-        return replace(
-            self,
+        hashes = self.__dict__.get("hashes_N")
+        return self._with(
+            None if hashes is None else hashes[rows_M.numpy()],
             images_NCHW=self.images_NCHW.index_select(0, rows_M),
             labels_N=self.labels_N[rows_M],
             index_N=self.index_N[rows_M],
@@ -84,7 +103,46 @@ class ImageSet:
 
     def unlabelled(self) -> ImageSet:
         """The same images with every label −1: what a thief without labels is handed."""
-        return replace(self, labels_N=torch.full_like(self.labels_N, -1), labelled=False)
+        hidden = torch.full_like(self.labels_N, -1)
+        return self._with(self.__dict__.get("hashes_N"), labels_N=hidden, labelled=False)
+
+    def _with(self, hashes: NDArray[Any] | None, fingerprint: str | None = None, **changes: Any) -> ImageSet:
+        changed = replace(self, **changes)
+        known = {"hashes_N": hashes, "fingerprint": fingerprint}
+        changed.__dict__.update({name: value for name, value in known.items() if value is not None})
+        return changed
+
+    def seen(self, rows: Tensor | slice = slice(None), device: torch.device | str = "cpu") -> Tensor:
+        """B × C × H × W float32 in [0, 1]: the centre of these images, as a network sees them without any view."""
+        return to_float(centre(self.images_NCHW[rows].to(device), self.image_size))
+
+    def chunks(self, batch: int) -> list[slice]:
+        """Consecutive rows, `batch` at a time, for `seen`."""
+        return [slice(start, start + batch) for start in range(0, len(self), batch)]
+
+    @classmethod
+    def from_torch(
+        cls,
+        dataset: Any,
+        *,
+        class_names: Sequence[str] | None = None,
+        size: int | None = None,
+        channels: int | None = None,
+    ) -> ImageSet:
+        """The images of a map-style data set of (image, class number), as torch and torchvision have them.
+
+        Args:
+            dataset: with `len` and items (Pillow image | uint8 H × W × C array | uint8 or float C × H × W tensor, int).
+            class_names: by class number; None for the data set's `classes`, or plain numbers.
+            size: side of the square images; None for that of the data, or the median short side up to 224.
+            channels: 1 or 3; None for 1 where all images are grey.
+
+        Raises:
+            UsageError: an item that is no such pair (named), floats outside [0, 1], more than 4 GB.
+        """
+        from undistill.data.items import from_items
+
+        return from_items(dataset, class_names, size, channels)
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """(mean, standard deviation) of the pixels of each channel, in [0, 1]."""
@@ -101,17 +159,37 @@ class ImageSet:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of shape, pixels, labels and class names, 16 hex digits: equal only for the same data in the same order."""
-        digest = hashlib.sha256(repr((tuple(self.images_NCHW.shape), self.class_names)).encode())
-        digest.update(np.ascontiguousarray(self.images_NCHW.numpy()).data)
-        digest.update(np.ascontiguousarray(self.labels_N.numpy()).data)
-        return digest.hexdigest()[:16]
+        pixels = np.ascontiguousarray(self.images_NCHW.numpy())
+        return fingerprint_of(pixels.shape, self.class_names, [pixels.data], self.labels_N.numpy())
+
+    @cached_property
+    def hashes_N(self) -> NDArray[Any]:
+        """The first 128 bits of SHA-256 of each image's stored pixels, in hexadecimal: equal for exact duplicates."""
+        return np.array([hash_of(image.tobytes()) for image in self.images_NCHW.numpy()], HASH)
+
+
+def fingerprint_of(
+    shape: tuple[int, ...], class_names: tuple[str, ...], pixels: Iterable[Any], labels_N: NDArray[Any]
+) -> str:
+    """The fingerprint of pixels that come in pieces."""
+    digest = hashlib.sha256(repr((tuple(shape), class_names)).encode())
+    for piece in pixels:
+        digest.update(piece)
+    digest.update(np.ascontiguousarray(labels_N).data)
+    return digest.hexdigest()[:16]
+
+
+def hash_of(content: bytes) -> bytes:
+    """32 hexadecimal digits for one image's pixels."""
+    return hashlib.sha256(content).hexdigest()[:32].encode()
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
     """`train` for the victim, `pool` of fresh images that no victim sees, `val` to choose on, `test` to report.
 
-    `settings` are what they were made with, for a run to write down.
+    `settings` are what they were made with, for a run to write down; `dropped` counts images left out as `corrupt` or
+    `duplicates`.
     """
 
     name: str
@@ -124,6 +202,7 @@ class Splits:
     settings: dict[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = field(default=())
     std: tuple[float, ...] = field(default=())
+    dropped: dict[str, int] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -135,84 +214,9 @@ class Splits:
         parts = {"train": self.train, "pool": self.pool, "val": self.val, "test": self.test}
         sizes = ", ".join(f"{part} {len(images):,}" for part, images in parts.items() if images is not None)
         shape = f"{self.train.channels} × {self.train.image_size} × {self.train.image_size}"
-        return f"{self.name}: {sizes}; {self.num_classes} classes, {shape} pixels"
-
-
-def split(
-    name: str,
-    train: ImageSet,
-    test: ImageSet | None,
-    *,
-    pool: float | int = 0,
-    val: float | int = 0,
-    test_size: float | int = 0,
-    limit: int | None = None,
-    seed: int = 0,
-    fingerprints: tuple[str, ...] = (),
-    note: str = "",
-) -> Splits:
-    """Carve `test` (only without one), `pool` and `val` off the source's training images, stratified by class.
-
-    Sizes are counts (≥ 1) or fractions (< 1) of the source's training images, after `limit` cut them to a stratified part.
-    The order in which parts are carved (test, pool, val) is fixed, so that a larger `val` leaves test and pool as they were.
-
-    Args:
-        name: of the data.
-        train: the source's training split.
-        test: the source's test split, if it has one.
-        pool: fresh images that no victim sees.
-        val: images to choose on.
-        test_size: needed where the source has no test split.
-        limit: number of training images used in all.
-        seed: of the split; it belongs to the data, not to the run.
-        fingerprints: of the source's splits, where they are known already.
-        note: provenance, repeated beside every number.
-
-    Raises:
-        UsageError: parts that leave no class its training image.
-    """
-    order = _stratified_order(train.labels_N, seed)
-    if limit is not None:
-        if limit < train.num_classes:
-            raise UsageError(f"data.limit {limit} leaves no image for each of the {train.num_classes} classes")
-        if limit > len(order):
-            raise UsageError(f"data.limit {limit} is more than the {len(order)} images there are")
-        order = order[:limit]
-    total, start = len(order), 0
-    carved: dict[str, ImageSet | None] = {}
-    for part, size in (("test", 0 if test is not None else test_size), ("pool", pool), ("val", val)):
-        if size < 0 or (size >= 1 and size != int(size)):
-            raise UsageError(f"data.{part} is a number of images or a fraction below 1, not {size}")
-        count = int(size) if size >= 1 else round(size * total)
-        carved[part] = train.take(order[start : start + count].sort().values) if count else None
-        start += count
-    if total - start < train.num_classes:
-        raise UsageError(f"test, pool and val take {start} of {total} images and leave too few to train on")
-    kept = train if start == 0 and total == len(train) else train.take(order[start:].sort().values)
-    lost = sorted(set(train.labels_N.unique().tolist()) - set(kept.labels_N.unique().tolist()))
-    if lost:
-        raise UsageError(f"test, pool, val and limit leave no training image of class {train.class_names[lost[0]]!r}")
-    final_test = test if test is not None else carved["test"]
-    if final_test is None:
-        raise UsageError(f"{name} has no test split; set aside one with data.test")
-    mean, std = kept.moments()
-    sources = fingerprints or tuple(part.fingerprint for part in (train, test) if part is not None)
-    settings = repr((sources, limit, pool, val, test_size if test is None else 0, seed))
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    given = {"limit": limit, "pool": pool, "val": val, "split_seed": seed} | (
-        {"test": test_size} if test is None else {}
-    )
-    return Splits(
-        name, kept, carved["pool"], carved["val"], final_test, digest, note, {"name": name, **given}, mean, std
-    )
-
-
-def _stratified_order(labels_N: Tensor, seed: int) -> Tensor:
-    """A permutation whose every prefix holds the classes nearly in proportion."""
-    shuffled = torch.randperm(len(labels_N), generator=generator(seed, "data", "split"))
-    labels = labels_N[shuffled]
-    place = torch.empty(len(labels), dtype=torch.float64)
-    for value in labels.unique():
-        rows = (labels == value).nonzero().squeeze(1)
-        place[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
-    return shuffled[place.argsort(stable=True)]
+        if self.train.stored_size != self.train.image_size:
+            shape += f" of {self.train.stored_size} × {self.train.stored_size}"
+        left = ", ".join(f"{count:,} {kind}" for kind, count in self.dropped.items() if count)
+        return f"{self.name}: {sizes}; {self.num_classes} classes, {shape} pixels" + (
+            f"; left out: {left}" if left else ""
+        )

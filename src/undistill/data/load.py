@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
-from undistill.data.images import Splits, split
-from undistill.data.sources import SOURCES, Progress
-from undistill.data.views import VIEWS, View
+from undistill.data.carve import split
+from undistill.data.images import Splits
+from undistill.data.opening import Progress, Wanted
+from undistill.data.reading import Found
+from undistill.data.sources import Source, find
+from undistill.data.views import VIEWS, View, in_order
 from undistill.errors import UsageError
 from undistill.registry import problem
 
+READING = ("image_column", "label_column", "size", "stored", "channels", "skip_corrupt")
+"""Settings of how images are read; written down only where they are given, so that runs of earlier versions go on."""
+
 
 class DataSettings(BaseModel):
-    """The `data` section of a recipe. Sizes are counts, or fractions below 1 of the source's training images."""
+    """The `data` section of a recipe. Sizes are counts, or fractions below 1 of the source's training images.
+
+    `name` is a registered one, `folder` (with `dir`), the path of a folder or a hub id. Networks see `size` × `size` pixels of the
+    `stored` × `stored` that are kept for views to cut from.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -28,62 +46,89 @@ class DataSettings(BaseModel):
     val: float | int | None = Field(None, ge=0)
     split_seed: int = 0
     views: tuple[Any, ...] = ()
+    image_column: str | None = None
+    label_column: str | None = None
+    size: int | None = Field(None, ge=1, le=4096)
+    stored: int | None = Field(None, ge=1, le=4096)
+    channels: Literal[1, 3] | None = None
+    skip_corrupt: bool = False
 
     @field_validator("views", mode="after")
     @classmethod
     def _known_views(cls, views: tuple[Any, ...]) -> tuple[View, ...]:
-        return tuple(VIEWS.make(view) for view in views)
+        made = tuple(VIEWS.make(view) for view in views)
+        in_order(made)
+        return made
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if name not in READING or value not in (None, False)}
 
 
 def load(
-    data: str | DataSettings = "digits",
+    data: str | Path | DataSettings = "digits",
     *,
     data_dir: str | Path | None = None,
     progress: Progress | None = None,
-    **sizes: Any,
+    **settings: Any,
 ) -> Splits:
     """A data set, decoded once, cached and split.
 
     Args:
-        data: a name (`digits`, `cifar10`) or a recipe's `data` section.
+        data: a name (`digits`, `cifar10`, …), the path of a folder, a hub id, or a recipe's `data` section.
         data_dir: a local folder in the hub's format instead of a download.
         progress: told what is being decoded.
-        sizes: `val`, `pool`, `test`, `limit`, `split_seed`; each source has defaults.
+        settings: of the parts (`val`, `pool`, `test`, `limit`, `split_seed`; each source has defaults) and of how images are read
+            (`image_column`, `label_column`, `size`, `stored`, `channels`, `skip_corrupt`).
 
     Returns:
         Splits whose images are uint8 tensors, memory-mapped where the split is a whole file.
 
     Raises:
-        UsageError: an unknown name, or a folder that cannot be read.
+        UsageError: an unknown name, a setting that does not fit, or a folder that cannot be read.
+        RunError: a download or the cache failed.
     """
-    if isinstance(data, DataSettings) and sizes:
-        raise UsageError(f"{', '.join(sizes)} given beside whole data settings; change those instead")
+    if isinstance(data, DataSettings) and settings:
+        raise UsageError(f"{', '.join(settings)} given beside whole data settings; change those instead")
     try:
-        settings = data if isinstance(data, DataSettings) else DataSettings(name=data, **sizes)
+        chosen = data if isinstance(data, DataSettings) else DataSettings(**{"name": str(data)} | settings)
     except ValidationError as error:
         raise UsageError(f"data: {problem(error, DataSettings)}") from None
-    source = SOURCES.make(settings.name)
-    folder = data_dir or settings.dir
-    parts = source.read(Path(folder).expanduser() if folder else None, progress or (lambda *_: None))
-    if "test" in parts and settings.test:
-        raise UsageError(f"{settings.name} has a test split of its own; data.test cannot carve another")
-    chosen = {part: getattr(settings, part) for part in ("test", "pool", "val")}
-    values = {part: source.sizes.get(part, 0) if value is None else value for part, value in chosen.items()}
-    test = parts.get("test")
-    if test is not None and test.class_names != parts["train"].class_names:
-        raise UsageError(f"the train and test splits of {settings.name} name different classes")
-    if test is not None and test.images_NCHW.shape[1:] != parts["train"].images_NCHW.shape[1:]:
-        raise UsageError(f"the train and test splits of {settings.name} hold images of different sizes")
-    made = split(
-        settings.name,
+    source, folder = find(chosen.name, data_dir or chosen.dir)
+    wanted = Wanted(**{name: getattr(chosen, name) for name in READING})
+    found = source.read(folder, wanted, progress or (lambda *_: None))
+    made = _split(chosen, source, folder, found)
+    written = str(folder) if chosen.name != source.name else data_dir or chosen.dir
+    told = {name: value for name, value in found.settings.items() if value not in (None, False)}
+    dropped = ({"corrupt": found.corrupt} if found.corrupt else {}) | made.dropped
+    where = {"name": source.name, "dir": str(written) if written else None}
+    return replace(made, settings=made.settings | where | told, dropped=dropped)
+
+
+def _split(chosen: DataSettings, source: Source, folder: Path | None, found: Found) -> Splits:
+    """The parts that the source gives, and those carved off its training images."""
+    parts, title = dict(found.splits), source.title(folder)
+    if "test" in parts and chosen.test:
+        raise UsageError(f"{title} has a test split of its own; data.test cannot carve another")
+    if "val" in parts and chosen.val:
+        raise UsageError(
+            f"{title} has a validation split of its own; leave data.val out to use it, or set it to 0 to leave it aside"
+        )
+    if chosen.val == 0:
+        parts.pop("val", None)
+    sizes = {part: getattr(chosen, part) for part in ("test", "pool", "val")}
+    values = {part: source.sizes.get(part, 0) if value is None else value for part, value in sizes.items()}
+    return split(
+        title,
         parts["train"],
-        test,
+        parts.get("test"),
+        parts.get("val"),
         pool=values["pool"],
-        val=values["val"],
+        val=0 if "val" in parts else values["val"],
         test_size=values["test"],
-        limit=settings.limit,
-        seed=settings.split_seed,
+        limit=chosen.limit,
+        seed=chosen.split_seed,
         fingerprints=tuple(part.fingerprint for part in parts.values()),
-        note=source.note,
+        note=source.provenance(folder),
     )
-    return replace(made, settings=made.settings | {"dir": str(folder) if folder else None})

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from undistill.access import Access
 from undistill.data.images import ImageSet
-from undistill.data.views import to_float
 from undistill.errors import Refused
 from undistill.types import Batch
 
@@ -105,7 +104,7 @@ class Questions:
         self._kept: Answer | None = None
         if oracle.budget is None:
             return
-        answers = [oracle.ask(to_float(chunk.to(device))).values for chunk in images.images_NCHW.split(batch)]
+        answers = [oracle.ask(images.seen(rows, device)).values for rows in images.chunks(batch)]
         self._kept = Answer(oracle.access, torch.cat(answers))
         self._row = torch.full((images.source_size,), -1)
         self._row[images.index_N] = torch.arange(len(images))

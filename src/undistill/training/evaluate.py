@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from undistill.data.images import ImageSet
-from undistill.data.views import to_float
 from undistill.errors import RunError
 
 
@@ -20,7 +19,7 @@ def predict(model: nn.Module, images: ImageSet, *, batch: int = 1024) -> Tensor:
     model.eval()
     try:
         with torch.inference_mode():
-            parts = [model(to_float(chunk.to(device))).float().cpu() for chunk in images.images_NCHW.split(batch)]
+            parts = [model(images.seen(rows, device)).float().cpu() for rows in images.chunks(batch)]
     finally:
         model.train(was_training)
     return torch.cat(parts).clone()
