@@ -15,7 +15,7 @@ import undistill
 
 ROOT = Path(undistill.__file__).parent
 LAYERS = [
-    {"access", "types", "registry", "errors", "seeds", "files"},
+    {"access", "types", "registry", "plugins", "errors", "seeds", "files"},
     {"losses", "data", "models"},
     {"training"},
     {"oracle"},
@@ -32,7 +32,7 @@ MODULES = {
 TORCHLESS = sorted(
     name
     for name in MODULES
-    if name in ("undistill", "undistill.access", "undistill.errors", "undistill.registry", "undistill.files")
+    if name in ("undistill", "undistill.access", "undistill.errors", "undistill.registry", "undistill.plugins", "undistill.files")
     or name in {f"undistill.auditing.{part}" for part in ("cell", "verdict", "flags")}
     or name.startswith("undistill.reporting")
 )

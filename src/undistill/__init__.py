@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from undistill.auditing.attack import attack
     from undistill.data.load import load
     from undistill.defenses.protect import protect
+    from undistill.oracle.victim import load_model
     from undistill.training.recipe import read as recipe
     from undistill.training.train import train
-    from undistill.training.victim import load_model
 
 __all__ = ["attack", "load", "load_model", "losses", "models", "protect", "recipe", "train"]
 
 _VERBS = {
     "attack": ("undistill.auditing.attack", "attack"),
     "load": ("undistill.data.load", "load"),
-    "load_model": ("undistill.training.victim", "load_model"),
+    "load_model": ("undistill.oracle.victim", "load_model"),
     "protect": ("undistill.defenses.protect", "protect"),
     "recipe": ("undistill.training.recipe", "read"),
     "train": ("undistill.training.train", "train"),

@@ -1,7 +1,9 @@
 """Names to components.
 
 A component is a frozen, validated record: its fields are hyper-parameters, its methods behaviour, its `name` is how recipes and
-the shell call it. A file in the component's package that registers a class is all there is to add. Never imports torch itself.
+the shell call it. A file in the component's package that registers a class is all there is to add; so is a plugin (plugins.py).
+A name that ends with a colon is a family: `timm:` answers for `timm:resnet18`, `:` for any other name with a colon.
+Never imports torch itself.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from undistill import plugins
 from undistill.errors import UsageError, unknown
 
 
@@ -20,6 +23,8 @@ class Component(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: str
+    shown: ClassVar[str] = ""
+    """How a family is listed: `timm:NAME`."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -53,30 +58,43 @@ class Registry(Generic[C]):
         return cls
 
     def classes(self) -> dict[str, type[C]]:
-        """All components by name."""
+        """All components by name, families left out."""
+        return {name: cls for name, cls in self.everything().items() if not name.endswith(":")}
+
+    def everything(self) -> dict[str, type[C]]:
+        """All components and families by name."""
         if not self._found:
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
                 importlib.import_module(f"{self.package}.{module.name}")
             self._found = True
+        plugins.load_all()
         return dict(sorted(self._classes.items()))
+
+    def find(self, name: object) -> type[C]:
+        """The class that answers for a name; UsageError if none does."""
+        everything = self.everything()
+        if isinstance(name, str):
+            family, colon, rest = name.partition(":")
+            found = everything.get(name) if not colon else everything.get(f"{family}:") or everything.get(":")
+            if found is not None and (rest or not colon):
+                return found
+        raise unknown(self.kind, name, [cls.shown or known for known, cls in everything.items()])
 
     def make(self, settings: str | dict[str, Any] | C) -> C:
         """A component from its name or `{name: …, …}`; UsageError names an unknown name, field or value."""
-        classes = self.classes()
-        if isinstance(settings, Component) and type(settings) is classes.get(settings.name):
+        if isinstance(settings, Component) and type(settings) is self.find(settings.name):
             return settings
         values = {"name": settings} if isinstance(settings, str) else settings
         if not isinstance(values, dict):
             article = "an" if self.kind[0] in "aeiou" else "a"
             raise UsageError(f"{article} {self.kind} is a name or settings with a name among them, not {settings!r}")
         name = values.get("name")
-        if not isinstance(name, str) or name not in classes:
-            raise unknown(self.kind, name, classes)
+        cls = self.find(name)
         try:
-            return classes[name].model_validate(values)
+            return cls.model_validate(values)
         except ValidationError as error:
-            raise UsageError(f"{self.kind} {name}: {problem(error, classes[name])}") from None
+            raise UsageError(f"{self.kind} {name}: {problem(error, cls)}") from None
 
 
 def registry(kind: str) -> Registry[Any]:

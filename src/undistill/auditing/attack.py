@@ -13,23 +13,24 @@ import torch
 from undistill.access import Card
 from undistill.attacks.base import Attack
 from undistill.auditing.cell import Cell, identify, save
-from undistill.auditing.plan import hold, permit, plan_recipe
+from undistill.auditing.plan import answerable, hold, permit, plan_recipe, remembering, top_class
 from undistill.data import Splits
 from undistill.errors import Diverged, UsageError
 from undistill.models import build
 from undistill.models import folder as models
+from undistill.oracle.blackbox import BlackBox
 from undistill.oracle.door import Oracle
+from undistill.oracle.victim import Model, Victim, resolve
 from undistill.training.env import choose_device, describe
 from undistill.training.evaluate import accuracy, predict, score
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe, Student, read
-from undistill.training.run import Run, Watch, drive
+from undistill.training.run import Watch, drive
 from undistill.training.train import of_data, validation
-from undistill.training.victim import Victim, resolve
 
 
 def attack(
-    model: str | Path | Run | Victim,
+    model: Model,
     data: Splits,
     attack: str | dict[str, Any] | Attack | None = None,
     *,
@@ -40,6 +41,8 @@ def attack(
     out: str | Path,
     cells: str | Path | None = None,
     experiment: str = "attack",
+    answers: str | None = None,
+    unseen: bool = False,
     resume: bool = False,
     device: str = "auto",
     watch: Watch | None = None,
@@ -47,7 +50,8 @@ def attack(
     """Train a student on what a victim answers, and measure what it got. For models that you own or may test.
 
     Args:
-        model: the victim: a run folder, a model folder, or what a verb returned.
+        model: the victim: a run folder, a model folder, `timm:NAME@weights`, `package.module:callable`, a file of answers, what a
+            verb returned, a module, a `BlackBox`.
         data: the victim's data; which part of it the thief holds is the card's.
         attack: a name, `{name: …, …}` or a record; None for the recipe's.
         student: a name, `{name: …, width: …, recipe: …}`; None for the recipe's.
@@ -57,6 +61,8 @@ def attack(
         out: run folder of the student.
         cells: where the cell goes; None for `cells` in `out`.
         experiment: what the cell belongs to.
+        answers: `logits`, `probs`, `topk` or `label`: what a callable or a file of answers says, where it does not say so itself.
+        unseen: your word that a victim of unknown origin never saw the images of `data.pool`; a fresh card needs it then.
         resume: go on with an unfinished run there.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         watch: told each epoch.
@@ -67,20 +73,21 @@ def attack(
     Raises:
         UsageError: a card the attack or the data cannot play, settings that do not fit.
     """
-    victim = resolve(model)
+    victim = resolve(model, data, answers=answers)
     victim.check(data)
     source = victim.recipe if recipe is None else recipe
     if source is None:
-        raise UsageError("the model is not a run folder and brings no recipe; name one with --config")
+        raise UsageError("the model brings no recipe for its thief; name one with --config")
     where = choose_device(device)
     heist = Heist(
-        victim,
+        remembering(victim, Path(out)),
         data,
         Card.parse(card),
         of_data(plan_recipe(read(source), attack, student, seed), data),
         where,
         describe(where),
         experiment,
+        unseen=unseen,
     )
     where_to = Path(cells) if cells else Path(out) / "cells"
     run = drive(
@@ -112,27 +119,32 @@ class Heist:
         device: torch.device,
         env: dict[str, Any],
         experiment: str,
+        *,
+        unseen: bool = False,
     ) -> None:
         self.victim, self.data, self.card, self.recipe = victim, data, card, recipe
         self.device, self.env, self.experiment = device, env, experiment
         self.thief: Attack = recipe.attack
         self.access = permit(self.thief, card)
+        self.vouched = card.pool == "fresh" and victim.data_fingerprint is None and unseen
+        answerable(victim, card, self.thief)
         if victim.kind == "attack" and victim.seed == recipe.seed:
             raise UsageError(
                 f"the model is itself a student of seed {recipe.seed}: a thief of that seed starts from its weights; "
                 "take another --seed"
             )
-        if card.pool == "fresh" and victim.data_fingerprint is None and not self.thief.control:
+        if card.pool == "fresh" and victim.data_fingerprint is None and not (unseen or self.thief.control):
             raise UsageError(
-                "nothing says which images the model was trained on, so none are known to be fresh; use pool trained"
+                "nothing says which images the model was trained on, so none are known to be fresh; if you know that it never saw "
+                "those of data.pool, say so (--unseen, unseen=True)"
             )
-        self.images = hold(data, card, self.thief, recipe.seed)
+        self.images = hold(data, card, self.thief, recipe.seed, victim)
         mean, std = self.images.moments()  # of what the thief holds, not of the victim's data
         shape = (data.num_classes, self.images.channels, self.images.image_size)
         self.student = build(recipe.student.network, *shape, mean=mean, std=std, seed=recipe.seed, role="thief").to(
             device
         )
-        self.network = victim.model.to(device)
+        self.model = victim.model if isinstance(victim.model, BlackBox) else victim.model.to(device)
         self.oracle: Oracle | None = None
         self.diverged = ""
 
@@ -155,7 +167,7 @@ class Heist:
         """Train the student; a loss that is not finite ends it without an error, for that too is a result."""
         budget = self.card.questions
         asked = before if budget is None else {}  # with a budget, a resumed thief asks its few questions again
-        self.oracle = Oracle(self.network, self.access, budget=budget, **asked)
+        self.oracle = Oracle(self.model, self.access, budget=budget, **asked)
         try:
             yield from self.thief.steal(
                 self.oracle, self.student, self.images, self.recipe, device=self.device, state=state
@@ -210,6 +222,7 @@ class Heist:
             student_settings=recipe.student.network.settings,
             card=str(self.card),
             images=len(self.images),
+            vouched=self.vouched,
             seeds={"student": recipe.seed} | ({} if control or victim.seed is None else {"victim": victim.seed}),
             n_test=len(self.data.test),
             curve=metrics,
@@ -228,8 +241,9 @@ class Heist:
         test = self.data.test
         logits_NC = predict(self.student, test)
         numbers = asdict(score(logits_NC, test.labels_N))
-        if not self.thief.control:
-            numbers["agreement"] = accuracy(logits_NC, predict(self.network, test).argmax(dim=1))
+        said_N = None if self.thief.control else top_class(self.model, test)
+        if said_N is not None:
+            numbers["agreement"] = accuracy(logits_NC, said_N)
         return {name: round(value, 6) for name, value in numbers.items()}
 
     def predictions(self, student: torch.nn.Module) -> dict[str, Any]:

@@ -25,8 +25,8 @@ class Cell(BaseModel):
 
     `kind`: `victim` is the model itself, `cell` a thief, `control` a student without a victim, `figure` data for a picture.
     Accuracies, agreement (with the victim's top class on the test images) and ECE are percent; NLL is in nats. `queries` counts
-    what this thief asked, `forwards` what the victim computed. `curve` holds one dict an epoch. `accuracy` is null unless
-    `status` is ok.
+    what this thief asked, `forwards` what the victim computed. `vouched`: that the images are fresh
+    is somebody's word. `curve` holds one dict an epoch. `accuracy` is null unless `status` is ok.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True)
@@ -46,6 +46,7 @@ class Cell(BaseModel):
     queries: int = 0
     forwards: int = 0
     images: int = 0
+    vouched: bool = False
     seeds: dict[str, int] = {}
     phase: Literal["selection", "report"] = "report"
     accuracy: float | None = None

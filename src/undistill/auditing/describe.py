@@ -12,9 +12,9 @@ from undistill.auditing.cell import Array, Cell, identify
 from undistill.data import Splits
 from undistill.data.views import centre
 from undistill.files import read_json
+from undistill.oracle.victim import resolve
 from undistill.training.evaluate import predict
 from undistill.training.run import Run
-from undistill.training.victim import resolve
 
 
 def victim_cell(run: Run, data: Splits, experiment: str) -> tuple[Cell, dict[str, Array]]:
@@ -44,7 +44,7 @@ def victim_cell(run: Run, data: Splits, experiment: str) -> tuple[Cell, dict[str
         env=_env(run),
         seconds=result["seconds"],
     )
-    return cell, {"predicted": predict(victim.model, data.test).argmax(1).numpy().astype(np.int16)}
+    return cell, {"predicted": predict(victim.network, data.test).argmax(1).numpy().astype(np.int16)}
 
 
 def logit_response(
@@ -65,8 +65,8 @@ def logit_response(
     }
     with torch.inference_mode():
         pixels = shown.seen()
-        arrays["normal"] = first.model(pixels).numpy()
-        arrays["hardened"] = second.model(pixels).numpy()
+        arrays["normal"] = first.network(pixels).numpy()
+        arrays["hardened"] = second.network(pixels).numpy()
     settings: dict[str, Any] = {"temperatures": list(temperatures)}
     cell = Cell(
         id=identify({"figure": "logit-response", "victims": [first.id, second.id], "rows": rows, **settings}),

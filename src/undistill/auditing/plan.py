@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from undistill import plugins
 from undistill.access import Access, Card
 from undistill.attacks.base import Attack
 from undistill.data import ImageSet, Splits
 from undistill.errors import UsageError
+from undistill.models import Classifier
+from undistill.oracle.blackbox import BlackBox, to_bytes
+from undistill.oracle.door import cut
+from undistill.oracle.ledger import Answers, Ledger
+from undistill.oracle.victim import Victim
 from undistill.seeds import generator
+from undistill.training.evaluate import batch_for, predict
 from undistill.training.recipe import Recipe, Student, component, read
 from undistill.training.train import with_seed
 
@@ -25,6 +36,8 @@ def plan_recipe(
 
     A recipe that the student names is resolved into `training` and named no more, so planning twice changes nothing.
     """
+    if isinstance(student, str) and ":" in student:
+        plugins.trust(student)
     values = with_seed(recipe, seed).dump()
     if attack is not None:
         values = component(values, "attack", attack)
@@ -43,19 +56,73 @@ def permit(thief: Attack, card: Card) -> Access:
     return min(thief.reads, card.access)
 
 
-def hold(data: Splits, card: Card, thief: Attack, seed: int) -> ImageSet:
-    """The images a thief holds on this card, drawn at (seed, "thief", "pick"); without labels where the card has none."""
+def answerable(victim: Victim, card: Card, thief: Attack) -> None:
+    """UsageError where a black box cannot play the card: it says too little, or each view of each image would be a question."""
+    if not isinstance(victim.model, BlackBox) or thief.control:
+        return
+    if card.access > victim.model.kind:
+        raise UsageError(
+            f"{victim.label} answers with {victim.model.kind.label}, the card gives {card.access.label}; take one that gives no more"
+        )
+    if card.questions is None:
+        raise UsageError(
+            f"{victim.label} would be asked about every view of every image; take a card with a number of questions, such as "
+            f"{card.access.label}/{card.data}/{card.pool}/random/1000"
+        )
+
+
+def remembering(victim: Victim, out: Path) -> Victim:
+    """The victim; where each answer may cost something, with a ledger in the run folder, so that none is asked for twice."""
+    box = victim.model
+    if not isinstance(box, BlackBox) or isinstance(box.predict, Ledger):
+        return victim
+    path = out / "answers.parquet"
+    answers = Answers.read(path, kind=box.kind) if path.is_file() else Answers(box.kind, box.num_classes)
+    return replace(victim, model=replace(box, predict=Ledger(answers, box, path)))
+
+
+def top_class(victim: Classifier | BlackBox, images: ImageSet) -> Tensor | None:
+    """N classes, what the victim says about each image; None for a closed victim that was not asked about them all."""
+    if not isinstance(victim, BlackBox):
+        return predict(victim, images).argmax(dim=1)
+    parts = []
+    for chunk in images.chunks(batch_for(images)):
+        seen_BCHW = images.seen(chunk)
+        if isinstance(victim.predict, Ledger) and not victim.predict.knows(to_bytes(seen_BCHW).numpy()).all():
+            return None
+        parts.append(cut(victim.answer(seen_BCHW), Access.LABEL, given=victim.kind))
+    return torch.cat(parts)
+
+
+def hold(data: Splits, card: Card, thief: Attack, seed: int, victim: Victim | None = None) -> ImageSet:
+    """The images a thief holds on this card, drawn at (seed, "thief", "pick"); without labels where the card has none.
+
+    Of a closed victim only images that it has answered about can be held.
+    """
     pool = data.train if card.pool == "trained" else data.pool
     if pool is None:
         raise UsageError(
             "the card wants fresh images that no victim has seen, but none were set aside: train it anew with -s data.pool=…"
         )
+    answered = _answered(pool, victim)
+    if answered is not None:
+        pool = pool.take(answered)
     count = round(card.share * len(pool)) if card.questions is None else card.questions
     if count > len(pool):
-        raise UsageError(f"the card asks about {count} images; the {card.pool} pool has {len(pool)}")
+        found = f"the {card.pool} pool has {len(pool)}" + (" with an answer" if answered is not None else "")
+        raise UsageError(f"the card asks about {count} images; {found}")
     if count < 2:
         raise UsageError(f"the card leaves the thief {count} of {len(pool)} images; training needs at least 2")
     if count < len(pool):
         picked = torch.randperm(len(pool), generator=generator(seed, "thief", "pick"))[:count]
         pool = pool.take(picked.sort().values)
     return pool if card.data == "labelled" or thief.control else pool.unlabelled()
+
+
+def _answered(pool: ImageSet, victim: Victim | None) -> Tensor | None:
+    """Rows of the pool that a closed victim has answered about; None for a victim that can be asked."""
+    box = None if victim is None else victim.model
+    if not isinstance(box, BlackBox) or not isinstance(box.predict, Ledger) or box.predict.ask is not None:
+        return None
+    known = [box.predict.knows(to_bytes(pool.seen(chunk)).numpy()) for chunk in pool.chunks(batch_for(pool))]
+    return torch.from_numpy(np.concatenate(known)).nonzero().squeeze(1)

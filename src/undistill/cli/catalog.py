@@ -31,7 +31,7 @@ def catalog(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
     if kind is not None and kind not in known:
         raise unknown("kind", kind, known)
     found = {
-        name: [_component(cls) for cls in registry.classes().values()]
+        name: [_component(cls) for cls in registry.everything().values()]
         for name, registry in registries.items()
         if kind in (None, name)
     }
@@ -58,4 +58,4 @@ def _component(cls: Any) -> dict[str, Any]:
         if name != "name"
     }
     about = (cls.__doc__ or "").strip().splitlines()[0]
-    return {"name": cls.model_fields["name"].default, "about": about, "settings": settings}
+    return {"name": cls.shown or cls.model_fields["name"].default, "about": about, "settings": settings}

@@ -35,7 +35,7 @@ def victim_and_recipe(
 ) -> tuple[Any, Any]:
     """MODEL, and the recipe it brings (or the one named) with the changes made."""
     from undistill.training.recipe import read
-    from undistill.training.victim import resolve
+    from undistill.oracle.victim import resolve
 
     victim = resolve(model)
     source: Any = config or victim.recipe

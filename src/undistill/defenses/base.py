@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Literal
 
 import torch
 
-from undistill.data.images import ImageSet
+from undistill.data import ImageSet, Splits
 from undistill.models import Classifier
 from undistill.registry import Component, Registry
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe
+from undistill.training.train import validation
+
+
+Start = Literal["scratch", "teacher"]
 
 
 class TrainedDefense(Component):
-    """Hardens a network by training it."""
+    """Hardens a network by training it. `starts` names what it may start from, the default first."""
+
+    starts: ClassVar[tuple[Start, ...]] = ("scratch", "teacher")
 
     def harden(
         self,
@@ -37,6 +44,10 @@ class TrainedDefense(Component):
             state: to go on from.
         """
         raise NotImplementedError
+
+    def validator(self, network: Classifier, data: Splits) -> Callable[[], dict[str, float]]:
+        """What measures `network` on the validation split behind each epoch."""
+        return lambda: validation(network, data)
 
 
 DEFENSES: Registry[TrainedDefense] = Registry("defense", "undistill.defenses")

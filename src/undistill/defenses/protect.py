@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from undistill.data import Splits
-from undistill.defenses.base import TrainedDefense
+from undistill.defenses.base import Start, TrainedDefense
 from undistill.errors import UsageError
 from undistill.models.base import FIXED
 from undistill.training.env import choose_device, describe
@@ -16,8 +16,8 @@ from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe, component, read
 from undistill.training.run import Run, Watch, drive
-from undistill.training.train import conclude, fresh, of_data, validation, with_seed
-from undistill.training.victim import Victim, resolve
+from undistill.training.train import conclude, fresh, of_data, with_seed
+from undistill.oracle.victim import Victim, resolve
 
 
 def protect(
@@ -26,7 +26,7 @@ def protect(
     defense: str | dict[str, Any] | TrainedDefense | None = None,
     *,
     adversary: str | Path | Run | Victim | None = None,
-    start_from: Literal["scratch", "teacher"] = "scratch",
+    start_from: Start | None = None,
     recipe: str | Path | dict[str, Any] | Recipe | None = None,
     seed: int | None = None,
     out: str | Path,
@@ -41,7 +41,8 @@ def protect(
         data: what it was trained on.
         defense: a name, `{name: …, …}` or a record; None for the recipe's.
         adversary: the frozen network to be pushed away from; None for `model` itself, as in the paper.
-        start_from: `scratch` trains fresh weights on the full schedule, as in the paper; `teacher` starts from `model`'s.
+        start_from: `scratch` trains fresh weights on the full schedule, as in the paper; `teacher` starts from `model`'s; None for
+            what the defense usually does.
         recipe: None for the recipe that `model` was trained by.
         seed: None for the recipe's. The hardened network never shares initial weights with its teacher.
         out: run folder.
@@ -53,27 +54,30 @@ def protect(
         UsageError: settings, data or networks that do not fit.
         Diverged: the loss was not finite; the last good epoch is kept in `out`.
     """
-    teacher = resolve(model)
+    teacher = resolve(model, data)
     teacher.check(data)
-    pushed_from = teacher if adversary is None else resolve(adversary)
+    pushed_from = teacher if adversary is None else resolve(adversary, data)
     pushed_from.check(data)
     source = teacher.recipe if recipe is None else recipe
     if source is None:
-        raise UsageError("the model is not a run folder and brings no recipe; name one with --config")
-    network_settings = {key: value for key, value in teacher.model.config.items() if key not in FIXED}
+        raise UsageError("the model brings no recipe; name one with --config, such as finetune")
+    network_settings = {key: value for key, value in teacher.network.config.items() if key not in FIXED}
+    if network_settings["name"].startswith("("):
+        raise UsageError(
+            "a bare module could not be saved and built again: give a package.module:callable that makes it"
+        )
     values = {**of_data(with_seed(read(source), seed), data).dump(), "model": network_settings}
     chosen = read(values if defense is None else component(values, "defense", defense))
+    start_from = beginning(chosen.defense, start_from)
     if teacher.kind == "protect" and teacher.seed == chosen.seed and start_from == "scratch":
         raise UsageError(
             f"the model was itself hardened at seed {chosen.seed} and began with these weights; choose another --seed"
         )
-    if start_from not in ("scratch", "teacher"):
-        raise UsageError(f"hardening starts from scratch or from the teacher, not from {start_from!r}")
     where = choose_device(device)
     scratch = start_from == "scratch"
-    network = fresh(chosen.model, data, seed=chosen.seed, role="nasty") if scratch else copy.deepcopy(teacher.model)
+    network = fresh(chosen.model, data, seed=chosen.seed, role="nasty") if scratch else copy.deepcopy(teacher.network)
     network.to(where).requires_grad_(True)
-    frozen = copy.deepcopy(pushed_from.model).to(where)
+    frozen = copy.deepcopy(pushed_from.network).to(where)
     config = {
         "kind": "protect",
         "data_fingerprint": data.fingerprint,
@@ -88,7 +92,7 @@ def protect(
         return chosen.defense.harden(network, frozen, data.train, chosen, device=where, state=state)
 
     def finish(metrics: list[dict[str, Any]]) -> dict[str, Any]:
-        before = predict(teacher.model.to(where), data.test)
+        before = predict(teacher.network.to(where), data.test)
         facts = {
             "seed": chosen.seed,
             "defense": config["defense"],
@@ -105,6 +109,15 @@ def protect(
         steps,
         finish,
         resume=resume,
-        measure=lambda: validation(network, data),
+        measure=chosen.defense.validator(network, data),
         watch=watch,
     )
+
+
+def beginning(defense: TrainedDefense, start_from: str | None) -> Start:
+    """What the hardening starts from: as asked, or the defense's own way; UsageError for one that it cannot."""
+    if start_from not in ("scratch", "teacher", None):
+        raise UsageError(f"hardening starts from scratch or from the teacher, not from {start_from!r}")
+    if start_from is not None and start_from not in defense.starts:
+        raise UsageError(f"{defense.name} starts from {' or '.join(defense.starts)} alone, not from {start_from}")
+    return defense.starts[0] if start_from is None else start_from

@@ -6,14 +6,15 @@ Legend: B batch, C classes (channels in BCHW), D features, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from undistill import plugins
 from undistill.errors import UsageError
-from undistill.registry import Component, Registry
+from undistill.registry import Component, Registry, problem
 from undistill.seeds import derive
 
 
@@ -46,6 +47,19 @@ class Network(Component):
 
 FIXED = frozenset({"num_classes", "in_channels", "image_size", "mean", "std"})
 """What the data decide about a network; the rest of its config are its own settings."""
+
+
+class Fixed(BaseModel):
+    """What the data decide, as a file states it: no file makes us build what no memory holds."""
+
+    model_config = ConfigDict(allow_inf_nan=False, strict=True)
+
+    num_classes: int = Field(ge=2, le=1_000_000)
+    in_channels: Literal[1, 3]
+    image_size: int = Field(ge=1, le=4096)
+    mean: list[float]
+    std: list[float]
+
 
 MODELS: Registry[Network] = Registry("model", "undistill.models")
 
@@ -138,6 +152,8 @@ def build(
     Raises:
         UsageError: an unknown name, or sizes that the network cannot take.
     """
+    if isinstance(name, str) and ":" in name:
+        plugins.trust(name)
     network = name if isinstance(name, Network) else MODELS.make({"name": name, "width": width})
     if num_classes < 2:
         raise UsageError(f"a classifier needs at least 2 classes, not {num_classes}")
@@ -171,4 +187,8 @@ def from_config(config: dict[str, Any]) -> Classifier:
     if missing:
         raise UsageError(f"the model's config.json lacks {', '.join(sorted(missing))}")
     network = MODELS.make({key: value for key, value in config.items() if key not in FIXED})
-    return build(network, seed=0, **{key: config[key] for key in FIXED})
+    try:
+        fixed = Fixed.model_validate({key: config[key] for key in FIXED})
+    except ValidationError as error:
+        raise UsageError(problem(error, Fixed)) from None
+    return build(network, seed=0, **fixed.model_dump())

@@ -51,23 +51,29 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save(
-    folder: Path, model: Classifier, class_names: tuple[str, ...], card: str, origin: dict[str, Any] | None = None
+    folder: Path,
+    model: Classifier,
+    class_names: tuple[str, ...] | None,
+    card: str,
+    origin: dict[str, Any] | None = None,
 ) -> None:
     """Write the three files, `config.json` last, so that a folder that has it is whole.
 
-    `origin` travels with the model: the data's fingerprint, the seed, how it was made and by which defense.
+    `origin` travels with the model: the data's fingerprint, the seed, how it was made and by which defense. Class names are
+    None where nobody knows them.
     """
     write_bytes(folder / "model.safetensors", tensors_to_bytes(model.state_dict()))
     write_text(folder / "README.md", card)
     write_json(
         folder / "config.json",
-        {"library_name": "undistill", "schema": SCHEMA, "network": model.config, "class_names": list(class_names)}
+        {"library_name": "undistill", "schema": SCHEMA, "network": model.config}
+        | {"class_names": None if class_names is None else list(class_names)}
         | {"origin": origin or {}},
     )
 
 
-def read(folder: Path) -> tuple[Classifier, tuple[str, ...]]:
-    """(network in evaluation mode, class names) of a model folder.
+def read(folder: Path) -> tuple[Classifier, tuple[str, ...] | None]:
+    """(network in evaluation mode, class names or None) of a model folder, ours or timm's.
 
     Raises:
         UsageError: no model folder, or one of a newer schema.
@@ -77,24 +83,36 @@ def read(folder: Path) -> tuple[Classifier, tuple[str, ...]]:
         pickles = [
             path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".tar", ".pkl", ".ckpt")
         ]
-        found = f"; {pickles[0]} may hold a pickle and is not opened" if pickles else ""
+        found = (
+            f"; {pickles[0]} may hold a pickle and is not opened: `undistill import` reads what is safe"
+            if pickles
+            else ""
+        )
         raise UsageError(f"{folder} is no model folder: it has no config.json{found}")
     config = read_json(folder / "config.json")
-    if isinstance(config, dict):
+    if isinstance(config, dict) and "network" not in config and isinstance(config.get("architecture"), str):
+        network, names = _of_timm(config)
+    elif isinstance(config, dict):
         check_schema(config.get("schema"), SCHEMA, folder / "config.json")
-    network = config.get("network") if isinstance(config, dict) else None
-    if not isinstance(network, dict) or not isinstance(config.get("class_names"), list):
+        network, names = config.get("network"), config.get("class_names")
+    else:
+        network, names = None, None
+    if not isinstance(network, dict) or not isinstance(names, list | None):
         raise RunError(f"{folder / 'config.json'} does not describe an undistill network")
     try:
         model = from_config(network)
-    except (UsageError, TypeError) as error:
+    except (UsageError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{folder / 'config.json'}: {error}") from error
-    if len(config["class_names"]) != model.config["num_classes"]:
-        raise RunError(
-            f"{folder / 'config.json'} names {len(config['class_names'])} classes for {model.config['num_classes']} outputs"
-        )
-    tensors = read_tensors(folder / "model.safetensors")
+    if names is not None and len(names) != model.config["num_classes"]:
+        raise RunError(f"{folder / 'config.json'} names {len(names)} classes for {model.config['num_classes']} outputs")
+    _load(model, read_tensors(folder / "model.safetensors"), folder)
+    return model.eval(), None if names is None else tuple(str(name) for name in names)
+
+
+def _load(model: Classifier, tensors: dict[str, Tensor], folder: Path) -> None:
     expected = model.state_dict()
+    if not expected.keys() & tensors.keys() and {f"inner.{name}" for name in tensors} <= expected.keys():
+        tensors = {f"inner.{name}": value for name, value in tensors.items()}  # a foreign folder's own names
     wrong = sorted(expected.keys() ^ tensors.keys())
     wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
     if wrong:
@@ -102,7 +120,20 @@ def read(folder: Path) -> tuple[Classifier, tuple[str, ...]]:
             f"the weights in {folder} do not fit its config.json: {wrong[0]} and {len(wrong) - 1} more differ"
         )
     model.load_state_dict(tensors)
-    return model.eval(), tuple(str(name) for name in config["class_names"])
+
+
+def _of_timm(config: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str] | None]:
+    """(our config, class names) of a folder in timm's layout; (None, None) where it says too little."""
+    details = config.get("pretrained_cfg")
+    details = details if isinstance(details, dict) else config
+    size, classes = details.get("input_size"), config.get("num_classes", details.get("num_classes"))
+    mean, std = details.get("mean"), details.get("std")
+    if not (isinstance(size, list) and len(size) == 3 and isinstance(mean, list) and isinstance(std, list)):
+        return None, None
+    names = config.get("label_names")
+    network = {"name": f"timm:{config['architecture']}", "num_classes": classes, "in_channels": size[0]}
+    network |= {"image_size": size[1], "mean": mean, "std": std, "arguments": config.get("model_args") or {}}
+    return network, names if isinstance(names, list) else None
 
 
 def read_origin(folder: Path) -> dict[str, Any]:

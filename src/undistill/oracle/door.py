@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from undistill.access import Access
 from undistill.data.images import ImageSet
 from undistill.errors import Refused
+from undistill.oracle.blackbox import BlackBox
 from undistill.types import Batch
 
 
@@ -49,7 +50,7 @@ class Oracle:
 
     def __init__(
         self,
-        victim: nn.Module,
+        victim: nn.Module | BlackBox,
         access: Access,
         *,
         budget: int | None = None,
@@ -57,7 +58,9 @@ class Oracle:
         forwards: int = 0,
         top_k: int = 5,
     ) -> None:
-        self._victim = copy.deepcopy(victim).eval().requires_grad_(False)
+        if isinstance(victim, BlackBox) and access > victim.kind:
+            raise Refused(f"{victim.name} answers with {victim.kind.label}, which is less than {access.label}")
+        self._victim = victim if isinstance(victim, BlackBox) else copy.deepcopy(victim).eval().requires_grad_(False)
         self.access, self.budget, self.top_k = access, budget, top_k
         self.queries, self.forwards = queries, forwards
 
@@ -68,24 +71,27 @@ class Oracle:
             raise Refused(f"{count} more questions exceed the budget of {self.budget}; {self.queries} were asked")
         self.queries += count
         self.forwards += count
+        if isinstance(self._victim, BlackBox):
+            said, kind = self._victim.answer(images_BCHW), self._victim.kind
+            return Answer(self.access, cut(said, self.access, self.top_k, given=kind))
         with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
             logits_BC = self._victim(images_BCHW).float()
         return Answer(self.access, cut(logits_BC, self.access, self.top_k))
 
     def weights(self) -> nn.Module:
         """A frozen copy of the victim; Refused below WEIGHTS."""
-        if self.access < Access.WEIGHTS:
+        if self.access < Access.WEIGHTS or isinstance(self._victim, BlackBox):
             raise Refused(f"weights are beyond the access {self.access.label}")
         return copy.deepcopy(self._victim)
 
 
-def cut(logits_BC: Tensor, access: Access, top_k: int = 5) -> Tensor:
-    """What an access level shows of logits; probabilities outside the top k are 0."""
-    if access >= Access.LOGITS:
-        return logits_BC
+def cut(values: Tensor, access: Access, top_k: int = 5, *, given: Access = Access.LOGITS) -> Tensor:
+    """What an access level shows of B × C scores of a kind (or of B labels); probabilities outside the top k are 0."""
+    if access >= given or given is Access.LABEL:
+        return values
     if access is Access.LABEL:
-        return logits_BC.argmax(dim=1)
-    probs_BC = logits_BC.softmax(dim=1)
+        return values.argmax(dim=1)
+    probs_BC = values.softmax(dim=1) if given >= Access.LOGITS else values
     if access is Access.PROBS:
         return probs_BC
     top = probs_BC.topk(min(top_k, probs_BC.shape[1]), dim=1)

@@ -12,14 +12,20 @@ from undistill.data.images import ImageSet
 from undistill.errors import RunError
 
 
-def predict(model: nn.Module, images: ImageSet, *, batch: int = 1024) -> Tensor:
+def batch_for(images: ImageSet) -> int:
+    """How many images an untrained pass takes at a time: 1,024 of 32 × 32 pixels, and as many pixels of any other size."""
+    return max(16, min(1024, 1024 * 32 * 32 // images.image_size**2))
+
+
+def predict(model: nn.Module, images: ImageSet, *, batch: int | None = None) -> Tensor:
     """N × C float32 logits on the CPU, in evaluation mode, without views. The model's mode is put back."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            parts = [model(images.seen(rows, device)).float().cpu() for rows in images.chunks(batch)]
+            chunks = images.chunks(batch or batch_for(images))
+            parts = [model(images.seen(chunk, device)).float().cpu() for chunk in chunks]
     finally:
         model.train(was_training)
     return torch.cat(parts).clone()

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_serializer,
+)
 
 from undistill.data.load import DataSettings
 from undistill.errors import UsageError, unknown
@@ -57,11 +66,17 @@ class Training(Record):
 
 
 class Student(Record):
-    """The thief's network, and the recipe that trains it (none: the victim's training section)."""
+    """The thief's network with its own settings, and the recipe that trains it (none: the victim's training section)."""
 
     name: str = "cnn"
     width: float = Field(1.0, gt=0, le=16)
+    settings: dict[str, Any] = {}
     recipe: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without empty settings, so that cells of students who have none keep their ids."""
+        return {key: value for key, value in whole(self).items() if key != "settings" or value}
 
     @field_validator("name")
     @classmethod
@@ -72,7 +87,7 @@ class Student(Record):
     @property
     def network(self) -> Network:
         """The network's record."""
-        return MODELS.make({"name": self.name, "width": self.width})
+        return MODELS.make({**self.settings, "name": self.name, "width": self.width})
 
 
 class Recipe(Record):

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from undistill import plugins
 from undistill.data import ImageBatches, ImageSet, Splits
 from undistill.errors import UsageError
 from undistill.models import Classifier, Network, build
@@ -17,6 +18,7 @@ from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import CrossEntropy
 from undistill.training.recipe import Recipe, component, read
 from undistill.training.run import Run, Watch, drive
+from undistill.training.weights import begin, network_in
 
 
 def train(
@@ -25,6 +27,7 @@ def train(
     recipe: str | Path | dict[str, Any] | Recipe = "digits",
     *,
     seed: int | None = None,
+    weights: str | Path | None = None,
     out: str | Path,
     resume: bool = False,
     device: str = "auto",
@@ -33,10 +36,12 @@ def train(
     """Train a classifier on `data.train` by cross-entropy and read the test split once, at the end.
 
     Args:
-        model: a name, `{name: …, width: …}`, or None for the recipe's.
+        model: a name, `{name: …, width: …}`, or None for the recipe's, or for that of `weights` where these are a folder.
         data: from `load`.
         recipe: a name, a YAML file, plain values or a `Recipe`; its `training` and `data.views` are used.
         seed: of weights, order and views; None for the recipe's.
+        weights: to start from instead of fresh ones (fine-tuning): a run folder, a model folder, or a state dict as safetensors or
+            `torch.save` wrote it. A head for another number of classes is drawn anew.
         out: run folder.
         resume: go on with an unfinished run there; at most one epoch is done again.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
@@ -47,10 +52,19 @@ def train(
         Diverged: the loss was not finite; the last good epoch is kept in `out`.
     """
     recipe = of_data(with_seed(read(recipe), seed), data)
+    if isinstance(model, str) and ":" in model:
+        plugins.trust(model)
     if model is not None:
         recipe = read(component(recipe.dump(), "model", model))
+    elif weights is not None and Path(weights).is_dir():
+        recipe = recipe.model_copy(update={"model": network_in(Path(weights))})
     where = choose_device(device)
-    network = fresh(recipe.model, data, seed=recipe.seed, role="teacher").to(where)
+    begun: dict[str, Any] = {}
+    if weights is None:
+        network = fresh(recipe.model, data, seed=recipe.seed, role="teacher").to(where)
+    else:
+        network, facts = begin(recipe.model, data, Path(weights).expanduser(), seed=recipe.seed, role="teacher")
+        network, begun = network.to(where), {"weights": facts}
     batches = image_batches(data.train, recipe, role="teacher", device=str(where))
     objective = CrossEntropy(recipe.training.smoothing)
 
@@ -59,10 +73,10 @@ def train(
 
     return drive(
         Path(out),
-        {"kind": "train", "data_fingerprint": data.fingerprint, "recipe": recipe.dump()},
+        {"kind": "train", "data_fingerprint": data.fingerprint, **begun, "recipe": recipe.dump()},
         describe(where),
         steps,
-        lambda metrics: conclude(Path(out), network, data, metrics, {"seed": recipe.seed}, "train"),
+        lambda metrics: conclude(Path(out), network, data, metrics, {"seed": recipe.seed, **begun}, "train"),
         resume=resume,
         measure=lambda: validation(network, data),
         watch=watch,

@@ -1,0 +1,180 @@
+"""Answers that were given, by the content of the question: an answer that was paid for is never bought twice.
+
+One Parquet file: `image` (hex, the first 128 bits of SHA-256 over the uint8 C × H × W pixels of the question) and `answer` (the class
+for labels, else a float for each class); kind, number of classes and class names in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from undistill.access import Access
+from undistill.data.images import hash_of
+from undistill.errors import RunError, UsageError
+from undistill.files import write_bytes
+from undistill.oracle.blackbox import BlackBox
+
+SCHEMA = 1
+KEY = b"undistill"
+CHUNK = 256
+"""Questions between two writes: what a killed process may have to ask again."""
+
+
+@dataclass
+class Answers:
+    """What was answered: one value for each hash, all of one kind."""
+
+    kind: Access
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Replace the file."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        label = self.kind is Access.LABEL
+        kind = pa.int64() if label else pa.list_(pa.float32(), self.num_classes)
+        rows = [int(value) if label else np.asarray(value, np.float32) for value in self.values.values()]
+        about = {
+            "schema": SCHEMA,
+            "kind": self.kind.label,
+            "num_classes": self.num_classes,
+            "class_names": self.class_names and list(self.class_names),
+        }
+        table = pa.table({"image": pa.array(list(self.values), pa.string()), "answer": pa.array(rows, kind)})
+        buffer = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata({KEY: json.dumps(about).encode()}), buffer)
+        write_bytes(path, buffer.getvalue())
+
+    @classmethod
+    def read(cls, path: Path, *, kind: Access | None = None) -> Answers:
+        """The answers of a file.
+
+        Args:
+            path: the file.
+            kind: what the answers are, for a file that does not say.
+
+        Raises:
+            UsageError: no such file, other columns, or a kind that nobody declared.
+            RunError: a damaged file, or answers that are not what they are declared to be.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not path.is_file():
+            raise UsageError(f"there are no answers at {path}")
+        try:
+            table = pq.read_table(path)
+            about = json.loads((table.schema.metadata or {}).get(KEY, b"{}"))
+            if not {"image", "answer"} <= set(table.column_names):
+                raise UsageError(f"{path} has columns {', '.join(table.column_names)}; answers have image and answer")
+            hashes, said = table["image"].to_pylist(), table["answer"].to_pylist()
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise RunError(f"{path} is damaged or no Parquet file: {_sentence(error)}") from error
+        return cls._checked(path, about if isinstance(about, dict) else {}, kind, hashes, said)
+
+    @classmethod
+    def _checked(
+        cls, path: Path, about: dict[str, Any], kind: Access | None, hashes: list[Any], said: list[Any]
+    ) -> Answers:
+        if "kind" in about:
+            stated = Access.parse(str(about["kind"]))
+            if kind not in (None, stated):
+                raise UsageError(f"{path} says that it holds {stated.label}, not {kind.label if kind else ''}")
+            kind = stated
+        if kind is None:
+            raise UsageError(f"{path} does not say what its answers are; declare it with --answers")
+        if not hashes or any(not isinstance(value, str) or len(value) != 32 for value in hashes):
+            raise RunError(f"{path} holds no answers under 32 hex digits each")
+        try:
+            array = np.asarray(said, np.int64 if kind is Access.LABEL else np.float32)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise RunError(f"{path} holds answers that are no {kind.label}: {_sentence(error)}") from error
+        classes = about.get("num_classes")
+        if not isinstance(classes, int) or not 2 <= classes <= 1_000_000:
+            classes = int(array.max(initial=1)) + 1 if array.ndim == 1 else array.shape[-1]
+        names = about.get("class_names")
+        names = tuple(str(name) for name in names) if isinstance(names, list) and len(names) == classes else None
+        checked = BlackBox(lambda _: array, kind, classes, str(path)).checked(array, len(hashes))
+        return cls(kind, classes, names, dict(zip(hashes, checked, strict=True)))
+
+
+class Ledger:
+    """A black box's predict function that remembers: asks `ask` only about what is not in `answers`, and writes what it learns.
+
+    `path` None keeps it in memory; `ask` None is a closed victim, which cannot be asked any more.
+    """
+
+    def __init__(self, answers: Answers, ask: BlackBox | None, path: Path | None) -> None:
+        self.answers, self.ask, self.path = answers, ask, path
+        self.asked = 0
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """The answers to these questions, old or new."""
+        hashes = hashes_of(pixels)
+        new = {key: row for row, key in enumerate(hashes) if key not in self.answers.values}
+        if new and self.ask is None:
+            raise UsageError(f"{len(new)} of {len(hashes)} images have no answer among those given")
+        rows = list(new.values())
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            assert self.ask is not None
+            said = self.ask.checked_answer(pixels[part])
+            self.asked += len(part)
+            self.answers.values |= {hashes[row]: value for row, value in zip(part, said, strict=True)}
+            if self.path is not None:
+                self.answers.write(self.path)
+        return np.stack([self.answers.values[key] for key in hashes])
+
+    def knows(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which of these questions it can answer: all, unless it is closed."""
+        if self.ask is not None:
+            return np.ones(len(pixels), bool)
+        return np.array([key in self.answers.values for key in hashes_of(pixels)], bool)
+
+
+def write_answers(
+    path: str | Path,
+    images: Any,
+    answers: Any,
+    *,
+    kind: str,
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Write answers that a victim gave, for a later attack on it without the victim.
+
+    Args:
+        path: the file to write.
+        images: uint8 N × C × H × W pixels, just as they were asked about.
+        answers: N × C logits or probabilities, N classes, or (classes, probabilities) of the top k.
+        kind: `logits`, `probs`, `topk` or `label`.
+        num_classes: C.
+        class_names: in the order of the answers, where known.
+    """
+    pixels = np.ascontiguousarray(images, np.uint8)
+    box = BlackBox(lambda _: answers, Access.parse(kind), num_classes, str(path))
+    names = None if class_names is None else tuple(class_names)
+    said = box.checked_answer(pixels)
+    Answers(box.kind, num_classes, names, dict(zip(hashes_of(pixels), said, strict=True))).write(Path(path))
+
+
+def hashes_of(pixels: NDArray[np.uint8]) -> list[str]:
+    """The address of each question."""
+    return [hash_of(np.ascontiguousarray(image).tobytes()).decode() for image in pixels]
+
+
+def _sentence(error: BaseException) -> str:
+    return (" ".join(str(error).split()).rstrip(".") or type(error).__name__)[:200]

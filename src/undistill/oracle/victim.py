@@ -1,0 +1,225 @@
+"""MODEL: whatever a verb is pointed at, as something that answers and what is known about it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from undistill import plugins
+from undistill.access import Access
+from undistill.data import Splits
+from undistill.errors import UsageError
+from undistill.models import Classifier
+from undistill.models import folder as models
+from undistill.models.base import MODELS, build
+from undistill.models.external import External, Wrapped
+from undistill.models.states import load_state, read_state
+from undistill.oracle.blackbox import BlackBox
+from undistill.oracle.ledger import Answers, Ledger
+from undistill.training.recipe import Recipe
+from undistill.training.run import Run
+
+FAMILIES = ("timm:", "torchvision:")
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A network, or a black box, and what is known of it: `class_names` None is taken to be in the data's order.
+
+    Recipe, data, defense and seed are known where it came from a run folder or a model folder of ours.
+    """
+
+    model: Classifier | BlackBox
+    class_names: tuple[str, ...] | None
+    id: str
+    recipe: Recipe | None = None
+    data_fingerprint: str | None = None
+    defense: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    kind: str = "unknown"
+
+    @property
+    def label(self) -> str:
+        """`normal`, the defense's name, or what a black box is called."""
+        return self.model.name if isinstance(self.model, BlackBox) else self.defense.get("name", "normal")
+
+    @property
+    def network(self) -> Classifier:
+        """The network; UsageError for a black box, which shows none."""
+        if isinstance(self.model, BlackBox):
+            raise UsageError(f"{self.model.name} only answers: this needs a network")
+        return self.model
+
+    def check(self, data: Splits) -> None:
+        """UsageError where the data are not what this model was made for."""
+        images, names = data.train, data.train.class_names
+        if isinstance(self.model, BlackBox):
+            classes = self.model.num_classes
+        else:
+            config = self.model.config
+            classes = config["num_classes"]
+            shape = (config["in_channels"], config["image_size"])
+            if shape != (images.channels, images.image_size):
+                raise UsageError(
+                    f"the model takes {shape[0]} × {shape[1]} × {shape[1]} pixels, the data have "
+                    f"{images.channels} × {images.image_size} × {images.image_size}; data.size and data.channels change those"
+                )
+        if classes != images.num_classes or self.class_names not in (None, names):
+            raise UsageError(_classes_differ(classes, self.class_names, names))
+        if self.data_fingerprint not in (None, data.fingerprint):
+            raise UsageError(
+                f"the model was trained on other data or another split ({self.data_fingerprint}, these are {data.fingerprint}): "
+                "which images are fresh cannot be told; use its own data settings"
+            )
+
+
+Model = str | Path | Run | Victim | nn.Module | BlackBox
+"""A run folder or model folder, `timm:NAME@weights`, `torchvision:NAME@weights`, `package.module:callable`, a file of answers
+(`.parquet`), what a verb returned, a module, a black box."""
+
+
+def resolve(model: Model, data: Splits | None = None, *, answers: str | Access | None = None) -> Victim:
+    """A victim from whatever a user may name.
+
+    Args:
+        model: see `Model`.
+        data: what it is for; needed where the model itself does not say how many classes and pixels it takes.
+        answers: `logits`, `probs`, `topk` or `label`: the callable is a function that answers with that, no factory of modules.
+
+    Raises:
+        UsageError: nothing there, an unfinished run, a student that diverged, a newer schema, weights that do not fit.
+        RunError: damaged files.
+    """
+    kind = Access.parse(answers) if isinstance(answers, str) else answers
+    if isinstance(model, Victim):
+        return model
+    if isinstance(model, BlackBox):
+        digest = hashlib.sha256(f"{model.name}/{model.kind.label}".encode()).hexdigest()[:16]
+        return Victim(model, None, digest, kind="black box")
+    if isinstance(model, Run):
+        return _of_run(model)
+    if isinstance(model, Classifier):
+        return Victim(model.eval(), None, models.weights_id(model))
+    if isinstance(model, nn.Module):
+        return _of_module(model, _needed(data, type(model).__name__))
+    if not isinstance(model, str | Path):
+        raise UsageError(f"a model is a folder, a name, a module or what a verb returned, not {type(model).__name__}")
+    return _of_text(str(model), data, kind)
+
+
+def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return _of_run(Run.open(path)) if (path / "config.yaml").exists() else _of_folder(path)
+    if path.suffix == ".parquet":
+        return _of_answers(path, kind)
+    name, at, weights = model.partition("@")
+    if model.startswith(FAMILIES):
+        if not at:
+            raise UsageError(f"{model} has no weights: write {model}@weights.safetensors")
+        return _of_weights(name, Path(weights).expanduser(), _needed(data, model))
+    if ":" in model:
+        plugins.trust(model)
+        if kind is None:
+            return _of_factory(model, _needed(data, model))
+        predict = plugins.named(model)
+        return resolve(BlackBox(predict, kind, _needed(data, model).num_classes, model))
+    raise UsageError(
+        f"there is no model at {model}: give a run folder, a folder with config.json and model.safetensors, timm:NAME@weights, "
+        "package.module:callable or answers.parquet"
+    )
+
+
+def brings(model: Model) -> Recipe | None:
+    """The recipe that a run folder brings; None for any other model, which is not looked at yet."""
+    if isinstance(model, Victim):
+        return model.recipe
+    if isinstance(model, Run):
+        return model.recipe
+    if isinstance(model, str | Path) and (Path(model).expanduser() / "config.yaml").exists():
+        return resolve(model).recipe
+    return None
+
+
+def _of_run(run: Run) -> Victim:
+    if run.result.get("status") != "ok":
+        raise UsageError(f"{run.folder} holds no model: its training ended as {run.result.get('status')!r}")
+    return replace(_of_folder(run.folder / "model"), recipe=run.recipe)
+
+
+def _of_folder(path: Path) -> Victim:
+    network, class_names = models.read(path)
+    origin = models.read_origin(path)
+    return Victim(
+        network,
+        class_names,
+        models.weights_id(network),
+        data_fingerprint=origin.get("data"),
+        defense=origin.get("defense", {}),
+        seed=origin.get("seed"),
+        kind=origin.get("kind", "unknown"),
+    )
+
+
+def _of_answers(path: Path, kind: Access | None) -> Victim:
+    answers = Answers.read(path, kind=kind)
+    box = BlackBox(Ledger(answers, None, None), answers.kind, answers.num_classes, path.name)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return Victim(box, answers.class_names, digest, kind="answers")
+
+
+def _of_weights(name: str, weights: Path, data: Splits) -> Victim:
+    record = MODELS.make(name)
+    mean, std = record.usual_moments(data.train.channels) if isinstance(record, External) else (None, None)
+    network = build(
+        record, data.num_classes, data.train.channels, data.train.image_size, mean=mean, std=std, seed=0, role="victim"
+    )
+    load_state(network, read_state(weights), str(weights))
+    return Victim(network.eval(), None, models.weights_id(network))
+
+
+def _of_factory(name: str, data: Splits) -> Victim:
+    shape = (data.num_classes, data.train.channels, data.train.image_size)
+    network = build(MODELS.make(name), *shape, seed=0, role="victim").eval()
+    return Victim(network, None, models.weights_id(network))
+
+
+def _of_module(module: nn.Module, data: Splits) -> Victim:
+    images = data.train
+    config = {"name": f"({type(module).__name__})", "num_classes": data.num_classes, "in_channels": images.channels}
+    config |= {"image_size": images.image_size, "mean": [0.0] * images.channels, "std": [1.0] * images.channels}
+    network = Wrapped(module, config)
+    network.probe()
+    return Victim(network.eval(), None, models.weights_id(network))
+
+
+def _needed(data: Splits | None, model: str) -> Splits:
+    if data is None:
+        raise UsageError(f"{model} does not say how many classes and pixels it takes: give its data")
+    return data
+
+
+def _classes_differ(count: int, known: tuple[str, ...] | None, names: tuple[str, ...]) -> str:
+    if known is None or len(known) != len(names):
+        return f"the model knows {count} classes{_first(known)}, the data have {len(names)}{_first(names)}"
+    if set(known) == set(names):
+        place = next(i for i, (one, other) in enumerate(zip(known, names, strict=True)) if one != other)
+        return (
+            f"the model and the data name the same classes in another order: output {place} is {known[place]!r} for the model "
+            f"and {names[place]!r} in the data"
+        )
+    strange = next(name for name in known if name not in names)
+    return f"the model knows a class {strange!r} that the data do not have{_first(names)}"
+
+
+def _first(names: tuple[str, ...] | None) -> str:
+    return "" if names is None else f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+
+
+def load_model(model: str | Path | Run) -> Classifier:
+    """The network of a run folder or model folder, in evaluation mode, on the CPU. Errors as `resolve` has them."""
+    return resolve(model).network
