@@ -9,22 +9,7 @@ from typing import Annotated
 import typer
 
 from undistill.cli import verbs
-from undistill.cli.options import (
-    Config,
-    Data,
-    DataDir,
-    Device,
-    DryRun,
-    Json,
-    Out,
-    Precision,
-    Quiet,
-    Resume,
-    Seed,
-    Sets,
-    Threads,
-    Verbose,
-)
+from undistill.cli.options import Json, Options, Out, Plugin, Quiet, Resume, Verbose, shared, use_plugins
 from undistill.cli.progress import Reporter
 from undistill.errors import UsageError
 
@@ -35,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Make a classifier hard to copy by knowledge distillation, and measure how hard.",
 )
+MODEL = "a run folder, a model folder, timm:NAME@weights, torchvision:NAME@weights, package.module:callable"
 
 
 @app.callback(invoke_without_command=True)
@@ -78,159 +64,197 @@ def demo(
 
 
 @app.command()
+@shared
 def train(
     out: Out,
-    data: Data = None,
-    model: Annotated[str | None, typer.Option("--model", help="Network by name.")] = None,
-    config: Config = None,
-    sets: Sets = None,
-    data_dir: DataDir = None,
-    seed: Seed = None,
-    resume: Resume = False,
-    device: Device = "auto",
-    precision: Precision = None,
-    threads: Threads = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    model: Annotated[str | None, typer.Option("--model", help="Network by name, or package.module:callable.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", help="Start from these (fine-tuning): a run or model folder, .safetensors, .pt, .pth."
+        ),
+    ] = None,
+    *,
+    options: Options,
 ) -> None:
     """Train an ordinary classifier."""
-    from undistill.training.recipe import read
     from undistill.training.train import train as call
 
-    changes = verbs.changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
-    if model is not None:
-        changes = [f"model.name={model}", *changes]
-    recipe = read(config or verbs.default_recipe(data), changes)
-    if dry_run:
-        return verbs.show_recipe(recipe, as_json=as_json)
-    verbs.use_threads(threads)
-    with Reporter(quiet=quiet) as reporter:
+    options.begin(model)
+    changes = options.changes()
+    source = options.config or verbs.default_recipe(options, "finetune" if weights is not None else None)
+    recipe, chosen = verbs.train_recipe(source, changes, model, weights)
+    if options.dry_run:
+        return verbs.show_recipe(recipe, as_json=options.as_json)
+    options.use_threads()
+    with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load(recipe, reporter)
-        run = call(None, splits, recipe, out=out, resume=resume, device=device, watch=reporter.epoch)
+        run = call(
+            chosen,
+            splits,
+            recipe,
+            weights=weights,
+            out=out,
+            resume=options.resume,
+            device=options.device,
+            watch=reporter.epoch,
+        )
+        if (begun := run.config.get("weights")) is not None:
+            reporter.say(f"began from {begun['name']}, its head {begun['head']}")
         verbs.keep_victim(run, splits)
-    return verbs.show_run(run, as_json=as_json)
+    return verbs.show_run(run, as_json=options.as_json)
 
 
 @app.command()
+@shared
 def protect(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="The trained teacher: a run folder or a model folder.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"The trained teacher: {MODEL}.")],
     out: Out,
     defense: Annotated[
         str | None, typer.Option("--with", help="Defense by name (see `undistill list defense`).")
     ] = None,
     adversary: Annotated[
-        Path | None, typer.Option("--adversary", help="Network to be pushed away from; MODEL itself if none.")
+        str | None, typer.Option("--adversary", help="Model to be pushed away from; MODEL itself if none.")
     ] = None,
-    start_from: Annotated[str, typer.Option("--start-from", help="scratch (as in the paper) or teacher.")] = "scratch",
-    data: Data = None,
-    config: Config = None,
-    sets: Sets = None,
-    data_dir: DataDir = None,
-    seed: Seed = None,
-    resume: Resume = False,
-    device: Device = "auto",
-    precision: Precision = None,
-    threads: Threads = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    start_from: Annotated[
+        str | None, typer.Option("--start-from", help="scratch or teacher; default the defense's own way.")
+    ] = None,
+    *,
+    options: Options,
 ) -> None:
     """Train a hardened twin of MODEL."""
+    from undistill.defenses.protect import beginning
     from undistill.defenses.protect import protect as call
 
-    changes = verbs.changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
-    if start_from not in ("scratch", "teacher"):
-        raise UsageError(f"hardening starts from scratch or from the teacher, not from {start_from!r}")
+    options.begin(model, adversary)
+    changes = options.changes()
     if any(change.startswith("model") for change in changes):
         raise UsageError("a hardened twin has its teacher's network: no setting of model can change it")
-    victim, recipe = verbs.victim_and_recipe(model, config, changes, name=("defense", defense))
-    if dry_run:
-        return verbs.show_recipe(recipe, as_json=as_json)
-    verbs.use_threads(threads)
-    with Reporter(quiet=quiet) as reporter:
+    recipe = verbs.recipe_for(model, options, changes, ("defense", defense), fallback="finetune")
+    beginning(recipe.defense, start_from)
+    if options.dry_run:
+        return verbs.show_recipe(recipe, as_json=options.as_json)
+    options.use_threads()
+    with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load(recipe, reporter)
         run = call(
-            victim,
+            model,
             splits,
             adversary=adversary,
             start_from=start_from,  # type: ignore[arg-type]
             recipe=recipe,
             out=out,
-            resume=resume,
-            device=device,
+            resume=options.resume,
+            device=options.device,
             watch=reporter.epoch,
         )
         verbs.keep_victim(run, splits)
-    return verbs.show_run(run, as_json=as_json)
+    return verbs.show_run(run, as_json=options.as_json)
 
 
 @app.command()
+@shared
 def attack(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The victim: a run folder or a model folder.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"The victim: {MODEL}, answers.parquet.")],
     out: Out,
     name: Annotated[str | None, typer.Option("--with", help="Attack by name (see `undistill list attack`).")] = None,
     student: Annotated[str | None, typer.Option("--student", help="The thief's network by name.")] = None,
     card: Annotated[
         str, typer.Option("--card", help="paper, api, or written out: probs/unlabelled/fresh/random/50.")
     ] = "paper",
-    data: Data = None,
-    config: Config = None,
-    sets: Sets = None,
-    data_dir: DataDir = None,
-    seed: Seed = None,
-    resume: Resume = False,
-    device: Device = "auto",
-    precision: Precision = None,
-    threads: Threads = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            "--answers", help="MODEL is a function of uint8 images that answers with logits, probs, topk or label."
+        ),
+    ] = None,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Your word that a MODEL of unknown origin never saw the fresh pool.")
+    ] = False,
+    *,
+    options: Options,
 ) -> None:
     """Train a student on MODEL's answers.
 
     For models that you own, or that you were asked to test, and for nothing else.
     """
-    from undistill.access import Card
+    from undistill.access import Access, Card
     from undistill.auditing.attack import attack as call
     from undistill.auditing.plan import permit, plan_recipe
     from undistill.training.recipe import read
 
-    changes = verbs.changes(sets, data=data, data_dir=data_dir, precision=precision, seed=seed)
-    if student is not None:
-        changes = [f"student.name={student}", *changes]
+    options.begin(model, student)
+    changes = [] if student is None else [f"student.name={json.dumps(student)}"]
+    changes += options.changes()
     for change in changes:
         if change.startswith(("model", "defense")):
             raise UsageError(
                 f"{change}: the victim is as it is; the thief's network is set by student.name and student.width"
             )
     own = [change for change in changes if change.startswith(("training.", "training="))]
-    victim, recipe = verbs.victim_and_recipe(model, config, [c for c in changes if c not in own], name=("attack", name))
+    rest = [change for change in changes if change not in own]
+    recipe = verbs.recipe_for(model, options, rest, ("attack", name), fallback=None)
     recipe = read(plan_recipe(recipe), own)  # behind the student's own recipe, which they change
     threat = Card.parse(card)
     permit(recipe.attack, threat)
-    if dry_run:
-        return verbs.show_recipe(recipe, as_json=as_json)
-    verbs.use_threads(threads)
-    with Reporter(quiet=quiet) as reporter:
+    if answers is not None:
+        Access.parse(answers)
+    if options.dry_run:
+        return verbs.show_recipe(recipe, as_json=options.as_json)
+    options.use_threads()
+    with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load(recipe, reporter)
         reporter.say(
             f"student {recipe.student.name}: {recipe.training.epochs} epochs with {recipe.training.optimizer.name}"
         )
         cell = call(
-            victim, splits, card=threat, recipe=recipe, out=out, resume=resume, device=device, watch=reporter.epoch
+            model,
+            splits,
+            card=threat,
+            recipe=recipe,
+            answers=answers,
+            unseen=unseen,
+            out=out,
+            resume=options.resume,
+            device=options.device,
+            watch=reporter.epoch,
         )
-    if as_json:
-        return typer.echo(json.dumps(cell.values(), indent=1))
-    got = "diverged" if cell.accuracy is None else f"{cell.accuracy:.2f} % on {cell.n_test:,} test images"
-    return typer.echo(
-        f"{cell.attack} of {cell.victim}, student {cell.student}: {got}, {cell.queries:,} questions asked; {out}"
+    return verbs.show_cell(cell, out, as_json=options.as_json)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="A state dict (.safetensors, .pt, .pth, .tar) or a checkpoint's folder."),
+    ],
+    out: Out,
+    model: Annotated[str | None, typer.Option("--model", help="Network of a plain state dict.")] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option("--classes", help="Text file of class names, one a line, in the order of the outputs."),
+    ] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Side in pixels of the images it takes.")] = None,
+    channels: Annotated[int, typer.Option("--channels", help="1 (grey) or 3.")] = 3,
+    mean: Annotated[str | None, typer.Option("--mean", help="Its normalisation: 0.49,0.48,0.45.")] = None,
+    std: Annotated[str | None, typer.Option("--std", help="Its normalisation: 0.25,0.24,0.26.")] = None,
+    plugin: Plugin = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a model folder of weights from elsewhere.
+
+    Reads safetensors, state dicts of torch.save and the paper authors' checkpoints; never unpickles.
+    """
+    from undistill.models.importing import import_model
+
+    use_plugins(plugin)
+    names = None if classes is None else verbs.lines(classes)
+    mean_C, std_C = verbs.numbers("mean", mean), verbs.numbers("std", std)
+    folder = import_model(
+        source, out, model=model, class_names=names, image_size=size, in_channels=channels, mean=mean_C, std=std_C
     )
+    verbs.show_import(folder, as_json=as_json)
 
 
 @app.command()
@@ -253,19 +277,12 @@ def list_(
     kind: Annotated[
         str | None, typer.Argument(help="attack, defense, model, data, view, optimizer, schedule, recipe or card.")
     ] = None,
+    plugin: Plugin = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """What there is, by kind, with settings and their defaults."""
     from undistill.cli.catalog import catalog
 
-    found = catalog(kind)
-    if as_json:
-        return typer.echo(json.dumps(found, indent=1))
-    for heading, entries in found.items():
-        typer.echo(f"{heading}:")
-        for entry in entries:
-            typer.echo(f"  {entry['name']:<18} {entry['about']}")
-            if entry["settings"]:
-                typer.echo(f"  {'':<18} {', '.join(f'{k}={v}' for k, v in entry['settings'].items())}")
-    return None
+    use_plugins(plugin)
+    verbs.show_catalog(catalog(kind), as_json=as_json)

@@ -8,50 +8,53 @@ from typing import Any
 
 import typer
 
+from undistill.cli.options import Options
 from undistill.cli.progress import Reporter
 from undistill.errors import UsageError
 
 
-def changes(
-    sets: list[str] | None, *, data: str | None, data_dir: Path | None, precision: str | None, seed: int | None
-) -> list[str]:
-    """What the options change in a recipe, as settings; `sets`, said last, win."""
-    changes = [] if data is None else [f"data.name={data}"]
-    changes += [] if precision is None else [f"training.precision={precision}"]
-    changes += [] if seed is None else [f"seed={seed}"]
-    changes += [] if data_dir is None else [f"data.dir={json.dumps(str(data_dir.expanduser().resolve()))}"]
-    return changes + (sets or [])
+def default_recipe(options: Options, wanted: str | None = None) -> str:
+    """The recipe of the data where none is named: `wanted`, or that of the data set."""
+    from undistill.data.sources import find
+
+    if wanted is not None:
+        if options.data is None:
+            raise UsageError("which data? Name them with --data, or a recipe with --config")
+        return wanted
+    return find(options.data or "digits")[0].recipe
 
 
-def default_recipe(data: str | None) -> str:
-    """The recipe of a data set where none is named."""
-    from undistill.data.sources import SOURCES
-
-    return SOURCES.make(data or "digits").recipe
-
-
-def victim_and_recipe(
-    model: Path, config: str | None, changes: list[str], *, name: tuple[str, str | None]
-) -> tuple[Any, Any]:
-    """MODEL, and the recipe it brings (or the one named) with the changes made."""
+def train_recipe(source: Any, changes: list[str], model: str | None, weights: Path | None) -> tuple[Any, Any]:
+    """(recipe, network or None): None where the weights are a folder, which says itself what network it holds."""
     from undistill.training.recipe import read
-    from undistill.oracle.victim import resolve
+    from undistill.training.weights import network_in
 
-    victim = resolve(model)
-    source: Any = config or victim.recipe
+    named = model is not None or any(change.startswith(("model.", "model=")) for change in changes)
+    recipe = read(source, changes if model is None else [f"model.name={json.dumps(model)}", *changes])
+    if weights is None or named:
+        return recipe, recipe.model
+    if not weights.is_dir():
+        raise UsageError(f"{weights} does not say of which network it is; name that with --model")
+    return recipe.model_copy(update={"model": network_in(weights)}), None
+
+
+def recipe_for(
+    model: str, options: Options, changes: list[str], name: tuple[str, str | None], *, fallback: str | None
+) -> Any:
+    """The recipe for work on MODEL: the one named, the one MODEL brings, or `fallback` (None: that of the data)."""
+    from undistill.oracle.victim import brings
+    from undistill.training.recipe import read
+
+    source: Any = options.config or brings(model)
     if source is None:
-        raise UsageError(f"{model} is no run folder and brings no recipe; name one with --config")
+        if options.data is None:
+            raise UsageError(
+                f"{model} brings no recipe and names no data: give them with --data, or a recipe with --config"
+            )
+        source = fallback or default_recipe(options)
     if name[1] is not None:
         changes = [f"{name[0]}.name={name[1]}", *changes]
-    return victim, read(source, changes)
-
-
-def use_threads(threads: int | None) -> None:
-    """Limit CPU threads, if asked to."""
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    return read(source, changes)
 
 
 def load(recipe: Any, reporter: Reporter) -> Any:
@@ -93,3 +96,53 @@ def show_run(run: Any, *, as_json: bool) -> None:
 def show_report(report: Any, *, as_json: bool) -> None:
     """Print a report's tables."""
     typer.echo(json.dumps(report.values, indent=1) if as_json else report.text)
+
+
+def show_cell(cell: Any, out: Path, *, as_json: bool) -> None:
+    """Print what a thief got."""
+    if as_json:
+        return typer.echo(json.dumps(cell.values(), indent=1))
+    got = "diverged" if cell.accuracy is None else f"{cell.accuracy:.2f} % on {cell.n_test:,} test images"
+    return typer.echo(
+        f"{cell.attack} of {cell.victim}, student {cell.student}: {got}, {cell.queries:,} questions asked; {out}"
+    )
+
+
+def show_import(folder: Path, *, as_json: bool) -> None:
+    """Print what was imported."""
+    config = json.loads((folder / "config.json").read_text())["network"]
+    if as_json:
+        return typer.echo(json.dumps({"folder": str(folder), "network": config}, indent=1))
+    shape = f"{config['in_channels']} × {config['image_size']} × {config['image_size']} pixels"
+    return typer.echo(f"{config['name']}, {config['num_classes']} classes, {shape}; {folder}")
+
+
+def show_catalog(found: dict[str, list[dict[str, Any]]], *, as_json: bool) -> None:
+    """Print what there is."""
+    if as_json:
+        return typer.echo(json.dumps(found, indent=1))
+    for heading, entries in found.items():
+        typer.echo(f"{heading}:")
+        for entry in entries:
+            typer.echo(f"  {entry['name']:<18} {entry['about']}")
+            if entry["settings"]:
+                typer.echo(f"  {'':<18} {', '.join(f'{k}={v}' for k, v in entry['settings'].items())}")
+    return None
+
+
+def numbers(name: str, text: str | None) -> list[float] | None:
+    """`0.49,0.48,0.45` as numbers."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--{name} is a list of numbers such as 0.49,0.48,0.45, not {text!r}") from None
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file, empty ones left out."""
+    try:
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read class names from {path}: {error}") from error

@@ -130,7 +130,7 @@ class Folder(Source):
 
     name: Literal["folder"] = "folder"
     note = "images of one's own"
-    recipe = "fast-cifar10"
+    recipe = "folder"
     sizes: ClassVar[dict[str, float | int]] = {"test": 0.2, "val": 0.1}
 
     def read(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Found:
@@ -154,7 +154,7 @@ class HubData(Source):
     """Any data set of the hub, by `owner/name`."""
 
     name: str
-    recipe = "fast-cifar10"
+    recipe = "folder"
     sizes: ClassVar[dict[str, float | int]] = Folder.sizes
 
     def read(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Found:
