@@ -1,6 +1,7 @@
-"""ResNets for small images (He et al. 2016, Deep Residual Learning) with a 3×3 stem of stride 1 and no pooling.
+"""ResNets (He et al. 2016, Deep Residual Learning), for small images with a 3×3 stem of stride 1 and no pooling.
 
-The paper's teachers (Ma et al. 2021, section 4.1; ResNet34 in its data-free experiment).
+The paper's teachers (Ma et al. 2021, section 4.1; ResNet34 in its data-free experiment). With `stem: 7x7`, which takes photos to a
+quarter of their side, they are the ones of He et al., table 1, and read weights saved under torchvision's and timm's names.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Bottleneck(nn.Module):
 class ResNet(Network):
     """A stem of 64 channels and four groups of blocks, of which the last three halve the image."""
 
+    stem: Literal["3x3", "7x7"] = "3x3"
     blocks: ClassVar[tuple[int, int, int, int]]
     expansion: ClassVar[int] = 1
     foreign_keys = (
@@ -80,9 +82,12 @@ class ResNet(Network):
         """Stages, neck and head."""
         widths = [self.channels(c) for c in (64, 128, 256, 512)]
         before = widths[0]
-        stem = nn.Sequential(
-            nn.Conv2d(in_channels, before, 3, padding=1, bias=False), nn.BatchNorm2d(before), nn.ReLU()
-        )
+        first_conv = nn.Conv2d(in_channels, before, 3, padding=1, bias=False)
+        if self.stem == "7x7":
+            first_conv = nn.Conv2d(in_channels, before, 7, 2, padding=3, bias=False)
+        stem = nn.Sequential(first_conv, nn.BatchNorm2d(before), nn.ReLU())
+        if self.stem == "7x7":
+            stem.append(nn.MaxPool2d(3, 2, padding=1))
         stages: list[nn.Module] = [stem]
         for width, stride, count in zip(widths, (1, 2, 2, 2), self.blocks, strict=True):
             after = self.expansion * width
