@@ -10,8 +10,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from undistill.data import load
+from undistill.data.batches import ImageBatches
 from undistill.data.images import ImageSet
-from undistill.data.views import VIEWS, Crop, Flip, View, Views, to_float
+from undistill.data.views import VIEWS, Crop, Flip, ResizedCrop, Rotation, View, Views, to_float
+from undistill.errors import UsageError
 
 CPU = torch.device("cpu")
 BOTH = (Crop(padding=2), Flip())
@@ -137,3 +140,147 @@ def test_every_view_keeps_shape_and_type(images: ImageSet, name: str) -> None:
     assert choices.dtype == torch.int64
     assert choices.shape[0] == 24
     assert (seen.shape, seen.dtype) == (images.images_NCHW.shape, torch.uint8)
+
+
+# -- rotation -----------------------------------------------------------------------------------------------------------
+
+
+def slow_bilinear(image_CHW: NDArray[Any], y: float, x: float) -> NDArray[Any]:
+    """Black outside."""
+    top, left = int(np.floor(y)), int(np.floor(x))
+    value = np.zeros(len(image_CHW))
+    for row, high in ((top, 1 - (y - top)), (top + 1, y - top)):
+        for column, wide in ((left, 1 - (x - left)), (left + 1, x - left)):
+            if 0 <= row < image_CHW.shape[1] and 0 <= column < image_CHW.shape[2]:
+                value += high * wide * image_CHW[:, row, column]
+    return value
+
+
+def slow_rotation(image_CHW: NDArray[Any], cos: float, sin: float) -> NDArray[Any]:
+    side = image_CHW.shape[1]
+    middle = (side - 1) / 2
+    turned = np.zeros(image_CHW.shape)
+    for y in range(side):
+        for x in range(side):
+            from_y = cos * (y - middle) + sin * (x - middle) + middle
+            from_x = cos * (x - middle) - sin * (y - middle) + middle
+            turned[:, y, x] = slow_bilinear(image_CHW, from_y, from_x)
+    return turned
+
+
+def slow_crop_box(image_CHW: NDArray[Any], box: list[float], size: int) -> NDArray[Any]:
+    side = image_CHW.shape[1]
+    top, left, height, width = box
+    cut = np.zeros((len(image_CHW), size, size))
+    for y in range(size):
+        for x in range(size):
+            places = (top + (y + 0.5) / size * height, left + (x + 0.5) / size * width)
+            from_y, from_x = (min(max(place * side - 0.5, 0), side - 1) for place in places)
+            cut[:, y, x] = slow_bilinear(image_CHW, from_y, from_x)
+    return cut
+
+
+@pytest.mark.parametrize(("channels", "degrees"), [(1, 20), (3, 20), (3, 180)])
+def test_rotations_equal_the_slow_twin(make_images: Callable[..., ImageSet], channels: int, degrees: float) -> None:
+    images = make_images(channels=channels)
+    views = Views((Rotation(degrees=degrees),), 5, 0, len(images), CPU)
+    seen = views(images.images_NCHW, images.index_N).numpy() * 255
+    for image, (cos, sin), view in zip(images.images_NCHW.numpy(), views.tables[0].tolist(), seen, strict=True):
+        assert (
+            abs(slow_rotation(image, cos / 2**20, sin / 2**20) - view).max() < 0.8
+        )  # half a step, and weights of 11 bits
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8])
+@pytest.mark.parametrize(("degrees", "turns"), [(0, 0), (90, 1), (180, 2), (-90, -1), (360, 0)])
+def test_a_quarter_turn_is_exact(make_images: Callable[..., ImageSet], size: int, degrees: float, turns: int) -> None:
+    pixels = make_images(size=size).images_NCHW
+    table = Rotation.turn(torch.full((len(pixels), 1), float(degrees)))
+    assert torch.equal(Rotation().apply(pixels, table), pixels.rot90(turns, (2, 3)))
+
+
+def test_angles_are_drawn_evenly() -> None:
+    table = Rotation(degrees=30).draw(torch.Generator().manual_seed(0), 20_000).double()
+    angles = torch.atan2(table[:, 1], table[:, 0]).rad2deg()
+    assert angles.abs().max() <= 30.001
+    assert torch.histc(angles, 10, -30, 30).min() > 1800
+
+
+# -- resized crops ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [5, 8, 11])
+def test_resized_crops_equal_the_slow_twin(make_images: Callable[..., ImageSet], size: int) -> None:
+    images = make_images()
+    views = Views((ResizedCrop(),), 5, 0, len(images), CPU, size)
+    seen = views(images.images_NCHW, images.index_N).numpy() * 255
+    assert seen.shape == (24, 3, size, size)
+    for image, box, view in zip(images.images_NCHW.numpy(), views.tables[0].tolist(), seen, strict=True):
+        assert abs(slow_crop_box(image, [part / 2**20 for part in box], size) - view).max() < 0.8
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 33])
+def test_the_whole_square_of_equal_size_is_the_image(make_images: Callable[..., ImageSet], size: int) -> None:
+    pixels = make_images(size=size).images_NCHW
+    whole = ResizedCrop(scale=(1, 1), ratio=(1, 1))
+    assert torch.equal(whole.apply(pixels, whole.draw(torch.Generator().manual_seed(0), len(pixels))), pixels)
+
+
+def test_boxes_keep_to_their_share_and_ratio() -> None:
+    table = ResizedCrop(scale=(0.2, 0.9)).draw(torch.Generator().manual_seed(0), 20_000).double() / 2**20
+    top, left, height, width = table.unbind(1)
+    assert table.min() >= 0
+    assert max((top + height).max(), (left + width).max()) <= 1 + 2e-6
+    assert (height * width).min() >= 0.2 - 1e-5
+    assert (height * width).max() <= 0.9 + 1e-5
+    assert ((width / height).log().abs() <= np.log(4 / 3) + 1e-4).all()
+
+
+def test_a_box_that_never_fits_is_the_whole_square() -> None:
+    table = ResizedCrop(scale=(1, 1), ratio=(4, 5)).draw(torch.Generator().manual_seed(0), 50)
+    assert table.tolist() == [[0, 0, 2**20, 2**20]] * 50
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scale": [0, 1]}, {"scale": [0.5, 0.1]}, {"scale": [0.1, 2]}, {"ratio": [0, 1]}, {"ratio": [2, 1]}]
+)
+def test_wrong_shares_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"^view resized-crop: [^\n]+ is two growing [^\n]+$"):
+        VIEWS.make({"name": "resized-crop"} | wrong)
+
+
+def test_a_resized_crop_comes_first(images: ImageSet) -> None:
+    with pytest.raises(UsageError, match="resized-crop reads the stored images and must be the first"):
+        Views((Flip(), ResizedCrop()), 5, 0, len(images), CPU)
+    with pytest.raises(UsageError, match="must be the first"):
+        ImageBatches(images, 8, (Flip(), ResizedCrop()), seed=0, role="teacher")
+    with pytest.raises(UsageError, match="must be the first"):
+        load("digits", views=("flip", "resized-crop"))
+
+
+# -- stored larger than seen --------------------------------------------------------------------------------------------
+
+
+def test_other_views_see_the_centre(make_images: Callable[..., ImageSet]) -> None:
+    images = make_images(size=12)
+    views = Views(BOTH, 5, 0, len(images), CPU, 8)
+    centred = Views(BOTH, 5, 0, len(images), CPU)
+    cut = images.images_NCHW[:, :, 2:10, 2:10]
+    assert torch.equal(views(images.images_NCHW, images.index_N), centred(cut, images.index_N))
+
+
+@pytest.mark.parametrize("batch", [1, 5, 24])
+def test_interpolated_views_do_not_follow_batch_order_or_subset(images: ImageSet, batch: int) -> None:
+    views = Views((ResizedCrop(), Rotation(), Crop(padding=1), Flip()), 5, 3, len(images), CPU, 7)
+    whole = views(images.images_NCHW, images.index_N)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+    parts = [views(images.images_NCHW[rows], images.index_N[rows]) for rows in order.split(batch)]
+    assert torch.equal(torch.cat(parts), whole[order])
+
+
+@pytest.mark.gpu
+def test_views_are_the_same_on_a_gpu(images: ImageSet) -> None:
+    chain = (ResizedCrop(), Rotation(), Crop(padding=1), Flip())
+    here, there = (Views(chain, 5, 3, len(images), torch.device(device), 7) for device in ("cpu", "cuda"))
+    on_gpu = there(images.images_NCHW.cuda(), images.index_N.cuda()).cpu()
+    assert torch.equal((on_gpu * 255).round(), (here(images.images_NCHW, images.index_N) * 255).round())

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from undistill.data.images import HASH, ImageSet, fingerprint_of, hash_of
+from undistill.data.images import HASH, ImageSet, check_labels, fingerprint_of, hash_of
 from undistill.errors import RunError
 from undistill.files import write_bytes, writing
 
@@ -161,6 +161,7 @@ class Store:
             if part.header(len(part.labels)) != start:
                 raise RunError(f"cannot write {path}: its header changed its length")
             file.flush()
+            check_labels(torch.tensor(part.labels), class_names)
             np.save(self.folder / f"{name}.labels.npy", np.array(part.labels, np.int64), allow_pickle=False)
             np.save(self.folder / f"{name}.hashes.npy", np.array(part.hashes, HASH), allow_pickle=False)
             file.seek(start)

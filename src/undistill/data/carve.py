@@ -52,15 +52,14 @@ def split(
         UsageError: parts that leave no class its training image.
     """
     sizes = {"test": 0 if test is not None else test_size, "pool": pool, "val": val}
-    parts = _carve(train, sizes, _limited(train, limit, seed))
-    parts |= {part: given for part, given in (("test", test), ("val", own_val)) if given is not None}
-    if parts["test"] is None:
+    parts = {part: (train, rows) for part, rows in _carve(train, sizes, _limited(train, limit, seed)).items()}
+    own = {part: images for part, images in (("test", test), ("val", own_val)) if images is not None}
+    parts |= {part: (images, torch.arange(len(images))) for part, images in own.items()}
+    if "test" not in parts:
         raise UsageError(f"{name} has no test split; set aside one with data.test")
-    parts, duplicates = _without_duplicates(parts)
-    kept, final_test = parts["train"], parts["test"]
-    assert kept is not None
-    assert final_test is not None
-    mean, std = kept.moments()
+    kept, duplicates = _without_duplicates(parts)
+    made = {part: _take(parts[part][0], rows) for part, rows in kept.items()}
+    mean, std = made["train"].moments()
     sources = fingerprints or tuple(part.fingerprint for part in (train, test, own_val) if part is not None)
     fixed: tuple[Any, ...] = (sources, limit, pool, val, sizes["test"], seed)
     if train.image_size != train.stored_size:
@@ -71,7 +70,19 @@ def split(
     settings = {"name": name, "limit": limit, "pool": pool, "val": val if own_val is None else None, "split_seed": seed}
     settings |= {"test": test_size} if test is None else {}
     dropped = {"duplicates": duplicates} if duplicates else {}
-    return Splits(name, kept, parts["pool"], parts["val"], final_test, digest, note, settings, mean, std, dropped)
+    return Splits(
+        name,
+        made["train"],
+        made.get("pool"),
+        made.get("val"),
+        made["test"],
+        digest,
+        note,
+        settings,
+        mean,
+        std,
+        dropped,
+    )
 
 
 def _limited(train: ImageSet, limit: int | None, seed: int) -> Tensor:
@@ -85,50 +96,56 @@ def _limited(train: ImageSet, limit: int | None, seed: int) -> Tensor:
     return order[:limit]
 
 
-def _carve(train: ImageSet, sizes: dict[str, float | int], order: Tensor) -> dict[str, ImageSet | None]:
-    """The parts in the order of `sizes`, and what is left as `train`."""
+def _carve(train: ImageSet, sizes: dict[str, float | int], order: Tensor) -> dict[str, Tensor]:
+    """The rows of each part in the order of `sizes`, and what is left as `train`."""
     total, start = len(order), 0
-    parts: dict[str, ImageSet | None] = {}
+    parts: dict[str, Tensor] = {}
     for part, size in sizes.items():
         if size < 0 or (size >= 1 and size != int(size)):
             raise UsageError(f"data.{part} is a number of images or a fraction below 1, not {size}")
         count = int(size) if size >= 1 else round(size * total)
-        parts[part] = train.take(order[start : start + count].sort().values) if count else None
+        if count:
+            parts[part] = order[start : start + count].sort().values
         start += count
     if total - start < train.num_classes:
         raise UsageError(f"test, pool and val take {start} of {total} images and leave too few to train on")
-    kept = train if start == 0 and total == len(train) else train.take(order[start:].sort().values)
-    _check_classes(train, kept, "test, pool, val and limit leave")
-    return parts | {"train": kept}
+    parts["train"] = order[start:].sort().values
+    _check_classes(train, torch.arange(len(train)), parts["train"], "test, pool, val and limit leave")
+    return parts
 
 
-def _check_classes(before: ImageSet, after: ImageSet, what: str) -> None:
-    lost = sorted(set(before.labels_N.unique().tolist()) - set(after.labels_N.unique().tolist()))
+def _check_classes(train: ImageSet, before: Tensor, after: Tensor, what: str) -> None:
+    lost = sorted(set(train.labels_N[before].unique().tolist()) - set(train.labels_N[after].unique().tolist()))
     if lost:
-        raise UsageError(f"{what} no training image of class {before.class_names[lost[0]]!r}")
+        raise UsageError(f"{what} no training image of class {train.class_names[lost[0]]!r}")
 
 
-def _without_duplicates(parts: dict[str, ImageSet | None]) -> tuple[dict[str, ImageSet | None], int]:
-    """(parts, how many were dropped): no image of a part is in an earlier one. Equal images within one part stay."""
-    kept, dropped = dict(parts), 0
+def _without_duplicates(parts: dict[str, tuple[ImageSet, Tensor]]) -> tuple[dict[str, Tensor], int]:
+    """(rows of each part, how many were dropped): no image is in an earlier part. Equal images within one part stay."""
+    kept: dict[str, Tensor] = {}
+    dropped = 0
     earlier = np.empty(0, HASH)
     for part in ("test", "val", "pool", "train"):
-        images = parts.get(part)
-        if images is None:
+        if part not in parts:
             continue
-        known = np.isin(images.hashes_N, earlier)
-        earlier = np.union1d(earlier, images.hashes_N)
-        if not known.any():
-            continue
+        images, rows = parts[part]
+        hashes = images.hashes_N[rows.numpy()]
+        known = np.isin(hashes, earlier)
+        earlier = np.union1d(earlier, hashes)
+        kept[part] = rows[torch.from_numpy(~known)] if known.any() else rows
         dropped += int(known.sum())
-        if known.all():
+        if len(kept[part]) == 0:
             raise UsageError(
                 f"every image of {part} is also in test, val or pool; give data whose splits are different"
             )
-        kept[part] = images.take(torch.from_numpy(np.flatnonzero(~known)))
-        if part == "train":
-            _check_classes(images, kept[part] or images, "without duplicates of test, val and pool there is")
+    train, rows = parts["train"]
+    _check_classes(train, rows, kept["train"], "without duplicates of test, val and pool there is")
     return kept, dropped
+
+
+def _take(images: ImageSet, rows: Tensor) -> ImageSet:
+    """The rows; the set itself, still mapped from its file, where they are all."""
+    return images if len(rows) == len(images) else images.take(rows)
 
 
 def _stratified_order(labels_N: Tensor, seed: int) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 
 from undistill.errors import UsageError
 
-FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
 """What is opened. Not all that Pillow knows: some of its readers start other programs."""
 SUFFIXES = frozenset(
     ".png .jpg .jpeg .jpe .mpo .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k".split()  # noqa: SIM905
@@ -88,7 +88,7 @@ def _eight_bits(opened: Any, mode: str) -> Any:
 
 @contextmanager
 def _opened(image: dict[str, Any], name: str) -> Iterator[Any]:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         content = image.get("bytes")
@@ -99,6 +99,8 @@ def _opened(image: dict[str, Any], name: str) -> Iterator[Any]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
                 yield opened
+    except UnidentifiedImageError as error:
+        raise CorruptError(f"{name} is corrupt: its bytes are no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}") from error
     except Exception as error:  # decoders raise struct.error, IndexError, zlib.error and more on bytes that lie
         raise CorruptError(f"{name} is corrupt: {sentence(error)}") from error
 

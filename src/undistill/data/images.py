@@ -51,16 +51,7 @@ class ImageSet:
             raise UsageError(f"images must be square, not {images_NCHW.shape[2]} × {images_NCHW.shape[3]} pixels")
         if len(labels_N) != len(images_NCHW):
             raise UsageError(f"there are {len(images_NCHW)} images but {len(labels_N)} labels")
-        if len(class_names) < 2:
-            raise UsageError(f"a classifier needs at least 2 classes; the data name {len(class_names)}")
-        low, high = int(labels_N.min()), int(labels_N.max())
-        if low < 0 or high >= len(class_names):
-            wrong = low if low < 0 else high
-            raise UsageError(
-                f"label {wrong} is out of range: the data name {len(class_names)} classes, 0 to {len(class_names) - 1}"
-            )
-        if low == high:
-            raise UsageError(f"all {len(labels_N)} images are of one class, {class_names[low]!r}")
+        check_labels(labels_N, class_names)
         size = len(images_NCHW)
         return cls(images_NCHW, labels_N.long(), tuple(class_names), torch.arange(size), size)
 
@@ -147,7 +138,7 @@ class ImageSet:
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """(mean, standard deviation) of the pixels of each channel, in [0, 1]."""
         counts = torch.zeros(self.channels, 256, dtype=torch.int64)
-        for chunk in self.images_NCHW.split(8192):
+        for chunk in self.images_NCHW.split(max(1, 2**23 // self.stored_size**2)):  # counts are of 8 bytes a pixel
             for channel in range(self.channels):
                 counts[channel] += chunk[:, channel].flatten().bincount(minlength=256)
         share = counts.double() / counts.sum(dim=1, keepdim=True)
@@ -166,6 +157,20 @@ class ImageSet:
     def hashes_N(self) -> NDArray[Any]:
         """The first 128 bits of SHA-256 of each image's stored pixels, in hexadecimal: equal for exact duplicates."""
         return np.array([hash_of(image.tobytes()) for image in self.images_NCHW.numpy()], HASH)
+
+
+def check_labels(labels_N: Tensor, class_names: tuple[str, ...]) -> None:
+    """UsageError for fewer than two classes, or a label out of range."""
+    if len(class_names) < 2:
+        raise UsageError(f"a classifier needs at least 2 classes; the data name {len(class_names)}")
+    low, high = int(labels_N.min()), int(labels_N.max())
+    if low < 0 or high >= len(class_names):
+        wrong = low if low < 0 else high
+        raise UsageError(
+            f"label {wrong} is out of range: the data name {len(class_names)} classes, 0 to {len(class_names) - 1}"
+        )
+    if low == high:
+        raise UsageError(f"all {len(labels_N)} images are of one class, {class_names[low]!r}")
 
 
 def fingerprint_of(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,40 +38,10 @@ def read_folder(folder: Path, wanted: Wanted, progress: Progress) -> Found:
         UsageError: a folder, column, split, label or image that cannot be used (named), or more than 4 GB decoded.
         RunError: the cache cannot be written.
     """
-    folder = folder.expanduser()
-    files = files_below(folder)
-    plain = are_class_folders(files)
-
-    def opened() -> Opened:
-        return open_folders(folder, files, wanted) if plain else open_table(folder, wanted)
-
-    asked: dict[str, Any] = {"columns": [wanted.image_column, wanted.label_column], "splits": wanted.splits}
-    asked |= {"layout": layout(files, folder)} if plain else {}
-    note = cache.key_of(files, asked | {"survey": 1, "skip": wanted.skip_corrupt})
-    found, labels = _kept_survey(note), None
-    at_hand = None
-    if found is None:
-        at_hand = opened()
-        found, labels = survey(at_hand, folder, wanted, progress)
-        named = asked | {
-            "columns": found.columns
-        }  # a run writes down what was found, and asks for just that when it goes on
-        for name in (note, cache.key_of(files, named | {"survey": 1, "skip": wanted.skip_corrupt})):
-            cache.write_note(name, found.model_dump_json().encode())
+    reading = _Reading(folder.expanduser(), wanted, progress)
+    found = reading.survey()
     shape, size = resolve(found, wanted, str(folder))
-    key = cache.key_of(
-        files, asked | {"columns": found.columns, "splits": found.splits} | _unusual(found, shape, wanted)
-    )
-    kept = cache.read_kept(key)
-    if kept is None:
-        at_hand = at_hand or opened()
-        labels = labels or survey(at_hand, folder, wanted, progress)[1]
-        _decode(key, at_hand, labels, found, shape, folder, wanted, progress)
-        kept = cache.read_kept(key)
-        if kept is None:
-            raise RunError(
-                f"the decoded images in {cache.cache_root()} were damaged at once; free some space and try again"
-            )
+    kept = reading.decoded(found, shape)
     settings = {
         "image_column": found.columns[0],
         "label_column": found.columns[1],
@@ -82,6 +54,81 @@ def read_folder(folder: Path, wanted: Wanted, progress: Progress) -> Found:
     return Found(splits, kept.corrupt, settings)
 
 
+class _Reading:
+    """One folder as its settings ask for it. It is opened only where the cache does not know it."""
+
+    def __init__(self, folder: Path, wanted: Wanted, progress: Progress) -> None:
+        self.folder, self.wanted, self.progress = folder, wanted, progress
+        self.files = files_below(folder)
+        self.plain = are_class_folders(self.files)
+        self.extra = {"layout": layout(self.files, folder)} if self.plain else {}
+
+    @cached_property
+    def opened(self) -> Opened:
+        """Splits, columns and rows."""
+        if self.plain:
+            return open_folders(self.folder, self.files, self.wanted)
+        return open_table(self.folder, self.wanted)
+
+    @cached_property
+    def fresh(self) -> tuple[Survey, Labels]:
+        """What a look at every header and label says."""
+        return survey(self.opened, self.folder, self.wanted, self.progress)
+
+    def survey(self) -> Survey:
+        """The same from the cache, where it is known."""
+        note = self._note([self.wanted.image_column, self.wanted.label_column])
+        found = _kept_survey(note)
+        if found is None:
+            found = self.fresh[0]
+            # a run writes down the columns that were found, and asks for just those when it goes on
+            for name in {note, self._note(found.columns)}:
+                cache.write_note(name, found.model_dump_json().encode())
+        return found
+
+    def _note(self, columns: Sequence[str | None]) -> str:
+        asked = {"columns": columns, "splits": self.wanted.splits, "survey": 1, "skip": self.wanted.skip_corrupt}
+        return cache.key_of(self.files, asked | self.extra)
+
+    def decoded(self, found: Survey, shape: Shape) -> cache.Kept:
+        """The pixels, from the cache or decoded into it."""
+        usual = shape == Shape(1 if found.grey else 3, found.side or 0)
+        extra: dict[str, Any] = self.extra | ({} if usual else {"shape": [shape.channels, shape.stored]})
+        extra |= {"skip_corrupt": True} if self.wanted.skip_corrupt else {}
+        key = cache.key_of(self.files, {"columns": found.columns, "splits": found.splits} | extra)
+        kept = cache.read_kept(key)
+        if kept is None:
+            self._decode(key, shape)
+            kept = cache.read_kept(key)
+        if kept is None:
+            raise RunError(
+                f"the images just decoded into {cache.cache_root()} cannot be read back; free some space and try again"
+            )
+        return kept
+
+    def _decode(self, key: str, shape: Shape) -> None:
+        found, labels = self.fresh
+        with cache.storing(key, str(self.folder)) as store:
+            store.meta["corrupt"] = 0
+            for ours, theirs in self.opened.splits.items():
+                where, corrupt = f"{self.folder} {theirs}", 0
+                each = (shape.channels, shape.stored, shape.stored)
+                with store.split(ours, labels.classes, each, found.counts[ours]) as part:
+                    for row in labelled(self.opened.rows(theirs), where):
+                        try:
+                            pixels = decode(row.image, row.name, shape)
+                        except CorruptError as error:
+                            corrupt += 1
+                            leave_out(error, corrupt, self.wanted, self.progress)
+                            continue
+                        part.add(pixels, labels(row))
+                        if len(part.labels) % 1000 == 0:
+                            self.progress(f"decoding {theirs}", len(part.labels), found.counts[ours])
+                    check_rest(len(part.labels), corrupt, where)
+                self.progress(f"decoding {theirs}", len(part.labels), len(part.labels))
+                store.meta["corrupt"] += corrupt
+
+
 def _kept_survey(note: str) -> Survey | None:
     content = cache.read_note(note)
     if content is None:
@@ -90,41 +137,3 @@ def _kept_survey(note: str) -> Survey | None:
         return Survey.model_validate_json(content)
     except ValidationError:
         return None
-
-
-def _unusual(found: Survey, shape: Shape, wanted: Wanted) -> dict[str, Any]:
-    """What of the reading is not as the images are by themselves, to tell decoded sets of one folder apart."""
-    usual = Shape(1 if found.grey else 3, found.side or 0)
-    unusual: dict[str, Any] = {} if shape == usual else {"shape": [shape.channels, shape.stored]}
-    return unusual | ({"skip_corrupt": True} if wanted.skip_corrupt else {})
-
-
-def _decode(
-    key: str,
-    opened: Opened,
-    labels: Labels,
-    found: Survey,
-    shape: Shape,
-    folder: Path,
-    wanted: Wanted,
-    progress: Progress,
-) -> None:
-    each = (shape.channels, shape.stored, shape.stored)
-    with cache.storing(key, str(folder)) as store:
-        store.meta["corrupt"] = 0
-        for ours, theirs in opened.splits.items():
-            corrupt = 0
-            with store.split(ours, labels.classes, each, found.counts[ours]) as part:
-                for row in labelled(opened.rows(theirs), f"{folder} {theirs}"):
-                    try:
-                        pixels = decode(row.image, row.name, shape)
-                    except CorruptError as error:
-                        corrupt += 1
-                        leave_out(error, corrupt, wanted, progress)
-                        continue
-                    part.add(pixels, labels(row))
-                    if len(part.labels) % 1000 == 0:
-                        progress(f"decoding {theirs}", len(part.labels), found.counts[ours])
-                check_rest(len(part.labels), corrupt, f"{folder} {theirs}")
-            progress(f"decoding {theirs}", len(part.labels), len(part.labels))
-            store.meta["corrupt"] += corrupt
