@@ -27,6 +27,22 @@ def from_items(
     if channels not in (None, 1, 3):
         raise UsageError(f"channels is 1, 3 or None, not {channels}")
     count = _length(dataset)
+    found, labels = _look(dataset, count)
+    shape, _ = resolve(found, Wanted(size=size, channels=channels), "this data set")
+    images_NCHW = torch.empty(count, shape.channels, shape.stored, shape.stored, dtype=torch.uint8)
+    for number in range(count):
+        opened, again = _item(dataset, number)
+        if again != labels[number]:
+            raise UsageError(
+                f"item {number} has the label {labels[number]} at first and {again} later; data must not change"
+            )
+        images_NCHW[number] = torch.from_numpy(pixels(opened, shape).copy())  # Pillow's memory is not writable
+    names = class_names if class_names is not None else getattr(dataset, "classes", None)
+    names = [str(c) for c in range(max([*labels, 1]) + 1)] if names is None else [str(name) for name in names]
+    return ImageSet.of(images_NCHW, torch.tensor(labels), tuple(names))
+
+
+def _look(dataset: Any, count: int) -> tuple[Survey, list[int]]:
     sizes: Counter[tuple[int, int]] = Counter()
     labels, grey = [], True
     for number in range(count):
@@ -46,18 +62,7 @@ def from_items(
         side=width if len(sizes) == 1 and width == height else None,
         short=median_low([min(each) for each in sizes.elements()]),
     )
-    shape, _ = resolve(found, Wanted(size=size, channels=channels), "this data set")
-    images_NCHW = torch.empty(count, shape.channels, shape.stored, shape.stored, dtype=torch.uint8)
-    for number in range(count):
-        opened, again = _item(dataset, number)
-        if again != labels[number]:
-            raise UsageError(
-                f"item {number} has the label {labels[number]} at first and {again} later; data must not change"
-            )
-        images_NCHW[number] = torch.from_numpy(np.ascontiguousarray(pixels(opened, shape)))
-    names = class_names if class_names is not None else getattr(dataset, "classes", None)
-    names = [str(c) for c in range(max([*labels, 1]) + 1)] if names is None else [str(name) for name in names]
-    return ImageSet.of(images_NCHW, torch.tensor(labels), tuple(names))
+    return found, labels
 
 
 def _length(dataset: Any) -> int:
