@@ -73,7 +73,8 @@ def import_model(
     if class_names is not None and len(class_names) != network.config["num_classes"]:
         raise UsageError(f"{len(class_names)} class names for the {network.config['num_classes']} outputs of {path}")
     chosen = tuple(class_names) if class_names is not None else names
-    origin = {"kind": "import", "source": path.name, "source_sha256": _digest(path)}
+    known = models.read_origin(path) if path.is_dir() and (path / "config.json").is_file() else {}
+    origin = {**known, "kind": "import", "source": path.name, "source_sha256": _digest(path)}
     card = models.model_card(f"{network.config['name']}, imported", {"imported from": path.name})
     models.save(out, network, chosen, card, origin)
     return out
