@@ -18,8 +18,9 @@ from undistill.data import Splits
 from undistill.errors import Diverged, UsageError
 from undistill.models import build
 from undistill.models import folder as models
-from undistill.oracle.blackbox import BlackBox
+from undistill.oracle.blackbox import BlackBox, to_bytes
 from undistill.oracle.door import Oracle
+from undistill.oracle.ledger import Ledger
 from undistill.oracle.victim import Model, Victim, resolve
 from undistill.training.env import choose_device, describe
 from undistill.training.evaluate import accuracy, predict, score
@@ -42,6 +43,7 @@ def attack(
     cells: str | Path | None = None,
     experiment: str = "attack",
     answers: str | None = None,
+    called: str | None = None,
     unseen: bool = False,
     resume: bool = False,
     device: str = "auto",
@@ -62,6 +64,7 @@ def attack(
         cells: where the cell goes; None for `cells` in `out`.
         experiment: what the cell belongs to.
         answers: `logits`, `probs`, `topk` or `label`: what a callable or a file of answers says, where it does not say so itself.
+        called: what reports call the victim; two functions of one name need it to be told apart.
         unseen: your word that a victim of unknown origin never saw the images of `data.pool`; a fresh card needs it then.
         resume: go on with an unfinished run there.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
@@ -73,7 +76,7 @@ def attack(
     Raises:
         UsageError: a card the attack or the data cannot play, settings that do not fit.
     """
-    victim = resolve(model, data, answers=answers)
+    victim = resolve(model, data, answers=answers, called=called)
     victim.check(data)
     source = victim.recipe if recipe is None else recipe
     if source is None:
@@ -209,6 +212,8 @@ class Heist:
             "recipe": {key: dump[key] for key in ("training", "attack", "student", "seed")}
             | {"views": dump["data"]["views"]},
         }
+        if isinstance(self.model, BlackBox) and isinstance(self.model.predict, Ledger) and not control:
+            fixed["answers"] = self.model.predict.digest(to_bytes(self.images.seen()).numpy())
         return Cell(
             id=identify(fixed),
             kind="control" if control else "cell",

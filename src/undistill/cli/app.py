@@ -168,6 +168,9 @@ def attack(
             "--answers", help="MODEL is a function of uint8 images that answers with logits, probs, topk or label."
         ),
     ] = None,
+    called: Annotated[
+        str | None, typer.Option("--called", help="What reports call MODEL; tells two functions of one name apart.")
+    ] = None,
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Your word that a MODEL of unknown origin never saw the fresh pool.")
     ] = False,
@@ -213,6 +216,7 @@ def attack(
             card=threat,
             recipe=recipe,
             answers=answers,
+            called=called,
             unseen=unseen,
             out=out,
             resume=options.resume,

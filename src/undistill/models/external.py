@@ -35,7 +35,7 @@ class External(Network):
     """A network that is not ours: `resize` is the side it wants its images at, `arguments` are handed to whatever makes it."""
 
     width: Literal[1] = 1
-    resize: int | None = Field(None, ge=1)
+    resize: int | None = Field(None, ge=1, le=4096)
     arguments: dict[str, Any] = {}
     foreign_keys: ClassVar[tuple[tuple[str, str], ...]] = ((r"(.+)", r"inner.\1"),)
 
@@ -51,9 +51,9 @@ class External(Network):
         """The module in its wrapping, tried on two empty images."""
         try:
             inner = self.make(config)
-        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, LookupError) as error:
-            if isinstance(error, UsageError):
-                raise
+        except UsageError:
+            raise
+        except Exception as error:  # others' code may raise anything
             raise UsageError(f"{self.name} cannot be made: {_sentence(error)}") from error
         if not isinstance(inner, nn.Module):
             raise UsageError(f"{self.name} makes no nn.Module but a {type(inner).__name__}")
@@ -186,7 +186,7 @@ class Wrapped(Classifier):
         try:
             with torch.no_grad():
                 answer = self.eval()(torch.zeros(size))
-        except (RuntimeError, TypeError, ValueError, AssertionError, LookupError, AttributeError) as error:
+        except Exception as error:
             raise UsageError(
                 f"{config['name']} cannot take {size[1]} × {size[2]} × {size[3]} pixels ({_sentence(error)}); "
                 "model.resize gives them the size it wants"

@@ -41,10 +41,13 @@ class Victim:
     defense: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
     kind: str = "unknown"
+    called: str | None = None
 
     @property
     def label(self) -> str:
-        """`normal`, the defense's name, or what a black box is called."""
+        """What reports call it: its given name, `normal` or the defense's name, or the name of a black box."""
+        if self.called is not None:
+            return self.called
         return self.model.name if isinstance(self.model, BlackBox) else self.defense.get("name", "normal")
 
     @property
@@ -82,19 +85,26 @@ Model = str | Path | Run | Victim | nn.Module | BlackBox
 (`.parquet`), what a verb returned, a module, a black box."""
 
 
-def resolve(model: Model, data: Splits | None = None, *, answers: str | Access | None = None) -> Victim:
+def resolve(
+    model: Model, data: Splits | None = None, *, answers: str | Access | None = None, called: str | None = None
+) -> Victim:
     """A victim from whatever a user may name.
 
     Args:
         model: see `Model`.
         data: what it is for; needed where the model itself does not say how many classes and pixels it takes.
         answers: `logits`, `probs`, `topk` or `label`: the callable is a function that answers with that, no factory of modules.
+        called: what reports call it; two functions of one name need it to be told apart.
 
     Raises:
         UsageError: nothing there, an unfinished run, a student that diverged, a newer schema, weights that do not fit.
         RunError: damaged files.
     """
     kind = Access.parse(answers) if isinstance(answers, str) else answers
+    if called is not None:
+        victim = resolve(model, data, answers=kind)
+        known = hashlib.sha256(f"{called}/{victim.id}".encode()).hexdigest()[:16]
+        return replace(victim, called=called, id=known if isinstance(victim.model, BlackBox) else victim.id)
     if isinstance(model, Victim):
         return model
     if isinstance(model, BlackBox):
@@ -127,7 +137,8 @@ def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
         if kind is None:
             return _of_factory(model, _needed(data, model))
         predict = plugins.named(model)
-        return resolve(BlackBox(predict, kind, _needed(data, model).num_classes, model))
+        place, _, attribute = model.rpartition(":")
+        return resolve(BlackBox(predict, kind, _needed(data, model).num_classes, f"{Path(place).name}:{attribute}"))
     raise UsageError(
         f"there is no model at {model}: give a run folder, a folder with config.json and model.safetensors, timm:NAME@weights, "
         "package.module:callable or answers.parquet"
