@@ -377,3 +377,12 @@ def test_a_jpeg_among_class_folders_is_read(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "photos", each=10)
     (folder / "cat" / "photo.JPG").write_bytes(encoded(picture(500, (700, 400)), "JPEG"))
     assert sum(sizes(read(folder, size=8)).values()) == 31
+
+
+def test_names_that_are_no_text_are_read_and_named(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "photos", each=10)
+    strange = Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe"))
+    (folder / "cat").rename(strange)
+    assert read(folder).train.class_names == ("dog", "frog", "\ufffd\ufffd")
+    (strange / "0.png").write_bytes(b"")
+    refuse(folder).encode()

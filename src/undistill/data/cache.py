@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from undistill.data.images import HASH, ImageSet, check_labels, fingerprint_of, hash_of
-from undistill.errors import RunError
+from undistill.errors import RunError, UsageError
 from undistill.files import write_bytes, writing
 
 SCHEMA = 1
@@ -34,10 +34,23 @@ def cache_root() -> Path:
 
 def key_of(files: Iterable[Path], extra: dict[str, Any]) -> str:
     """A name for what these files decode to: from the path, size and time of each, and how they are read."""
+    return key_from(stats_of(files), extra)
+
+
+def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """(resolved path, size, time) of each file, in the order of their names; UsageError for one that has just gone."""
     stats = []
     for file in sorted(files):
-        stat = file.stat()
+        try:
+            stat = file.stat()
+        except OSError as error:
+            raise UsageError(f"cannot read {file}: {error.strerror or error}") from error
         stats.append((str(file.resolve()), stat.st_size, stat.st_mtime_ns))
+    return stats
+
+
+def key_from(stats: list[tuple[str, int, int]], extra: dict[str, Any]) -> str:
+    """`key_of` files that were looked at already."""
     return hashlib.sha256(json.dumps([SCHEMA, stats, extra], sort_keys=True).encode()).hexdigest()[:24]
 
 

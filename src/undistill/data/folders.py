@@ -58,7 +58,7 @@ def open_folders(folder: Path, files: list[Path], wanted: Wanted) -> Opened:
                 f"{folder} is a folder of class folders and has no column {column!r}; leave data.{kind}_column out"
             )
     images = [file for file in files if file.suffix.lower() in SUFFIXES]
-    parts = [file.relative_to(folder).parts for file in images]
+    parts = [tuple(_text(part) for part in file.relative_to(folder).parts) for file in images]
     split_depth = int(_has_splits(parts))
     rows: dict[str, list[tuple[str, Path]]] = {}
     for file, part in zip(images, parts, strict=True):
@@ -74,11 +74,16 @@ def open_folders(folder: Path, files: list[Path], wanted: Wanted) -> Opened:
 
     def read(theirs: str) -> Iterator[Row]:
         for name, file in rows[theirs]:
-            yield Row({"bytes": None, "path": str(file)}, order[name], str(file))
+            yield Row({"bytes": None, "path": str(file)}, order[name], _text(str(file)))
 
     ignored = tuple(name for name in rows if name not in splits.values())
     totals: dict[str, int | None] = {name: len(content) for name, content in rows.items()}
     return Opened(splits, ignored, ("image", "label"), tuple(order), read, totals)
+
+
+def _text(name: str) -> str:
+    """A file's name as text that can be written: bytes that are no UTF-8 become question marks."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _has_splits(parts: list[tuple[str, ...]]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +17,7 @@ from undistill.data.decode import CorruptError, Shape, decode
 from undistill.data.folders import are_class_folders, files_below, open_folders
 from undistill.data.images import ImageSet
 from undistill.data.opening import Opened, Progress, Wanted, open_table
-from undistill.data.survey import Labels, Survey, check_rest, labelled, layout, leave_out, resolve, survey
+from undistill.data.survey import Labels, Survey, check_rest, labelled, leave_out, resolve, survey
 from undistill.errors import RunError
 
 
@@ -59,9 +61,17 @@ class _Reading:
 
     def __init__(self, folder: Path, wanted: Wanted, progress: Progress) -> None:
         self.folder, self.wanted, self.progress = folder, wanted, progress
-        self.files = files_below(folder)
+        self.files = sorted(files_below(folder))
+        self.stats = cache.stats_of(self.files)
         self.plain = are_class_folders(self.files)
-        self.extra = {"layout": layout(self.files, folder)} if self.plain else {}
+        self.extra = {"layout": self._layout()} if self.plain else {}
+
+    def _layout(self) -> str:
+        """A digest of which name leads to which file: class folders may be links."""
+        pairs = (
+            (str(file.relative_to(self.folder)), stat[0]) for file, stat in zip(self.files, self.stats, strict=True)
+        )
+        return hashlib.sha256(json.dumps(list(pairs)).encode()).hexdigest()[:16]
 
     @cached_property
     def opened(self) -> Opened:
@@ -88,14 +98,14 @@ class _Reading:
 
     def _note(self, columns: Sequence[str | None]) -> str:
         asked = {"columns": columns, "splits": self.wanted.splits, "survey": 1, "skip": self.wanted.skip_corrupt}
-        return cache.key_of(self.files, asked | self.extra)
+        return cache.key_from(self.stats, asked | self.extra)
 
     def decoded(self, found: Survey, shape: Shape) -> cache.Kept:
         """The pixels, from the cache or decoded into it."""
         usual = shape == Shape(1 if found.grey else 3, found.side or 0)
         extra: dict[str, Any] = self.extra | ({} if usual else {"shape": [shape.channels, shape.stored]})
         extra |= {"skip_corrupt": True} if self.wanted.skip_corrupt else {}
-        key = cache.key_of(self.files, {"columns": found.columns, "splits": found.splits} | extra)
+        key = cache.key_from(self.stats, {"columns": found.columns, "splits": found.splits} | extra)
         kept = cache.read_kept(key)
         if kept is None:
             self._decode(key, shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,9 +159,3 @@ def resolve(found: Survey, wanted: Wanted, where: str) -> tuple[Shape, int]:
             f"above the limit of {LARGEST / 1e9:g} GB: choose a smaller data.size (--size {fits} would fit) or fewer images"
         )
     return shape, size
-
-
-def layout(files: list[Path], folder: Path) -> str:
-    """A digest of which name leads to which file: class folders may be links."""
-    lines = "\n".join(f"{file.relative_to(folder)}\t{file.resolve()}" for file in files)
-    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()[:16]
