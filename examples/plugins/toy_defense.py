@@ -1,0 +1,63 @@
+"""A defense of one's own. Usage: undistill protect MODEL --plugin examples/plugins/toy_defense.py --with toy-defense -o OUT"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import nn
+
+from undistill.data import ImageSet
+from undistill.defenses.base import DEFENSES, TrainedDefense
+from undistill.models import Classifier
+from undistill.training.loop import EpochRecord, State, fit
+from undistill.training.objectives import hits
+from undistill.training.recipe import Recipe
+from undistill.training.train import image_batches
+from undistill.types import Batch, Terms
+
+
+@DEFENSES.register
+class ToyDefense(TrainedDefense):
+    """CE(nasty, (1 − lie) · label + lie · next class): the right answer on top, and below it always the same wrong one.
+
+    The adversary is not looked at. Source: none, an example that nobody measured.
+    """
+
+    name: Literal["toy-defense"] = "toy-defense"
+    lie: float = Field(0.3, ge=0, lt=0.5)
+
+    def harden(
+        self,
+        network: Classifier,
+        adversary: Classifier,
+        images: ImageSet,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        state: State | None = None,
+    ) -> Iterator[EpochRecord]:
+        """Train `network` on labels and lies."""
+        batches = image_batches(images, recipe, role="nasty", device=str(device))
+        return fit(network, batches, LabelAndLie(self.lie), recipe.training, seed=recipe.seed, state=state)
+
+
+@dataclass(frozen=True)
+class LabelAndLie:
+    """The objective; no other network is trained along."""
+
+    lie: float
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Terms:
+        """`loss`, and `accuracy` on the training views."""
+        if batch.labels_B is None:
+            raise ValueError("the lie is told beside a label")
+        logits_BC = model(batch.images_BCHW)
+        right_BC = F.one_hot(batch.labels_B, logits_BC.shape[1]).float()
+        target_BC = (1 - self.lie) * right_BC + self.lie * right_BC.roll(1, dims=1)
+        return {"loss": F.cross_entropy(logits_BC.float(), target_BC), "accuracy": hits(logits_BC, batch.labels_B)}
