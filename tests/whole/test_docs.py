@@ -42,18 +42,18 @@ FLAGS = [text for path in PLUGINS for text in ("--plugin", str(path))]
 SMALL = ("-s", "training.epochs=1", "-q", "--json")
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The fenced blocks of these languages."""
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [block for language, block in fences if language in languages]
 
 
 def commands(page: Path) -> Iterator[list[str]]:
     """The arguments of each `undistill …` in the page's shell blocks."""
-    for block in blocks(page, "(?:sh|bash|console|shell)"):
+    for block in blocks(page, "sh", "bash", "console", ""):
         for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.strip(), comments=True)
-            if words[:1] == ["undistill"]:
-                yield words[1:]
+            if line.strip().startswith("undistill "):
+                yield shlex.split(line, comments=True)[1:]
 
 
 COMMANDS = [pytest.param(words, id=f"{page.stem}-{' '.join(words)[:60]}") for page in PAGES for words in commands(page)]
