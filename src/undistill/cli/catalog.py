@@ -53,7 +53,7 @@ def _header(text: str) -> str:
 
 def _component(cls: Any) -> dict[str, Any]:
     settings = {
-        field.alias or name: "required" if field.is_required() else field.default
+        field.alias or name: "required" if field.is_required() else field.get_default(call_default_factory=True)
         for name, field in cls.model_fields.items()
         if name != "name"
     }

@@ -116,8 +116,10 @@ def _authors(path: Path, model: str | dict[str, Any] | Network | None, told: dic
     if weights is None:
         raise UsageError(f"{path} has a params.json, but neither best_model.tar nor last_model.tar")
     known = AUTHORS_DATA.get(str(params.get("dataset")), {})
-    name = AUTHORS_NAMES.get(params["model_name"], params["model_name"]) if model is None else model
-    return plain(weights, name, known | {key: value for key, value in told.items() if value is not None})
+    if model is None:  # a record, for a name out of a file is nothing that anybody trusts
+        named: str = params["model_name"]
+        model = MODELS.make(AUTHORS_NAMES.get(named, named))
+    return plain(weights, model, known | {key: value for key, value in told.items() if value is not None})
 
 
 def _digest(path: Path) -> str:

@@ -94,6 +94,8 @@ class BlackBox:
             raise self._wrong("(classes, probabilities)", f"{len(said)} parts") from error
         if classes.shape != probs.shape or classes.ndim != 2 or len(classes) != count or classes.dtype.kind not in "iu":
             raise self._wrong(f"two arrays of {count} × k", f"{classes.shape} and {probs.shape}")
+        if probs.dtype.kind not in "fiu":
+            raise self._wrong("numbers", str(probs.dtype))
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= self.num_classes:
             raise self._wrong(f"classes from 0 to {self.num_classes - 1}", f"{classes.min()} to {classes.max()}")
         scores = np.zeros((count, self.num_classes), np.float32)

@@ -106,6 +106,8 @@ class Answers:
         classes = about.get("num_classes")
         if not isinstance(classes, int) or not 2 <= classes <= 1_000_000:
             classes = int(array.max(initial=1)) + 1 if array.ndim == 1 else array.shape[-1]
+        if classes < 2:
+            raise RunError(f"{path} holds {kind.label} for {classes} classes")
         names = about.get("class_names")
         names = tuple(str(name) for name in names) if isinstance(names, list) and len(names) == classes else None
         checked = BlackBox(lambda _: array, kind, classes, str(path)).checked(array, len(hashes))

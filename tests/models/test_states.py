@@ -1,0 +1,377 @@
+"""State dicts of others: every form that is safe is read, none is unpickled, and weights are loaded whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from undistill.errors import RunError, UndistillError, UsageError
+from undistill.models import Classifier, build
+from undistill.models.states import PREFIXES, WRAPPERS, classes_of, load_state, read_state
+
+State = dict[str, Tensor]
+
+
+def net(classes: int = 4, seed: int = 0, name: str = "cnn") -> Classifier:
+    return build(name, classes, 3, 8, 0.125, seed=seed).eval()
+
+
+def saved(content: Any, *, legacy: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """`write(content, name="weights.pt")`: a file of these bytes."""
+
+    def call(content: bytes, name: str = "weights.pt") -> Path:
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    return call
+
+
+Write = Callable[..., Path]
+
+
+def same(one: State, two: State) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+# -- what is read -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "weights.tar", "weights.bin"])
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_files_of_torch_save_are_read(write: Write, name: str, legacy: bool) -> None:
+    state = net().state_dict()
+    assert same(read_state(write(saved(state, legacy=legacy), name)), dict(state))
+
+
+def test_safetensors_are_read(write: Write) -> None:
+    state = dict(net().state_dict())
+    assert same(read_state(write(safetensors.torch.save(state), "weights.safetensors")), state)
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_state_dict_is_found_inside_a_checkpoint(write: Write, wrapper: str, legacy: bool) -> None:
+    state = net().state_dict()
+    checkpoint = {"epoch": 3, "optimizer": {"state": {0: torch.ones(2)}}, "args": "x", wrapper: state}
+    assert same(read_state(write(saved(checkpoint, legacy=legacy))), dict(state))
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_prefix_that_all_names_share_is_dropped(write: Write, prefix: str) -> None:
+    state = net().state_dict()
+    assert same(read_state(write(saved({f"{prefix}{name}": value for name, value in state.items()}))), dict(state))
+
+
+def test_prefixes_within_each_other_are_dropped(write: Write) -> None:
+    state = net().state_dict()
+    nested = {f"module._orig_mod.model.{name}": value for name, value in state.items()}
+    assert same(read_state(write(saved(nested))), dict(state))
+
+
+def test_a_prefix_of_some_names_stays(write: Write) -> None:
+    mixed = {"module.weight": torch.ones(1), "bias": torch.ones(1)}
+    assert set(read_state(write(saved(mixed)))) == {"module.weight", "bias"}
+
+
+def test_what_is_no_tensor_is_left_out(write: Write) -> None:
+    assert set(read_state(write(saved({"weight": torch.ones(1), "epoch": 3, "name": "x"})))) == {"weight"}
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.ones(1)], torch.ones(2), 3, "x", None, {"model": {}}])
+def test_a_file_without_named_tensors_is_refused(write: Write, content: Any) -> None:
+    with pytest.raises(UsageError, match=r"weights\.pt holds no (state dict but a \w+|named tensors)$"):
+        read_state(write(saved(content)))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there are no weights at"):
+        read_state(tmp_path / "weights.pt")
+    with pytest.raises(UsageError, match="there are no weights at"):
+        read_state(tmp_path)
+
+
+# -- loading ------------------------------------------------------------------------------------------------------------
+
+
+def answers(model: Classifier) -> Tensor:
+    return model(torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+
+
+def test_loaded_weights_answer_alike() -> None:
+    source, target = net(), net(seed=1)
+    assert not torch.equal(answers(target), answers(source))
+    assert load_state(target, source.state_dict(), "weights.pt")
+    assert torch.equal(answers(target), answers(source))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_become_float32(dtype: torch.dtype) -> None:
+    state = {
+        name: value.to(dtype) if value.is_floating_point() else value for name, value in net().state_dict().items()
+    }
+    target = net(seed=1)
+    load_state(target, state, "weights.pt")
+    assert all(value.dtype in (torch.float32, torch.int64) for value in target.state_dict().values())
+    assert torch.allclose(answers(target), answers(net()), atol=0.02)
+
+
+def test_counts_of_batches_may_be_missing() -> None:
+    state = {name: value for name, value in net().state_dict().items() if not name.endswith("num_batches_tracked")}
+    target = net(seed=1)
+    load_state(target, state, "weights.pt")
+    assert torch.equal(answers(target), answers(net()))
+
+
+def test_a_classifier_saved_as_a_1x1_convolution_becomes_a_linear_layer() -> None:
+    state = dict(net().state_dict())
+    state["head.weight"] = state["head.weight"][:, :, None, None]
+    target = net(seed=1)
+    assert classes_of(target, state) == 4
+    load_state(target, state, "weights.pt")
+    assert torch.equal(answers(target), answers(net()))
+
+
+def test_the_head_tells_how_many_classes_there_are() -> None:
+    assert classes_of(net(2), net(7).state_dict()) == 7
+    assert classes_of(net(2), {"body": torch.ones(3)}) is None
+
+
+def test_a_head_for_other_classes_is_refused_by_both_numbers() -> None:
+    with pytest.raises(UsageError, match=r"the weights in weights\.pt tell 7 classes apart, the data 4"):
+        load_state(net(), net(7).state_dict(), "weights.pt")
+
+
+def test_a_new_head_stays_as_drawn_and_the_rest_is_loaded() -> None:
+    source, target = net(7, seed=1), net()
+    drawn = dict(net().state_dict())
+    assert not load_state(target, source.state_dict(), "weights.pt", new_head=True)
+    found = target.state_dict()
+    for name, value in found.items():
+        assert torch.equal(value, drawn[name] if name.startswith("head.") else source.state_dict()[name]), name
+
+
+def test_a_head_that_fits_is_kept_where_a_new_one_is_allowed() -> None:
+    target = net(seed=1)
+    assert load_state(target, net().state_dict(), "weights.pt", new_head=True)
+    assert torch.equal(answers(target), answers(net()))
+
+
+def wrong(change: Callable[[State], object]) -> State:
+    state = dict(net(seed=1).state_dict())
+    change(state)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (wrong(lambda s: s.pop("body.0.0.weight")), r"are not those of cnn: they lack 'body\.0\.0\.weight'$"),
+        (wrong(lambda s: s.pop("head.weight")), r"they lack 'head\.weight'$"),
+        (wrong(lambda s: s.update(extra=torch.ones(1))), "they hold 'extra', which it does not know$"),
+        (wrong(lambda s: s.update(a=torch.ones(1), b=torch.ones(1))), "they hold 'a', .*, and 1 more$"),
+        (
+            wrong(lambda s: s.update({"body.0.0.bias": torch.ones(9)})),
+            r"do not fit cnn: 'body\.0\.0\.bias' is 9 there and 4 here$",
+        ),
+        (wrong(lambda s: s.update({"head.bias": torch.ones(9)})), r"'head\.bias' is 9 there and 4 here$"),
+        (wrong(lambda s: s.update({"head.weight": torch.ones(())})), r"'head\.weight' is a number there"),
+        (wrong(lambda s: s.update({"fc2.bias": torch.ones(4)})), r"two of the weights mean 'head\.bias'$"),
+        ({"x": torch.ones(1)}, "they lack .*, and [0-9]+ more$"),
+    ],
+)
+@pytest.mark.parametrize("new_head", [False, True])
+def test_weights_that_do_not_fit_are_named_and_change_nothing(state: State, words: str, new_head: bool) -> None:
+    target = net()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with pytest.raises(UsageError, match=words):
+        load_state(target, state, "weights.pt", new_head=new_head)
+    assert same(before, dict(target.state_dict()))
+
+
+def test_foreign_names_find_their_place() -> None:
+    ours = net(name="resnet18").state_dict()
+    rules = [(r"body\.0\.0\.", "conv1."), (r"body\.0\.1\.", "bn1."), (r"body\.(\d)\.(\d)\.", r"layer\1.\2.")]
+    rules += [("norm", "bn"), ("shortcut", "downsample"), ("head", "fc")]
+    theirs = {}
+    for name, value in ours.items():
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        theirs[name] = value
+    assert not theirs.keys() & ours.keys()
+    target = net(name="resnet18", seed=1)
+    load_state(target, theirs, "weights.pt")
+    assert torch.equal(answers(target), answers(net(name="resnet18")))
+
+
+# -- hostile files ------------------------------------------------------------------------------------------------------
+
+
+class Trap:
+    """A pickle that, when opened, leaves a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.target), "w")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda trap: pickle.dumps(trap),
+        lambda trap: pickle.dumps({"state_dict": trap}, protocol=2),
+        lambda trap: pickle.dumps(trap, protocol=0),
+        lambda trap: saved({"state_dict": {"weight": torch.ones(1)}, "trap": trap}),
+        lambda trap: saved({"weight": torch.ones(1), "trap": trap}, legacy=True),
+    ],
+    ids=["pickle", "protocol 2", "protocol 0", "zip", "legacy"],
+)
+@pytest.mark.parametrize("name", ["weights.pt", "weights.tar", "weights.safetensors"])
+def test_a_pickle_that_runs_code_is_refused_and_never_run(
+    write: Write, tmp_path: Path, name: str, wrap: Callable[[Trap], bytes]
+) -> None:
+    with pytest.raises(RunError) as refused:
+        read_state(write(wrap(Trap(tmp_path / "caught")), name))
+    assert "\n" not in str(refused.value)
+    assert name in str(refused.value)
+    assert not (tmp_path / "caught").exists()
+
+
+def test_the_trap_would_have_worked(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Trap(tmp_path / "caught"))).close()
+    assert (tmp_path / "caught").exists()
+
+
+def test_a_whole_module_is_refused(write: Write) -> None:
+    with pytest.raises(RunError, match="holds more than tensors, or is damaged: it was not opened"):
+        read_state(write(saved(nn.Linear(2, 2))))
+
+
+def harmless(content: bytes, place: Path) -> None:
+    """The file is read, or refused in one sentence."""
+    place.write_bytes(content)
+    said, found = "nothing", State()
+    try:
+        found = read_state(place)
+    except UndistillError as error:
+        said = str(error)
+    assert said
+    assert "\n" not in said
+    assert all(isinstance(value, Tensor) for value in found.values())
+
+
+SMALL = {"state_dict": {"body.weight": torch.arange(6.0).view(2, 3), "body.bias": torch.ones(2)}, "epoch": 1}
+SEEDS = {
+    "zip": saved(SMALL),
+    "legacy": saved(SMALL, legacy=True),
+    "safetensors": safetensors.torch.save({"weight": torch.ones(2, 3), "bias": torch.ones(2)}),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hostile")
+
+
+@given(
+    content=st.binary(max_size=200), start=st.sampled_from([b"", b"\x80\x02", b"\x80\x05", b"PK\x03\x04", b"\x1f\x8b"])
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_random_bytes_are_refused_in_a_sentence(place: Path, suffix: str, start: bytes, content: bytes) -> None:
+    harmless(start + content, place / f"weights{suffix}")
+
+
+@given(data=st.data())
+@pytest.mark.parametrize("form", SEEDS)
+def test_files_with_changed_bytes_are_read_or_refused_in_a_sentence(
+    place: Path, form: str, data: st.DataObject
+) -> None:
+    content = bytearray(SEEDS[form])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    harmless(bytes(content), place / ("weights.safetensors" if form == "safetensors" else "weights.pt"))
+
+
+@pytest.mark.parametrize("form", SEEDS)
+def test_files_cut_anywhere_are_refused_in_a_sentence(place: Path, form: str) -> None:
+    for keep in range(0, len(SEEDS[form]), max(1, len(SEEDS[form]) // 60)):
+        harmless(SEEDS[form][:keep], place / ("weights.safetensors" if form == "safetensors" else "weights.pt"))
+
+
+def zipped(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in files.items():
+            file.writestr(f"archive/{name}", content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        zipped(),
+        zipped(thesis=b"text"),
+        zipped(version=b"3\n"),
+        zipped(version=b"3\n", **{"data.pkl": b"junk"}),
+        zipped(version=b"3\n", **{"data.pkl": b""}),
+        zipped(version=b"x", **{"data.pkl": pickle.dumps({"a": 1}, 2)}),
+        b"",
+        b"hello",
+        pickle.dumps(3),
+    ],
+)
+def test_junk_is_refused(write: Write, content: bytes) -> None:
+    with pytest.raises(UndistillError, match=r"^[^\n]*weights\.pt [^\n]*$"):
+        read_state(write(content))
+
+
+def lying(header: Any, data: bytes = b"\0" * 8, length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def tensor(shape: list[int], end: int = 8, dtype: str = "F32", start: int = 0) -> dict[str, Any]:
+    return {"weight": {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lying({}, length=2**63),
+        lying({}, length=2**40),
+        lying(tensor([2**40])),
+        lying(tensor([2**40], end=2**42)),
+        lying(tensor([2**32, 2**32])),
+        lying(tensor([-2])),
+        lying(tensor([2], start=4, end=2)),
+        lying(tensor([2], dtype="F99")),
+        lying(tensor([3])),
+        lying(b"[" * 5000),
+        lying({**tensor([2]), "other": tensor([2])["weight"]}),
+    ],
+)
+def test_headers_of_safetensors_that_lie_are_refused(write: Write, content: bytes) -> None:
+    with pytest.raises(RunError, match=r"^[^\n]*weights\.safetensors is damaged[^\n]*$"):
+        read_state(write(content, "weights.safetensors"))
