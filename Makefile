@@ -7,7 +7,11 @@ OUT ?= runs/demo
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check bench docs constraints clean
+# torchvision's wheels ask for a torch with CUDA, so timm and torchvision live in an environment of their own, without dependencies.
+VISION := .venv-vision
+VISION_PINS := timm==1.0.31 torchvision==0.29.2
+
+.PHONY: setup demo test test-vision check bench docs constraints clean
 
 setup: $(STAMP)
 
@@ -24,6 +28,15 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
+
+test-vision: $(VISION)/.vision
+	$(VISION)/bin/python -m pytest -m vision $(ARGS) tests/vision
+
+$(VISION)/.vision: pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory VENV=$(VISION) setup
+	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")}" \
+	  $(VISION)/bin/uv pip install --quiet --compile-bytecode --python $(VISION)/bin/python --no-deps $(VISION_PINS)
+	@touch $@
 
 check: setup
 	$(BIN)/ruff check .
@@ -44,4 +57,4 @@ constraints: setup
 	(echo 'torch==2.13.0'; cat constraints.new) | sort > constraints.txt && rm constraints.new
 
 clean:
-	rm -rf $(VENV) dist build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VISION) dist build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -41,9 +41,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise RunError(
             f"{path} holds more than tensors, or is damaged: it was not opened, for loading it could run code"
         ) from error
-    except (
-        Exception
-    ) as error:  # struct.error, zipfile.BadZipFile, AssertionError, …: what a damaged file raises is open
+    except Exception as error:  # struct.error, AssertionError, …: nobody lists what a damaged file raises
         raise RunError(f"{path} is damaged or no weights: {_sentence(error)}") from error
     return _tensors(content, path)
 
