@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from undistill.access import Card
 from undistill.attacks.base import Attack
-from undistill.auditing.cell import Cell, identify, save
-from undistill.auditing.plan import answerable, hold, permit, plan_recipe, remembering, top_class
+from undistill.auditing.cell import Cell, save
+from undistill.auditing.heist import Heist
+from undistill.auditing.plan import plan_recipe, remembering
 from undistill.data import Splits
-from undistill.errors import Diverged, UsageError
-from undistill.models import build
-from undistill.models import folder as models
-from undistill.oracle.blackbox import BlackBox, to_bytes
-from undistill.oracle.door import Oracle
-from undistill.oracle.ledger import Ledger
-from undistill.oracle.victim import Model, Victim, resolve
+from undistill.errors import UsageError
+from undistill.oracle.victim import Model, resolve
 from undistill.training.env import choose_device, describe
-from undistill.training.evaluate import accuracy, predict, score
-from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe, Student, read
 from undistill.training.run import Watch, drive
 from undistill.training.train import of_data, validation
@@ -108,149 +97,3 @@ def attack(
     if not (where_to / f"{cell.id}.json").exists():  # a finished run whose cell was lost, or is wanted elsewhere
         cell = save(where_to, cell, {} if cell.status != "ok" else heist.predictions(run.model()))
     return cell
-
-
-class Heist:
-    """One thief at work on one victim: what `attack` drives."""
-
-    def __init__(
-        self,
-        victim: Victim,
-        data: Splits,
-        card: Card,
-        recipe: Recipe,
-        device: torch.device,
-        env: dict[str, Any],
-        experiment: str,
-        *,
-        unseen: bool = False,
-    ) -> None:
-        self.victim, self.data, self.card, self.recipe = victim, data, card, recipe
-        self.device, self.env, self.experiment = device, env, experiment
-        self.thief: Attack = recipe.attack
-        self.access = permit(self.thief, card)
-        self.vouched = card.pool == "fresh" and victim.data_fingerprint is None and unseen
-        answerable(victim, card, self.thief)
-        if victim.kind == "attack" and victim.seed == recipe.seed:
-            raise UsageError(
-                f"the model is itself a student of seed {recipe.seed}: a thief of that seed starts from its weights; "
-                "take another --seed"
-            )
-        if card.pool == "fresh" and victim.data_fingerprint is None and not (unseen or self.thief.control):
-            raise UsageError(
-                "nothing says which images the model was trained on, so none are known to be fresh; if you know that it never saw "
-                "those of data.pool, say so (--unseen, unseen=True)"
-            )
-        self.images = hold(data, card, self.thief, recipe.seed, victim)
-        mean, std = self.images.moments()  # of what the thief holds, not of the victim's data
-        shape = (data.num_classes, self.images.channels, self.images.image_size)
-        self.student = build(recipe.student.network, *shape, mean=mean, std=std, seed=recipe.seed, role="thief").to(
-            device
-        )
-        self.model = victim.model if isinstance(victim.model, BlackBox) else victim.model.to(device)
-        self.oracle: Oracle | None = None
-        self.diverged = ""
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """All that fixes the numbers."""
-        return {
-            "kind": "attack",
-            "data_fingerprint": self.data.fingerprint,
-            "victim_id": self.victim.id,
-            "card": str(self.card),
-            "recipe": self.recipe.dump(),
-        }
-
-    def counts(self) -> dict[str, int]:
-        """Questions asked and answers computed so far."""
-        return {"queries": self.oracle.queries, "forwards": self.oracle.forwards} if self.oracle else {}
-
-    def steps(self, state: State | None, before: dict[str, Any]) -> Iterator[EpochRecord]:
-        """Train the student; a loss that is not finite ends it without an error, for that too is a result."""
-        budget = self.card.questions
-        asked = before if budget is None else {}  # with a budget, a resumed thief asks its few questions again
-        self.oracle = Oracle(self.model, self.access, budget=budget, **asked)
-        try:
-            yield from self.thief.steal(
-                self.oracle, self.student, self.images, self.recipe, device=self.device, state=state
-            )
-        except Diverged as error:
-            self.diverged = str(error)
-
-    def finish(self, metrics: list[dict[str, Any]], out: Path, cells: Path) -> dict[str, Any]:
-        """Measure the student, write its model and the cell, and return the result."""
-        if not self.diverged and not bool(predict(self.student, self.data.test).isfinite().all()):
-            self.diverged = "the trained student answers with numbers that are not finite"
-        cell = self.cell(metrics)
-        arrays: dict[str, Any] = {}
-        if not self.diverged:
-            arrays = self.predictions(self.student)
-            update = self.measure() | {"accuracy_val": metrics[-1].get("accuracy_val")}
-            cell = cell.model_copy(update=update)
-            facts = {"victim": self.victim.id, "attack": self.thief.model_dump(mode="json"), "card": str(self.card)}
-            origin = {"kind": "attack", "data": self.data.fingerprint, "seed": self.recipe.seed}
-            title = f"{self.recipe.student.name}, a student of {self.victim.id}"
-            if self.thief.control:
-                title = f"{self.recipe.student.name}, trained alone"
-            models.save(
-                out / "model", self.student, self.data.train.class_names, models.model_card(title, facts), origin
-            )
-        cell = save(cells, cell, arrays)
-        return {
-            "status": cell.status,
-            "accuracy": cell.accuracy,
-            "cell": cell.values(),
-        }
-
-    def cell(self, metrics: list[dict[str, Any]]) -> Cell:
-        """The cell, before anything was measured."""
-        victim, recipe, control = self.victim, self.recipe, self.thief.control
-        dump = recipe.dump()
-        fixed = self.config | {
-            "victim_id": "" if control else victim.id,
-            "recipe": {key: dump[key] for key in ("training", "attack", "student", "seed")}
-            | {"views": dump["data"]["views"]},
-        }
-        if isinstance(self.model, BlackBox) and isinstance(self.model.predict, Ledger) and not control:
-            fixed["answers"] = self.model.predict.digest(to_bytes(self.images.seen()).numpy())
-        return Cell(
-            id=identify(fixed),
-            kind="control" if control else "cell",
-            experiment=self.experiment,
-            victim="none" if control else victim.label,
-            victim_id="" if control else victim.id,
-            defense={} if control else victim.defense,
-            attack=self.thief.name,
-            attack_settings=self.thief.settings,
-            student=recipe.student.name,
-            student_settings=recipe.student.network.settings,
-            card=str(self.card),
-            images=len(self.images),
-            vouched=self.vouched,
-            seeds={"student": recipe.seed} | ({} if control or victim.seed is None else {"victim": victim.seed}),
-            n_test=len(self.data.test),
-            curve=metrics,
-            status="diverged" if self.diverged else "ok",
-            why=self.diverged,
-            data=self.data.fingerprint,
-            data_note=self.data.note,
-            recipe={"training": dump["training"], "views": dump["data"]["views"]},
-            env=self.env,
-            seconds=round(sum(line["seconds"] for line in metrics), 3),
-            **self.counts(),
-        )
-
-    def measure(self) -> dict[str, float]:
-        """Numbers on the test split."""
-        test = self.data.test
-        logits_NC = predict(self.student, test)
-        numbers = asdict(score(logits_NC, test.labels_N))
-        said_N = None if self.thief.control else top_class(self.model, test)
-        if said_N is not None:
-            numbers["agreement"] = accuracy(logits_NC, said_N)
-        return {name: round(value, 6) for name, value in numbers.items()}
-
-    def predictions(self, student: torch.nn.Module) -> dict[str, Any]:
-        """The class that a student names for each test image."""
-        return {"predicted": predict(student, self.data.test).argmax(dim=1).numpy().astype(np.int16)}

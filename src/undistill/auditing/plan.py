@@ -62,7 +62,7 @@ def answerable(victim: Victim, card: Card, thief: Attack) -> None:
         return
     if card.access > victim.model.kind:
         raise UsageError(
-            f"{victim.label} answers with {victim.model.kind.label}, the card gives {card.access.label}; take one that gives no more"
+            f"{victim.label} answers with {victim.model.kind.label}, the card gives {card.access.label}: take a lesser one"
         )
     if card.questions is None:
         raise UsageError(

@@ -238,6 +238,10 @@ def import_(
         Path | None,
         typer.Option("--classes", help="Text file of class names, one a line, in the order of the outputs."),
     ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="NAME=VALUE", help="A setting of that network (stem=7x7); repeatable."),
+    ] = None,
     size: Annotated[int | None, typer.Option("--size", help="Side in pixels of the images it takes.")] = None,
     channels: Annotated[int, typer.Option("--channels", help="1 (grey) or 3.")] = 3,
     mean: Annotated[str | None, typer.Option("--mean", help="Its normalisation: 0.49,0.48,0.45.")] = None,
@@ -255,8 +259,9 @@ def import_(
     use_plugins(plugin)
     names = None if classes is None else verbs.lines(classes)
     mean_C, std_C = verbs.numbers("mean", mean), verbs.numbers("std", std)
+    network = verbs.network(model, sets)
     folder = import_model(
-        source, out, model=model, class_names=names, image_size=size, in_channels=channels, mean=mean_C, std=std_C
+        source, out, model=network, class_names=names, image_size=size, in_channels=channels, mean=mean_C, std=std_C
     )
     verbs.show_import(folder, as_json=as_json)
 

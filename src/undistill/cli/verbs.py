@@ -130,6 +130,24 @@ def show_catalog(found: dict[str, list[dict[str, Any]]], *, as_json: bool) -> No
     return None
 
 
+def network(model: str | None, sets: list[str] | None) -> dict[str, Any] | None:
+    """A network's name with settings `stem=7x7`, as values."""
+    import yaml
+
+    if model is None and sets:
+        raise UsageError("--set changes a network: name that with --model")
+    values: dict[str, Any] = {"name": model}
+    for setting in sets or []:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"a setting of the network is written name=value, not {setting!r}")
+        try:
+            values[name.removeprefix("model.")] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"the value of {name} is no YAML: {text!r}") from None
+    return None if model is None else values
+
+
 def numbers(name: str, text: str | None) -> list[float] | None:
     """`0.49,0.48,0.45` as numbers."""
     if text is None:

@@ -14,7 +14,6 @@ from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe
 from undistill.training.train import validation
 
-
 Start = Literal["scratch", "teacher"]
 
 

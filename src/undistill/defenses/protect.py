@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from undistill.data import Splits
 from undistill.defenses.base import Start, TrainedDefense
 from undistill.errors import UsageError
+from undistill.models import Classifier
 from undistill.models.base import FIXED
+from undistill.oracle.victim import Victim, resolve
 from undistill.training.env import choose_device, describe
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe, component, read
 from undistill.training.run import Run, Watch, drive
 from undistill.training.train import conclude, fresh, of_data, with_seed
-from undistill.oracle.victim import Victim, resolve
 
 
 def protect(
@@ -76,6 +79,11 @@ def protect(
     where = choose_device(device)
     scratch = start_from == "scratch"
     network = fresh(chosen.model, data, seed=chosen.seed, role="nasty") if scratch else copy.deepcopy(teacher.network)
+    if scratch and _same_weights(network, teacher.network):
+        raise UsageError(
+            f"{network_settings['name']} comes with the teacher's weights whenever it is made, so nothing starts from scratch: "
+            "start from the teacher"
+        )
     network.to(where).requires_grad_(True)
     frozen = copy.deepcopy(pushed_from.network).to(where)
     config = {
@@ -121,3 +129,8 @@ def beginning(defense: TrainedDefense, start_from: str | None) -> Start:
     if start_from is not None and start_from not in defense.starts:
         raise UsageError(f"{defense.name} starts from {' or '.join(defense.starts)} alone, not from {start_from}")
     return defense.starts[0] if start_from is None else start_from
+
+
+def _same_weights(network: Classifier, teacher: Classifier) -> bool:
+    ours, theirs = dict(network.named_parameters()), dict(teacher.named_parameters())
+    return all(name in theirs and torch.equal(value, theirs[name]) for name, value in ours.items())

@@ -1,6 +1,7 @@
 """Networks that others wrote: timm's, torchvision's, and any callable that makes a module.
 
-Nothing is imported because a file says so: the code behind `package.module:callable` runs only where the user named it (`plugins.trust`).
+Nothing is imported because a file says so: the code behind `package.module:callable` runs only where the user named it
+(`plugins.trust`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from undistill.errors import UsageError
 from undistill.models.base import MODELS, Classifier, Network
 from undistill.plugins import named
 
-
 LOADING = frozenset(
     {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "weights", "weights_backbone"}
 )
@@ -36,7 +36,7 @@ class External(Network):
 
     width: Literal[1] = 1
     resize: int | None = Field(None, ge=1, le=4096)
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     foreign_keys: ClassVar[tuple[tuple[str, str], ...]] = ((r"(.+)", r"inner.\1"),)
 
     @field_validator("arguments")
@@ -118,7 +118,7 @@ class TorchVision(External):
 
 @MODELS.register
 class Factory(External):
-    """A callable that returns an nn.Module, `package.module:callable` or `FILE.py:callable`; it is told what it has parameters for."""
+    """A callable that returns an nn.Module, `package.module:callable` or `FILE.py:callable`; told what it has parameters for."""
 
     name: str = Field(":", pattern=r"^[^:]+:\w+$")
     shown = "package.module:callable"
@@ -189,7 +189,7 @@ class Wrapped(Classifier):
         except Exception as error:
             raise UsageError(
                 f"{config['name']} cannot take {size[1]} × {size[2]} × {size[3]} pixels ({_sentence(error)}); "
-                "model.resize gives them the size it wants"
+                "its setting resize gives them the size it wants"
             ) from error
         finally:
             self.train(training)
@@ -201,7 +201,7 @@ class Wrapped(Classifier):
 
 
 def _optional(package: str) -> Any:
-    """timm or torchvision; UsageError with the way to get it.
+    """Timm or torchvision; UsageError with the way to get it.
 
     torchvision's wheels for CUDA do not import next to a torch without it, for two of their operators are then never declared:
     they are declared here, and only then.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from undistill import plugins
 from undistill.errors import RunError, UsageError
 from undistill.files import read_json
 from undistill.models import folder as models
@@ -101,10 +102,9 @@ def plain(path: Path, model: str | dict[str, Any] | Network | None, told: dict[s
 
 
 def _record(model: str | dict[str, Any] | Network) -> Network:
-    if isinstance(model, str) and ":" in model:
-        from undistill.plugins import trust
-
-        trust(model)
+    name = model if isinstance(model, str) else "" if isinstance(model, Network) else str(model.get("name", ""))
+    if ":" in name:
+        plugins.trust(name)
     return MODELS.make(model)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from undistill.errors import RunError, UsageError
-from undistill.models.base import MODELS, FIXED, Classifier
+from undistill.models.base import FIXED, MODELS, Classifier
 from undistill.models.folder import read_tensors
 
 WRAPPERS = ("state_dict", "model_state_dict", "state_dict_ema", "model", "net", "weights")
@@ -120,7 +120,7 @@ def load_state(model: Classifier, tensors: Mapping[str, Tensor], where: str, *, 
 
 
 def translate(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under our names; names that no rule knows stay. A classifier saved as a 1×1 convolution becomes a linear layer."""
+    """The tensors under our names; names that no rule knows stay. A head saved as a 1×1 convolution becomes a linear layer."""
     network = MODELS.make({key: value for key, value in model.config.items() if key not in FIXED})
     ours = model.state_dict()
     rules = [(re.compile(pattern), replacement) for pattern, replacement in network.foreign_keys]

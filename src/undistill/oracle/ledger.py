@@ -1,7 +1,7 @@
 """Answers that were given, by the content of the question: an answer that was paid for is never bought twice.
 
-One Parquet file: `image` (hex, the first 128 bits of SHA-256 over the uint8 C × H × W pixels of the question) and `answer` (the class
-for labels, else a float for each class); kind, number of classes and class names in the file's metadata.
+One Parquet file: `image` (hex, the first 128 bits of SHA-256 over the uint8 C × H × W pixels of the question) and `answer` (the
+class for labels, else a float for each class); kind, number of classes and class names in the file's metadata.
 """
 
 from __future__ import annotations

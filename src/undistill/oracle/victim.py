@@ -127,32 +127,43 @@ def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
         return _of_run(Run.open(path)) if (path / "config.yaml").exists() else _of_folder(path)
     if path.suffix == ".parquet":
         return _of_answers(path, kind)
-    name, at, weights = model.partition("@")
+    plausible(model)
+    name, _, weights = model.partition("@")
+    if model.startswith(FAMILIES):
+        return _of_weights(name, Path(weights).expanduser(), _needed(data, model))
+    plugins.trust(model)
+    if kind is None:
+        return _of_factory(model, _needed(data, model))
+    place, _, attribute = model.rpartition(":")
+    name = f"{Path(place).name}:{attribute}"
+    return resolve(BlackBox(plugins.named(model), kind, _needed(data, model).num_classes, name))
+
+
+def plausible(model: str) -> None:
+    """UsageError for a text that cannot be a model, before anything is loaded."""
+    path, (_, at, weights) = Path(model).expanduser(), model.partition("@")
     if model.startswith(FAMILIES):
         if not at:
             raise UsageError(f"{model} has no weights: write {model}@weights.safetensors")
-        return _of_weights(name, Path(weights).expanduser(), _needed(data, model))
-    if ":" in model:
-        plugins.trust(model)
-        if kind is None:
-            return _of_factory(model, _needed(data, model))
-        predict = plugins.named(model)
-        place, _, attribute = model.rpartition(":")
-        return resolve(BlackBox(predict, kind, _needed(data, model).num_classes, f"{Path(place).name}:{attribute}"))
-    raise UsageError(
-        f"there is no model at {model}: give a run folder, a folder with config.json and model.safetensors, timm:NAME@weights, "
-        "package.module:callable or answers.parquet"
-    )
+        if not Path(weights).expanduser().is_file():
+            raise UsageError(f"there are no weights at {weights}")
+    elif path.suffix == ".parquet" and not path.is_file():
+        raise UsageError(f"there are no answers at {path}")
+    elif not path.is_dir() and path.suffix != ".parquet" and ":" not in model:
+        raise UsageError(
+            f"there is no model at {model}: give a run folder, a folder with config.json and model.safetensors, timm:NAME@weights, "
+            "package.module:callable or answers.parquet"
+        )
 
 
 def brings(model: Model) -> Recipe | None:
-    """The recipe that a run folder brings; None for any other model, which is not looked at yet."""
-    if isinstance(model, Victim):
+    """The recipe that a run folder brings; None for any other model, which is not looked at yet; UsageError for what is none."""
+    if isinstance(model, Victim | Run):
         return model.recipe
-    if isinstance(model, Run):
-        return model.recipe
-    if isinstance(model, str | Path) and (Path(model).expanduser() / "config.yaml").exists():
-        return resolve(model).recipe
+    if isinstance(model, str | Path):
+        plausible(str(model))
+        if (Path(model).expanduser() / "config.yaml").exists():
+            return resolve(model).recipe
     return None
 
 

@@ -96,6 +96,8 @@ def card_sentence(text: str, cells: list[Cell]) -> str:
         if card.pool == "trained"
         else "fresh images that no victim was trained on"
     )
+    if any(cell.vouched for cell in thieves):
+        whose = "fresh images that, on its owner's word, no victim was trained on"
     with_ = "with their true labels" if card.data == "labelled" else "without labels"
     return f"The thief holds {every}{held} {whose}, {with_}. {_asks(card, thieves)} It starts from random weights."
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -69,8 +70,17 @@ def _here(queue: list[Job]) -> Iterator[str]:
 
 
 def _begin() -> None:
-    """In a worker: one thread, and an interrupt ends it without a word, for the parent speaks."""
+    """In a worker: one thread; an interrupt ends it without a word, for the parent speaks; so does the parent's death."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_follow, daemon=True).start()
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(1)
+
+
+def _follow() -> None:
+    """Die with the parent: one that was killed can stop nobody, and would leave workers behind that hold its folders."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
