@@ -32,7 +32,15 @@ MODULES = {
 TORCHLESS = sorted(
     name
     for name in MODULES
-    if name in ("undistill", "undistill.access", "undistill.errors", "undistill.registry", "undistill.plugins", "undistill.files")
+    if name
+    in (
+        "undistill",
+        "undistill.access",
+        "undistill.errors",
+        "undistill.registry",
+        "undistill.plugins",
+        "undistill.files",
+    )
     or name in {f"undistill.auditing.{part}" for part in ("cell", "verdict", "flags")}
     or name.startswith("undistill.reporting")
 )

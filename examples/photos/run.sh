@@ -17,7 +17,7 @@ for victim in imported nasty; do
   model=$out/$victim; test -d "$model/model" && model=$model/model
   export PHOTOS_MODEL=$model
   for arm in kd label-only scratch; do
-    undistill attack "$here/api.py:predict" --answers probs --with "$arm" --card "$card" --called "$victim" --unseen "${data[@]}" \
+    undistill attack "$here/api.py:predict" --answers probs --with "$arm" --card "$card" --called "$victim" --ask-test --ledger "$out/$victim.parquet" --unseen "${data[@]}" \
       --student resnet18 -s student.settings.stem=7x7 -s student.width=0.125 "${short[@]}" -o "$out/thieves/$victim-$arm"
   done
 done

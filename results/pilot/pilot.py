@@ -3,8 +3,8 @@
     python results/pilot/pilot.py run SETTING --data-dir FOLDER -o OUT [--seeds 5] [--first 0] [--nasty] [--jobs 2]
     python results/pilot/pilot.py table OUT [OUT …]
 
-`run` goes on where it stopped. Settings were chosen on seed 10,000, where no nasty teacher was ever trained; reported are seeds 0 to
-4. The API card: a thief asks once about each of a few fresh, unlabelled images and trains on altered copies of them.
+`run` goes on where it stopped. Settings were chosen on seed 10,000, where no nasty teacher was ever trained; reported are seeds
+0 to 4. The API card: a thief asks once about each of a few fresh, unlabelled images and trains on altered copies of them.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ def test_a_7x7_stem_takes_photos_to_a_quarter_of_their_side() -> None:
 
 def test_a_large_resnet18_has_the_weights_of_he_et_al() -> None:
     network = build(MODELS.make({"name": "resnet18", "stem": "7x7"}), 1000, 3, 64)
-    assert sum(p.numel() for p in network.parameters()) == 11_689_512  # He et al. 2016, table 1; as published with weights
+    assert (
+        sum(p.numel() for p in network.parameters()) == 11_689_512
+    )  # He et al. 2016, table 1; as published with weights
 
 
 def test_the_stem_survives_its_config() -> None:

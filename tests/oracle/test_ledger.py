@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from undistill.access import Access
 from undistill.auditing.attack import attack
+from undistill.auditing.cell import collect
 from undistill.data.images import ImageSet, Splits
 from undistill.errors import RunError, UndistillError, UsageError
 from undistill.oracle import BlackBox, write_answers
@@ -282,19 +283,32 @@ def steal(splits: Splits, recipe: Recipe, tmp_path: Path) -> Attacked:
     return call
 
 
-def test_an_attack_on_a_function_asks_its_budget_and_the_test_images_once(
-    steal: Attacked, splits: Splits, tmp_path: Path
-) -> None:
+def test_an_attack_on_a_function_asks_its_budget_and_no_more(steal: Attacked, tmp_path: Path) -> None:
     api = Api()
     cell = steal(api.box, "probs/unlabelled/trained/random/10")
     assert (cell.queries, cell.images) == (10, 10)
+    assert len(api.asked) == len(set(api.asked)) == 10
+    assert cell.agreement is None
+    assert not list((tmp_path / "run" / "cells").glob("*victim*"))
+    assert len(Answers.read(tmp_path / "run" / "answers.parquet").values) == 10
+
+
+def test_a_function_is_asked_about_the_test_images_where_that_was_wanted(
+    steal: Attacked, splits: Splits, tmp_path: Path
+) -> None:
+    api = Api()
+    cell = steal(api.box, "probs/unlabelled/trained/random/10", ask_test=True)
+    assert cell.queries == 10
     assert len(api.asked) == len(set(api.asked)) == 10 + len(splits.test)
     assert cell.agreement is not None
-    assert len(Answers.read(tmp_path / "run" / "answers.parquet").values) == 10 + len(splits.test)
+    kinds = {found.kind: found for _, found in collect([tmp_path / "run"])}
+    assert set(kinds) == {"cell", "victim"}
+    said = np.asarray(say(of(splits.test))).argmax(axis=1)
+    assert kinds["victim"].accuracy == pytest.approx(100 * float((said == splits.test.labels_N.numpy()).mean()))
 
 
 def test_the_budget_counts_the_same_with_answers_at_hand(steal: Attacked, tmp_path: Path, splits: Splits) -> None:
-    first = steal(Api().box, "probs/unlabelled/trained/random/10")
+    first = steal(Api().box, "probs/unlabelled/trained/random/10", ask_test=True)
     write_answers(
         tmp_path / "all.parquet",
         np.concatenate([of(splits.train), of(splits.test)]),
@@ -308,8 +322,25 @@ def test_the_budget_counts_the_same_with_answers_at_hand(steal: Attacked, tmp_pa
     assert first.id != second.id
 
 
+def test_thieves_of_one_ledger_pay_for_an_answer_once(steal: Attacked, tmp_path: Path) -> None:
+    api, ledger = Api(), tmp_path / "paid" / "answers.parquet"
+    card = "probs/unlabelled/trained/random/10"
+    first = steal(api.box, card, ledger=ledger)
+    second = steal(api.box, card, "second", attack={"name": "label-only"}, ledger=ledger)
+    assert (first.queries, second.queries, len(api.asked)) == (10, 10, 10)
+    assert not (tmp_path / "second" / "answers.parquet").exists()
+
+
+def test_a_ledger_keeps_what_another_process_wrote_meanwhile(tmp_path: Path) -> None:
+    box, path = Api().box, tmp_path / "answers.parquet"
+    one, other = (Ledger(Answers(box.kind, box.num_classes), box, path) for _ in range(2))
+    one(pixels(3))
+    other(pixels(6)[3:])
+    assert len(Answers.read(path).values) == 6
+
+
 def test_an_attack_that_died_while_it_asked_goes_on_where_it_was(
-    steal: Attacked, splits: Splits, monkeypatch: pytest.MonkeyPatch
+    steal: Attacked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledgers, "CHUNK", 4)
     card, dying, whole = "probs/unlabelled/trained/random/10", Api(dies_after=9), Api()
@@ -318,7 +349,7 @@ def test_an_attack_that_died_while_it_asked_goes_on_where_it_was(
     cell = steal(whole.box, card, resume=True)
     assert len(dying.asked) == 8
     assert not set(dying.asked) & set(whole.asked)
-    assert len(whole.asked) == 2 + len(splits.test)
+    assert len(whole.asked) == 2
     assert cell.queries == 10
     assert cell.accuracy == steal(Api().box, card, "straight").accuracy
 

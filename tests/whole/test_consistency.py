@@ -201,9 +201,9 @@ def test_hardening_can_start_from_the_teacher(shell: Shell, teacher: Path, tmp_p
     still = ["-s", "training.optimizer.lr=1e-12", "-s", "training.optimizer.weight_decay=0", "-q"]
     assert shell("protect", teacher, "--start-from", "teacher", *still, "-o", tmp_path / "near").code == 0
     assert shell("protect", teacher, *still, "-o", tmp_path / "far").code == 0
-    weights = undistill.load_model(teacher).head.weight
-    torch.testing.assert_close(undistill.load_model(tmp_path / "near").head.weight, weights)
-    assert (undistill.load_model(tmp_path / "far").head.weight - weights).abs().max() > 0.01
+    weights = undistill.load_model(teacher).get_parameter("head.weight")
+    torch.testing.assert_close(undistill.load_model(tmp_path / "near").get_parameter("head.weight"), weights)
+    assert (undistill.load_model(tmp_path / "far").get_parameter("head.weight") - weights).abs().max() > 0.01
 
 
 def test_the_adversary_may_be_another_network(shell: Shell, teacher: Path, tmp_path: Path) -> None:

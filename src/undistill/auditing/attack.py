@@ -34,6 +34,8 @@ def attack(
     answers: str | None = None,
     called: str | None = None,
     unseen: bool = False,
+    ask_test: bool = False,
+    ledger: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
     watch: Watch | None = None,
@@ -55,6 +57,9 @@ def attack(
         answers: `logits`, `probs`, `topk` or `label`: what a callable or a file of answers says, where it does not say so itself.
         called: what reports call the victim; two functions of one name need it to be told apart.
         unseen: your word that a victim of unknown origin never saw the images of `data.pool`; a fresh card needs it then.
+        ask_test: ask a function about the test images too, for its own accuracy and the student's agreement with it; these
+            questions are not the thief's and are not counted as such.
+        ledger: file that keeps a function's answers; None for `answers.parquet` in `out`. Thieves that share one pay once.
         resume: go on with an unfinished run there.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         watch: told each epoch.
@@ -72,7 +77,7 @@ def attack(
         raise UsageError("the model brings no recipe for its thief; name one with --config")
     where = choose_device(device)
     heist = Heist(
-        remembering(victim, Path(out)),
+        remembering(victim, Path(ledger) if ledger else Path(out) / "answers.parquet"),
         data,
         Card.parse(card),
         of_data(plan_recipe(read(source), attack, student, seed), data),
@@ -80,6 +85,7 @@ def attack(
         describe(where),
         experiment,
         unseen=unseen,
+        ask_test=ask_test,
     )
     where_to = Path(cells) if cells else Path(out) / "cells"
     run = drive(

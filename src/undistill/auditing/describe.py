@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from undistill.auditing.cell import Array, Cell, identify
 from undistill.data import Splits
 from undistill.data.views import centre
 from undistill.files import read_json
-from undistill.oracle.victim import resolve
+from undistill.oracle.blackbox import BlackBox
+from undistill.oracle.victim import Victim, resolve
 from undistill.training.evaluate import predict
 from undistill.training.run import Run
 
@@ -45,6 +47,28 @@ def victim_cell(run: Run, data: Splits, experiment: str) -> tuple[Cell, dict[str
         seconds=result["seconds"],
     )
     return cell, {"predicted": predict(victim.network, data.test).argmax(1).numpy().astype(np.int16)}
+
+
+def served_cell(
+    victim: Victim, data: Splits, experiment: str, env: dict[str, Any], said_N: Tensor
+) -> tuple[Cell, dict[str, Array]]:
+    """(cell, per-sample predictions) of a victim that no run folder describes: its accuracy by its top class, no more."""
+    cell = Cell(
+        id=identify({"victim_id": victim.id, "data": data.fingerprint, "kind": "victim"}),
+        kind="victim",
+        experiment=experiment,
+        victim=victim.label,
+        victim_id=victim.id,
+        defense=victim.defense,
+        student="" if isinstance(victim.model, BlackBox) else victim.network.config["name"],
+        seeds={"victim": victim.seed or 0},
+        accuracy=round(100 * float((said_N == data.test.labels_N).double().mean()), 6),
+        n_test=len(data.test),
+        data=data.fingerprint,
+        data_note=data.note,
+        env=env,
+    )
+    return cell, {"predicted": said_N.numpy().astype(np.int16)}
 
 
 def logit_response(

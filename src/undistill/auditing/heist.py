@@ -13,6 +13,7 @@ import torch
 from undistill.access import Card
 from undistill.attacks.base import Attack
 from undistill.auditing.cell import Cell, identify, save
+from undistill.auditing.describe import served_cell
 from undistill.auditing.plan import answerable, hold, permit, top_class
 from undistill.data import Splits
 from undistill.errors import Diverged, UsageError
@@ -41,6 +42,7 @@ class Heist:
         experiment: str,
         *,
         unseen: bool = False,
+        ask_test: bool = False,
     ) -> None:
         self.victim, self.data, self.card, self.recipe = victim, data, card, recipe
         self.device, self.env, self.experiment = device, env, experiment
@@ -48,6 +50,8 @@ class Heist:
         self.access = permit(self.thief, card)
         if isinstance(victim.model, BlackBox):
             self.access = min(self.access, victim.model.kind)  # a control asks nothing, whatever the card would give
+        self.ask_test = ask_test
+        self.said_N: torch.Tensor | None = None
         self.vouched = card.pool == "fresh" and victim.data_fingerprint is None and unseen
         answerable(victim, card, self.thief)
         if victim.kind == "attack" and victim.seed == recipe.seed:
@@ -116,11 +120,13 @@ class Heist:
                 out / "model", self.student, self.data.train.class_names, models.model_card(title, facts), origin
             )
         cell = save(cells, cell, arrays)
-        return {
-            "status": cell.status,
-            "accuracy": cell.accuracy,
-            "cell": cell.values(),
-        }
+        result = {"status": cell.status, "accuracy": cell.accuracy, "cell": cell.values()}
+        if self.said_N is not None:
+            served, predicted = served_cell(self.victim, self.data, self.experiment, self.env, self.said_N)
+            result["victim_accuracy"] = served.accuracy
+            if self.victim.recipe is None:  # no run folder of its own has its accuracy as a cell
+                save(cells, served, predicted)
+        return result
 
     def cell(self, metrics: list[dict[str, Any]]) -> Cell:
         """The cell, before anything was measured."""
@@ -165,9 +171,10 @@ class Heist:
         test = self.data.test
         logits_NC = predict(self.student, test)
         numbers = asdict(score(logits_NC, test.labels_N))
-        said_N = None if self.thief.control else top_class(self.model, test)
-        if said_N is not None:
-            numbers["agreement"] = accuracy(logits_NC, said_N)
+        if not self.thief.control:
+            self.said_N = top_class(self.model, test, ask=self.ask_test)
+        if self.said_N is not None:
+            numbers["agreement"] = accuracy(logits_NC, self.said_N)
         return {name: round(value, 6) for name, value in numbers.items()}
 
     def predictions(self, student: torch.nn.Module) -> dict[str, Any]:

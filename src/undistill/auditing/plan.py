@@ -71,24 +71,28 @@ def answerable(victim: Victim, card: Card, thief: Attack) -> None:
         )
 
 
-def remembering(victim: Victim, out: Path) -> Victim:
-    """The victim; where each answer may cost something, with a ledger in the run folder, so that none is asked for twice."""
+def remembering(victim: Victim, path: Path) -> Victim:
+    """The victim; where each answer may cost something, with a ledger at `path`, so that none is asked for twice."""
     box = victim.model
     if not isinstance(box, BlackBox) or isinstance(box.predict, Ledger):
         return victim
-    path = out / "answers.parquet"
     answers = Answers.read(path, kind=box.kind) if path.is_file() else Answers(box.kind, box.num_classes)
     return replace(victim, model=replace(box, predict=Ledger(answers, box, path)))
 
 
-def top_class(victim: Classifier | BlackBox, images: ImageSet) -> Tensor | None:
-    """N classes, what the victim says about each image; None for a closed victim that was not asked about them all."""
+def top_class(victim: Classifier | BlackBox, images: ImageSet, *, ask: bool = False) -> Tensor | None:
+    """N classes, what the victim says about each image; None for a black box that has not said it, unless it is to be asked."""
     if not isinstance(victim, BlackBox):
         return predict(victim, images).argmax(dim=1)
     parts = []
     for chunk in images.chunks(batch_for(images)):
         seen_BCHW = images.seen(chunk)
-        if isinstance(victim.predict, Ledger) and not victim.predict.knows(to_bytes(seen_BCHW).numpy()).all():
+        ledger = victim.predict
+        if (
+            isinstance(ledger, Ledger)
+            and not (ask and ledger.ask)
+            and not ledger.holds(to_bytes(seen_BCHW).numpy()).all()
+        ):
             return None
         parts.append(cut(victim.answer(seen_BCHW), Access.LABEL, given=victim.kind))
     return torch.cat(parts)

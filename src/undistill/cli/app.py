@@ -174,6 +174,13 @@ def attack(
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Your word that a MODEL of unknown origin never saw the fresh pool.")
     ] = False,
+    ask_test: Annotated[
+        bool, typer.Option("--ask-test", help="Ask a function about the test images too, for its own accuracy.")
+    ] = False,
+    ledger: Annotated[
+        Path | None,
+        typer.Option("--ledger", help="File of a function's answers, for thieves to share; default in OUT."),
+    ] = None,
     *,
     options: Options,
 ) -> None:
@@ -218,6 +225,8 @@ def attack(
             answers=answers,
             called=called,
             unseen=unseen,
+            ask_test=ask_test,
+            ledger=ledger,
             out=out,
             resume=options.resume,
             device=options.device,

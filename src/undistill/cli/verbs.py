@@ -103,6 +103,8 @@ def show_cell(cell: Any, out: Path, *, as_json: bool) -> None:
     if as_json:
         return typer.echo(json.dumps(cell.values(), indent=1))
     got = "diverged" if cell.accuracy is None else f"{cell.accuracy:.2f} % on {cell.n_test:,} test images"
+    own = json.loads((out / "result.json").read_text()).get("victim_accuracy")
+    got += "" if own is None else f" (the victim itself {own:.2f} %)"
     return typer.echo(
         f"{cell.attack} of {cell.victim}, student {cell.student}: {got}, {cell.queries:,} questions asked; {out}"
     )

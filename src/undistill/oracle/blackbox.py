@@ -98,6 +98,9 @@ class BlackBox:
             raise self._wrong("numbers", str(probs.dtype))
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= self.num_classes:
             raise self._wrong(f"classes from 0 to {self.num_classes - 1}", f"{classes.min()} to {classes.max()}")
+        ordered = np.sort(classes, axis=1)
+        if (ordered[:, 1:] == ordered[:, :-1]).any():
+            raise self._wrong("k different classes for each image", "one class twice")
         scores = np.zeros((count, self.num_classes), np.float32)
         np.put_along_axis(scores, classes.astype(np.int64), probs.astype(np.float32), axis=1)
         return scores

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from undistill.access import Access
 from undistill.data.images import hash_of
 from undistill.errors import RunError, UsageError
-from undistill.files import write_bytes
+from undistill.files import exclusive, write_bytes
 from undistill.oracle.blackbox import BlackBox
 
 SCHEMA = 1
@@ -58,12 +58,13 @@ class Answers:
         write_bytes(path, buffer.getvalue())
 
     @classmethod
-    def read(cls, path: Path, *, kind: Access | None = None) -> Answers:
+    def read(cls, path: Path, *, kind: Access | None = None, num_classes: int | None = None) -> Answers:
         """The answers of a file.
 
         Args:
             path: the file.
             kind: what the answers are, for a file that does not say.
+            num_classes: how many classes there are, for labels in a file that does not say.
 
         Raises:
             UsageError: no such file, other columns, or a kind that nobody declared.
@@ -84,7 +85,10 @@ class Answers:
             if isinstance(error, UsageError):
                 raise
             raise RunError(f"{path} is damaged or no Parquet file: {_sentence(error)}") from error
-        return cls._checked(path, about if isinstance(about, dict) else {}, kind, hashes, said)
+        about = about if isinstance(about, dict) else {}
+        if num_classes is not None and len(said) and not isinstance(said[0], list):
+            about = {"num_classes": num_classes} | about
+        return cls._checked(path, about, kind, hashes, said)
 
     @classmethod
     def _checked(
@@ -138,8 +142,16 @@ class Ledger:
             self.asked += len(part)
             self.answers.values |= {hashes[row]: value for row, value in zip(part, said, strict=True)}
             if self.path is not None:
-                self.answers.write(self.path)
+                self._keep(self.path)
         return np.stack([self.answers.values[key] for key in hashes])
+
+    def _keep(self, path: Path) -> None:
+        """Write what is known, with what other processes wrote meanwhile."""
+        with exclusive(path):
+            if path.is_file():
+                kept = Answers.read(path, kind=self.answers.kind).values
+                self.answers.values = kept | self.answers.values
+            self.answers.write(path)
 
     def digest(self, pixels: NDArray[np.uint8]) -> str:
         """SHA-256 over the answers to these questions, 16 hex digits: what a victim without weights can be told apart by."""
@@ -147,8 +159,10 @@ class Ledger:
 
     def knows(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which of these questions it can answer: all, unless it is closed."""
-        if self.ask is not None:
-            return np.ones(len(pixels), bool)
+        return self.holds(pixels) if self.ask is None else np.ones(len(pixels), bool)
+
+    def holds(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which of these questions were answered before."""
         return np.array([key in self.answers.values for key in hashes_of(pixels)], bool)
 
 

@@ -126,7 +126,7 @@ def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
     if path.is_dir():
         return _of_run(Run.open(path)) if (path / "config.yaml").exists() else _of_folder(path)
     if path.suffix == ".parquet":
-        return _of_answers(path, kind)
+        return _of_answers(path, kind, data)
     plausible(model)
     name, _, weights = model.partition("@")
     if model.startswith(FAMILIES):
@@ -187,8 +187,8 @@ def _of_folder(path: Path) -> Victim:
     )
 
 
-def _of_answers(path: Path, kind: Access | None) -> Victim:
-    answers = Answers.read(path, kind=kind)
+def _of_answers(path: Path, kind: Access | None, data: Splits | None) -> Victim:
+    answers = Answers.read(path, kind=kind, num_classes=None if data is None else data.num_classes)
     box = BlackBox(Ledger(answers, None, None), answers.kind, answers.num_classes, path.name)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return Victim(box, answers.class_names, digest, kind="answers")
