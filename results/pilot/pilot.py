@@ -80,9 +80,13 @@ class Setting:
 
 SETTINGS = {
     # Tried, on seed 10,000.
-    "try-c10-crop": Setting("cifar10", 5_000, 30, ("crop", "flip"), (500, 1000)),
-    "try-c10-flip": Setting("cifar10", 5_000, 30, ("flip",), (500, 1000)),
-    "try-c100-crop": Setting("cifar100", 10_000, 30, ("crop", "flip"), (500, 1000)),
+    "c10-cnn-5k": Setting("cifar10", 5_000, 30, ("crop", "flip"), (500, 1000)),
+    "c10-cnn-5k-flip": Setting("cifar10", 5_000, 30, ("flip",), (500, 1000)),
+    "c100-cnn-10k": Setting("cifar100", 10_000, 30, ("crop", "flip"), (500, 1000)),
+    # How small may the victim be? Five seeds from 10,000 on.
+    "c10-cnn-500": Setting("cifar10", 500, 20, ("flip",), seen=24_000, arms=("alone", "labels", "kd-4")),
+    "c10-cnn-1k": Setting("cifar10", 1_000, 20, ("flip",), seen=24_000, arms=("alone", "labels", "kd-4")),
+    "c10-cnn-2k": Setting("cifar10", 2_000, 20, ("flip",), seen=24_000, arms=("alone", "labels", "kd-4")),
     # Chosen, for seeds 0 to 4.
     "cifar10": Setting(
         "cifar10", 4_000, 20, ("flip",), seen=24_000, arms=("alone", "alone-smooth", "labels", "kd-1", "kd-4")
