@@ -160,7 +160,7 @@ def test_arguments_are_handed_on_and_written_down(file: str) -> None:
         ("nothing", {}, "makes no nn.Module but a dict"),
         ("five", {}, r"answers two images with \(2, 5\), not with 2 × 4 logits"),
         ("Pair", {}, "answers two images with tuple, not with 2 × 4 logits"),
-        ("sixteen", {}, "cannot take 3 × 8 × 8 pixels .*model.resize gives them the size it wants"),
+        ("sixteen", {}, "cannot take 3 × 8 × 8 pixels .*its setting resize gives them the size it wants"),
         ("VALUE", {}, "has no callable 'VALUE'"),
         ("absent", {}, "has no callable 'absent'"),
     ],

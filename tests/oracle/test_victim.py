@@ -298,7 +298,8 @@ def test_a_module_of_another_shape_is_refused(splits: Splits) -> None:
 def test_only_a_run_brings_a_recipe(run: Run, tmp_path: Path) -> None:
     assert brings(run) == brings(run.folder) == brings(resolve(run)) == run.recipe
     assert brings(saved(tmp_path)) is None
-    assert brings("no/such/run") is None
+    with pytest.raises(UsageError, match="there is no model at no/such/run"):
+        brings("no/such/run")
 
 
 def test_load_model_gives_the_network(run: Run) -> None:

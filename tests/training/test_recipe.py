@@ -47,7 +47,7 @@ def test_the_papers_recipe_is_the_papers() -> None:
     assert training["schedule"] == {"name": "step", "warmup": 0.0, "at": [80, 120], "factor": 0.1}
     assert values["defense"] == {"name": "nasty", "omega": 0.04, "temperature": 4.0}
     assert values["attack"] == {"name": "kd", "temperature": 4.0, "alpha": 0.9}
-    assert values["model"] == {"name": "resnet18", "width": 1.0}
+    assert values["model"] == {"name": "resnet18", "width": 1.0, "stem": "3x3"}
     assert values["data"]["views"] == [{"name": "crop", "padding": 4}, {"name": "flip"}]
     assert (values["data"]["val"], values["data"]["pool"]) == (0, 0)
 

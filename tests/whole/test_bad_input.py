@@ -93,7 +93,7 @@ def test_a_model_of_other_classes_is_refused(shell: Shell, teacher: Path, tmp_pa
     config = json.loads(path.read_text())
     config["class_names"][0] = "nought"
     path.write_text(json.dumps(config))
-    refused(shell("attack", tmp_path / "model", "-q", "-o", tmp_path / "out"), "classes", "nought")
+    refused(shell("attack", tmp_path / "model", "-q", "-o", tmp_path / "out"), "class 'nought'", "data do not have")
 
 
 def test_an_adversary_of_another_input_size_is_refused(shell: Shell, teacher: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,3 +40,14 @@ def test_own_loop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_examples_stay_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 80
+
+
+@pytest.mark.slow
+def test_photos_go_from_a_folder_to_a_page(tmp_path: Path) -> None:
+    tools = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "EPOCHS": "1", "QUESTIONS": "10"}
+    command = [str(EXAMPLES / "photos" / "run.sh"), str(tmp_path / "out"), "--each", "20", "--classes", "3"]
+    for _ in range(2):  # the second time everything is there already
+        done = subprocess.run(command, env={**os.environ, **tools}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert "left out: 1 corrupt" in done.stderr
+    assert {"imported", "nasty"} <= set((tmp_path / "out" / "report" / "report.md").read_text().split())
