@@ -127,3 +127,10 @@ def test_names() -> None:
 def test_a_card_is_told_in_a_sentence(card: str, title: str, said: str) -> None:
     assert card_title(card) == title
     assert said in card_sentence(card, [control(), thief(card=card)])
+
+
+def test_cards_of_two_data_sets_say_of_which_they_are() -> None:
+    cells = [thief(data="aa", data_note="first"), thief(1, data="bb", data_note="second")]
+    titles = [section.title for section in summarise(cells).sections]
+    assert [title.rpartition(", ")[2] for title in titles] == ["first", "second"]
+    assert all(section.title == "The paper's card" for section in summarise(cells[:1]).sections)

@@ -60,7 +60,7 @@ def served_cell(
         victim=victim.label,
         victim_id=victim.id,
         defense=victim.defense,
-        student="" if isinstance(victim.model, BlackBox) else victim.network.config["name"],
+        student="black box" if isinstance(victim.model, BlackBox) else victim.network.config["name"],
         seeds={"victim": victim.seed or 0},
         accuracy=round(100 * float((said_N == data.test.labels_N).double().mean()), 6),
         n_test=len(data.test),

@@ -41,14 +41,15 @@ def of_section(section: Section) -> list[str]:
     sentences = [text for text in (contrast(section, hot, v) for v in hardened(section)) if text] if hot else []
     sentences += [best_text(section, victim) for victim in section.victims if victim != ALONE]
     headroom = _headroom(section)
-    return sentences + ([headroom] if headroom else [])
+    return list(dict.fromkeys(sentences + ([headroom] if headroom else [])))
 
 
 def other_contrasts(section: Section) -> list[str]:
     """The differences that `of_section` leaves out."""
     hot = hottest(section)
     arms = [arm for arm in section.arms if not arm.control and arm is not hot]
-    return [text for arm in arms for v in hardened(section) if (text := contrast(section, arm, v))]
+    found = [text for arm in arms for v in hardened(section) if (text := contrast(section, arm, v))]
+    return list(dict.fromkeys(found))
 
 
 def hardened(section: Section) -> list[str]:

@@ -85,6 +85,8 @@ class Section:
     arms: tuple[Arm, ...]
     victims: tuple[str, ...]
     groups: dict[tuple[str, str], Group] = field(repr=False)
+    among_others: bool = False
+    """Whether other sections are of other data, so that the title must say of which this one is."""
 
     def group(self, arm: str, victim: str) -> Group | None:
         """The cells of an arm's name and a victim's name (`alone` for controls), if any."""
@@ -97,8 +99,9 @@ class Section:
 
     @property
     def title(self) -> str:
-        """The card's title."""
-        return card_title(self.card)
+        """The card's title, with the data where sections differ in them."""
+        title = card_title(self.card)
+        return f"{title}, {self.data_note or self.data}" if self.among_others else title
 
     @property
     def n_test(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from undistill.auditing.cell import Cell
@@ -25,6 +26,8 @@ def summarise(cells: Iterable[Cell]) -> Summary:
     notes = _training_notes(list(by_section.values()))
     sections = [_section(group, name_of, note) for group, note in zip(by_section.values(), notes, strict=True)]
     sections.sort(key=lambda s: (s.experiment, s.data, not s.title.startswith("The paper"), s.card, s.student, s.about))
+    if len({section.data for section in sections}) > 1:
+        sections = [replace(section, among_others=True) for section in sections]
     used = (
         {name for section in sections for name in section.victims}
         | set(name_of.values())
