@@ -22,11 +22,12 @@ from undistill.auditing.attack import attack
 from undistill.auditing.cell import collect
 from undistill.data.images import ImageSet, Splits
 from undistill.errors import RunError, UndistillError, UsageError
-from undistill.oracle import BlackBox, write_answers
+from undistill.oracle import Answer, BlackBox, Oracle, write_answers
 from undistill.oracle import ledger as ledgers
 from undistill.oracle.ledger import KEY, Answers, Ledger, hashes_of
 from undistill.oracle.victim import resolve
 from undistill.training.recipe import Recipe
+from undistill.types import Batch
 
 Pixels = NDArray[np.uint8]
 KINDS = [access for access in Access if access < Access.WEIGHTS]
@@ -329,6 +330,50 @@ def test_thieves_of_one_ledger_pay_for_an_answer_once(steal: Attacked, tmp_path:
     second = steal(api.box, card, "second", attack={"name": "label-only"}, ledger=ledger)
     assert (first.queries, second.queries, len(api.asked)) == (10, 10, 10)
     assert not (tmp_path / "second" / "answers.parquet").exists()
+
+
+def test_a_ledger_serves_one_victim(steal: Attacked, tmp_path: Path) -> None:
+    ledger, card = tmp_path / "paid.parquet", "probs/unlabelled/trained/random/10"
+    steal(Api().box, card, ledger=ledger)
+    with pytest.raises(UsageError, match="answers of another victim"):
+        steal(BlackBox(Api(), Access.PROBS, 4, "another api"), card, "second", ledger=ledger)
+
+
+def test_two_processes_of_one_ledger_ask_each_question_once(tmp_path: Path) -> None:
+    api, path = Api(), tmp_path / "answers.parquet"
+    one, other = (Ledger(Answers(api.kind, 4), api.box, path) for _ in range(2))
+    assert (one(pixels(5)) == other(pixels(5))).all()
+    assert len(api.asked) == 5
+
+
+def test_a_ledger_for_what_is_no_function_is_refused(steal: Attacked, tmp_path: Path) -> None:
+    write_answers(tmp_path / "all.parquet", pixels(4), say(pixels(4)), kind="probs", num_classes=4)
+    with pytest.raises(UsageError, match="--ledger keeps what a function answers"):
+        steal(tmp_path / "all.parquet", "probs/unlabelled/trained/random/2", ledger=tmp_path / "more.parquet")
+
+
+def test_a_thief_that_asks_less_is_counted_less(steal: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("undistill.attacks.kd.Questions", lambda oracle, images, device: Lazy(oracle, images))
+    api = Api()
+    cell = steal(api.box, "probs/unlabelled/trained/random/10")
+    assert cell.queries == len(api.asked) == 4
+
+
+class Lazy:
+    """Asks about the first four images alone, and answers everything with the first."""
+
+    def __init__(self, oracle: Oracle, images: ImageSet) -> None:
+        self.answer = oracle.ask(images.seen(slice(0, 4)))
+
+    def __call__(self, batch: Batch) -> Answer:
+        return self.answer.take(torch.zeros(len(batch.images_BCHW), dtype=torch.int64))
+
+
+def test_labels_that_are_no_whole_numbers_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "half.parquet"
+    pq.write_table(pa.table({"image": hashes_of(pixels(3)), "answer": [1.9, 2.7, 0.99]}), path)
+    with pytest.raises(RunError, match="no label"):
+        Answers.read(path, kind=Access.LABEL)
 
 
 def test_a_ledger_keeps_what_another_process_wrote_meanwhile(tmp_path: Path) -> None:

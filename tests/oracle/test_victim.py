@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from undistill import plugins
 from undistill.access import Access
+from undistill.auditing.attack import attack
+from undistill.auditing.cell import Cell
 from undistill.data.images import ImageSet, Splits
 from undistill.defenses.protect import protect
 from undistill.errors import RunError, UsageError
@@ -138,9 +141,66 @@ def test_a_classifier_and_a_victim_are_taken_as_they_are(splits: Splits) -> None
     model = net().train()
     victim = resolve(model)
     victim.check(splits)
-    assert victim.model is model
-    assert not model.training
+    assert not victim.network.training
+    assert model.training, "what the user holds is left as it is"
     assert resolve(victim) is victim
+
+
+def test_modules_that_differ_in_no_weight_have_ids_of_their_own(splits: Splits) -> None:
+    def module(active: nn.Module) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(192, 8), active, nn.Linear(8, 4))
+
+    assert resolve(module(nn.ReLU()), splits).id != resolve(module(nn.Tanh()), splits).id
+    assert resolve(module(nn.ReLU()), splits).id == resolve(module(nn.ReLU()), splits).id
+
+
+def test_a_kind_of_answer_is_for_what_does_not_say_it(run: Run) -> None:
+    with pytest.raises(UsageError, match="--answers is for a function or a table"):
+        resolve(run.folder, answers="label")
+
+
+# -- is the pool fresh? -------------------------------------------------------------------------------------------------
+
+FRESH = "probs/unlabelled/fresh/random/8"
+
+
+def robbed(victim: Any, splits: Splits, recipe: Recipe, out: Path, **more: Any) -> Cell:
+    return attack(victim, splits, card=FRESH, recipe=recipe, out=out, device="cpu", seed=7, **more)
+
+
+def test_a_twin_of_a_model_of_unknown_origin_has_no_fresh_pool(splits: Splits, recipe: Recipe, tmp_path: Path) -> None:
+    stranger = saved(tmp_path)
+    twin = protect(stranger, splits, start_from="teacher", recipe=recipe, out=tmp_path / "twin", device="cpu")
+    with pytest.raises(UsageError, match="what it came from"):
+        robbed(twin, splits, recipe, tmp_path / "thief")
+    assert robbed(twin, splits, recipe, tmp_path / "thief", unseen=True).vouched
+
+
+def test_a_twin_of_a_known_model_has_a_fresh_pool(run: Run, splits: Splits, recipe: Recipe, tmp_path: Path) -> None:
+    twin = protect(run, splits, recipe=recipe, out=tmp_path / "twin", device="cpu")
+    assert not robbed(twin, splits, recipe, tmp_path / "thief").vouched
+
+
+def test_what_was_tuned_from_weights_of_another_split_has_no_fresh_pool(
+    run: Run, splits: Splits, recipe: Recipe, tmp_path: Path
+) -> None:
+    other = replace(splits, fingerprint="f" * 16)
+    tuned = train(None, other, recipe, weights=run.folder, out=tmp_path / "tuned", device="cpu")
+    with pytest.raises(UsageError, match="what it came from"):
+        robbed(tuned, other, recipe, tmp_path / "thief")
+    same = train(None, splits, recipe, weights=run.folder, out=tmp_path / "same", device="cpu")
+    assert not robbed(same, splits, recipe, tmp_path / "second").vouched
+
+
+def test_a_student_that_was_trained_on_the_pool_has_no_fresh_pool(
+    run: Run, splits: Splits, recipe: Recipe, tmp_path: Path
+) -> None:
+    attack(
+        run, splits, card="probs/unlabelled(1.0)/fresh/random", recipe=recipe, out=tmp_path / "student", device="cpu"
+    )
+    with pytest.raises(UsageError, match="what it came from"):
+        robbed(tmp_path / "student", splits, recipe, tmp_path / "thief")
 
 
 def test_a_file_of_answers_is_a_closed_victim(tmp_path: Path, splits: Splits) -> None:

@@ -220,3 +220,10 @@ def test_a_recipe_runs_no_code(tmp_path: Path) -> None:
 def test_the_defaults_are_a_recipe() -> None:
     assert Recipe().training == Training()
     assert read({}) == Recipe()
+
+
+def test_another_data_set_forgets_where_the_first_one_lay() -> None:
+    first = {"data": {"name": "folder", "dir": "/photos", "label_column": "kind", "size": 64, "pool": 5}}
+    data = read(first, ["data.name=cifar10"]).data
+    assert (data.name, data.dir, data.label_column, data.size, data.pool) == ("cifar10", None, None, None, 5)
+    assert read(first, ["data.name=folder"]).data.dir == "/photos"

@@ -12,6 +12,8 @@ from undistill.auditing.heist import Heist
 from undistill.auditing.plan import plan_recipe, remembering
 from undistill.data import Splits
 from undistill.errors import UsageError
+from undistill.oracle.blackbox import BlackBox
+from undistill.oracle.ledger import Ledger
 from undistill.oracle.victim import Model, resolve
 from undistill.training.env import choose_device, describe
 from undistill.training.recipe import Recipe, Student, read
@@ -72,6 +74,8 @@ def attack(
     """
     victim = resolve(model, data, answers=answers, called=called)
     victim.check(data)
+    if ledger is not None and (not isinstance(victim.model, BlackBox) or isinstance(victim.model.predict, Ledger)):
+        raise UsageError(f"--ledger keeps what a function answers; {victim.label} is none")
     source = victim.recipe if recipe is None else recipe
     if source is None:
         raise UsageError("the model brings no recipe for its thief; name one with --config")

@@ -52,17 +52,17 @@ class Heist:
             self.access = min(self.access, victim.model.kind)  # a control asks nothing, whatever the card would give
         self.ask_test = ask_test
         self.said_N: torch.Tensor | None = None
-        self.vouched = card.pool == "fresh" and victim.data_fingerprint is None and unseen
+        self.vouched = card.pool == "fresh" and not victim.fresh_pool and unseen and not self.thief.control
         answerable(victim, card, self.thief)
         if victim.kind == "attack" and victim.seed == recipe.seed:
             raise UsageError(
                 f"the model is itself a student of seed {recipe.seed}: a thief of that seed starts from its weights; "
                 "take another --seed"
             )
-        if card.pool == "fresh" and victim.data_fingerprint is None and not (unseen or self.thief.control):
+        if card.pool == "fresh" and not (victim.fresh_pool or unseen or self.thief.control):
             raise UsageError(
-                "nothing says which images the model was trained on, so none are known to be fresh; if you know that it never saw "
-                "those of data.pool, say so (--unseen, unseen=True)"
+                "nothing says which images the model and what it came from were trained on, so none are known to be fresh; if you "
+                "know that it never saw those of data.pool, say so (--unseen, unseen=True)"
             )
         self.images = hold(data, card, self.thief, recipe.seed, victim)
         mean, std = self.images.moments()  # of what the thief holds, not of the victim's data
@@ -112,7 +112,7 @@ class Heist:
             update = self.measure() | {"accuracy_val": metrics[-1].get("accuracy_val")}
             cell = cell.model_copy(update=update)
             facts = {"victim": self.victim.id, "attack": self.thief.model_dump(mode="json"), "card": str(self.card)}
-            origin = {"kind": "attack", "data": self.data.fingerprint, "seed": self.recipe.seed}
+            origin = {"kind": "attack", "data": self.data.fingerprint, "seed": self.recipe.seed, "fresh_pool": False}
             title = f"{self.recipe.student.name}, a student of {self.victim.id}"
             if self.thief.control:
                 title = f"{self.recipe.student.name}, trained alone"
@@ -124,7 +124,9 @@ class Heist:
         if self.said_N is not None:
             served, predicted = served_cell(self.victim, self.data, self.experiment, self.env, self.said_N)
             result["victim_accuracy"] = served.accuracy
-            if self.victim.recipe is None:  # no run folder of its own has its accuracy as a cell
+            if (
+                self.victim.recipe is None and not (cells / f"{served.id}.json").exists()
+            ):  # no run folder has it as a cell
                 save(cells, served, predicted)
         return result
 
@@ -138,7 +140,8 @@ class Heist:
             | {"views": dump["data"]["views"]},
         }
         if isinstance(self.model, BlackBox) and isinstance(self.model.predict, Ledger) and not control:
-            fixed["answers"] = self.model.predict.digest(to_bytes(self.images.seen()).numpy())
+            pixels = to_bytes(self.images.seen()).numpy()
+            fixed["answers"] = self.model.predict.digest(pixels[self.model.predict.holds(pixels)])
         return Cell(
             id=identify(fixed),
             kind="control" if control else "cell",

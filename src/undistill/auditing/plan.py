@@ -18,7 +18,7 @@ from undistill.errors import UsageError
 from undistill.models import Classifier
 from undistill.oracle.blackbox import BlackBox, to_bytes
 from undistill.oracle.door import cut
-from undistill.oracle.ledger import Answers, Ledger
+from undistill.oracle.ledger import Answers, Ledger, same_victim
 from undistill.oracle.victim import Victim
 from undistill.seeds import generator
 from undistill.training.evaluate import batch_for, predict
@@ -76,7 +76,15 @@ def remembering(victim: Victim, path: Path) -> Victim:
     box = victim.model
     if not isinstance(box, BlackBox) or isinstance(box.predict, Ledger):
         return victim
-    answers = Answers.read(path, kind=box.kind) if path.is_file() else Answers(box.kind, box.num_classes)
+    answers = Answers(box.kind, box.num_classes, victim=victim.id)
+    if path.is_file():
+        kept = Answers.read(path, kind=box.kind, num_classes=box.num_classes)
+        same_victim(kept, victim.id, path)
+        if kept.num_classes != box.num_classes:
+            raise UsageError(
+                f"{path} holds answers for {kept.num_classes} classes, {victim.label} tells {box.num_classes} apart"
+            )
+        answers = replace(kept, victim=victim.id)
     return replace(victim, model=replace(box, predict=Ledger(answers, box, path)))
 
 

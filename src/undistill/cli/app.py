@@ -194,7 +194,7 @@ def attack(
     from undistill.training.recipe import read
 
     options.begin(model, student)
-    changes = [] if student is None else [f"student.name={json.dumps(student)}"]
+    changes = [] if student is None else [f"student.name={json.dumps(student, ensure_ascii=False)}"]
     changes += options.changes()
     for change in changes:
         if change.startswith(("model", "defense")):

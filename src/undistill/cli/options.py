@@ -74,12 +74,14 @@ class Options:
             "data.image_column": self.image_column,
             "data.label_column": self.label_column,
             "data.size": self.size,
-            "data.pool": int(self.pool) if self.pool is not None and self.pool >= 1 else self.pool,
+            "data.pool": int(self.pool) if self.pool is not None and self.pool.is_integer() else self.pool,
             "data.skip_corrupt": self.skip_corrupt or None,
             "training.precision": self.precision,
             "seed": self.seed,
         }
-        return [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None] + (self.sets or [])
+        return [
+            f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items() if value is not None
+        ] + (self.sets or [])
 
     def begin(self, *typed: str | None) -> None:
         """Import plugins, and trust the code that was named in the command itself."""

@@ -30,7 +30,9 @@ def train_recipe(source: Any, changes: list[str], model: str | None, weights: Pa
     from undistill.training.weights import network_in
 
     named = model is not None or any(change.startswith(("model.", "model=")) for change in changes)
-    recipe = read(source, changes if model is None else [f"model.name={json.dumps(model)}", *changes])
+    recipe = read(
+        source, changes if model is None else [f"model.name={json.dumps(model, ensure_ascii=False)}", *changes]
+    )
     if weights is None or named:
         return recipe, recipe.model
     if not weights.is_dir():

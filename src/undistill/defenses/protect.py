@@ -76,6 +76,7 @@ def protect(
         raise UsageError(
             f"the model was itself hardened at seed {chosen.seed} and began with these weights; choose another --seed"
         )
+    unseen = all(v.fresh_pool and v.data_fingerprint == data.fingerprint for v in (teacher, pushed_from))
     where = choose_device(device)
     scratch = start_from == "scratch"
     network = fresh(chosen.model, data, seed=chosen.seed, role="nasty") if scratch else copy.deepcopy(teacher.network)
@@ -108,7 +109,7 @@ def protect(
             "adversary_id": pushed_from.id,
             "teacher_accuracy": round(accuracy(before, data.test.labels_N), 6),
         }
-        return conclude(Path(out), network, data, metrics, facts, "protect")
+        return conclude(Path(out), network, data, metrics, facts, "protect", fresh_pool=unseen)
 
     return drive(
         Path(out),

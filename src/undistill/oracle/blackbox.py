@@ -57,10 +57,14 @@ class BlackBox:
 
     def checked(self, said: Any, count: int) -> NDArray[Any]:
         """What was said about `count` images, as float32 scores or int64 labels; RunError where it is not what was declared."""
+        if isinstance(said, Tensor):
+            said = said.detach().cpu().numpy()
         if self.kind is Access.LABEL:
             return self._labels(said, count)
         scores = self._top_k(said, count) if self.kind is Access.TOPK and isinstance(said, tuple) else said
         try:
+            if np.iscomplexobj(scores):
+                scores = None  # no number on a scale
             scores_NC = np.asarray(scores, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise self._wrong("numbers", type(said).__name__) from error
@@ -80,7 +84,10 @@ class BlackBox:
         return scores_NC
 
     def _labels(self, said: Any, count: int) -> NDArray[Any]:
-        labels = np.asarray(said)
+        try:
+            labels = np.asarray(said)
+        except (TypeError, ValueError) as error:
+            raise self._wrong(f"{count} whole numbers", type(said).__name__) from error
         if labels.shape != (count,) or labels.dtype.kind not in "iu":
             raise self._wrong(f"{count} whole numbers", f"{labels.dtype} of shape {labels.shape}")
         if len(labels) and (labels.min() < 0 or labels.max() >= self.num_classes):

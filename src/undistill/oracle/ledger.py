@@ -6,6 +6,7 @@ class for labels, else a float for each class); kind, number of classes and clas
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -37,6 +38,7 @@ class Answers:
     num_classes: int
     class_names: tuple[str, ...] | None = None
     values: dict[str, Any] = field(default_factory=dict)
+    victim: str | None = None
 
     def write(self, path: Path) -> None:
         """Replace the file."""
@@ -51,6 +53,7 @@ class Answers:
             "kind": self.kind.label,
             "num_classes": self.num_classes,
             "class_names": self.class_names and list(self.class_names),
+            "victim": self.victim,
         }
         table = pa.table({"image": pa.array(list(self.values), pa.string()), "answer": pa.array(rows, kind)})
         buffer = io.BytesIO()
@@ -104,7 +107,8 @@ class Answers:
         if not hashes or any(not isinstance(value, str) or len(value) != 32 for value in hashes):
             raise RunError(f"{path} holds no answers under 32 hex digits each")
         try:
-            array = np.asarray(said, np.int64 if kind is Access.LABEL else np.float32)
+            label = kind is Access.LABEL  # half a class is none
+            array = np.asarray(said).astype(np.int64, casting="safe") if label else np.asarray(said, np.float32)
         except (TypeError, ValueError, OverflowError) as error:
             raise RunError(f"{path} holds answers that are no {kind.label}: {_sentence(error)}") from error
         classes = about.get("num_classes")
@@ -115,7 +119,9 @@ class Answers:
         names = about.get("class_names")
         names = tuple(str(name) for name in names) if isinstance(names, list) and len(names) == classes else None
         checked = BlackBox(lambda _: array, kind, classes, str(path)).checked(array, len(hashes))
-        return cls(kind, classes, names, dict(zip(hashes, checked, strict=True)))
+        victim = about.get("victim")
+        values = dict(zip(hashes, checked, strict=True))
+        return cls(kind, classes, names, values, victim if isinstance(victim, str) else None)
 
 
 class Ledger:
@@ -131,27 +137,37 @@ class Ledger:
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         """The answers to these questions, old or new."""
         hashes = hashes_of(pixels)
-        new = {key: row for row, key in enumerate(hashes) if key not in self.answers.values}
+        new = self._new(hashes)
         if new and self.ask is None:
             raise UsageError(f"{len(new)} of {len(hashes)} images have no answer among those given")
-        rows = list(new.values())
-        for start in range(0, len(rows), CHUNK):
-            part = rows[start : start + CHUNK]
-            assert self.ask is not None
-            said = self.ask.checked_answer(pixels[part])
-            self.asked += len(part)
-            self.answers.values |= {hashes[row]: value for row, value in zip(part, said, strict=True)}
-            if self.path is not None:
-                self._keep(self.path)
+        while new:
+            with contextlib.nullcontext() if self.path is None else exclusive(self.path):
+                self._catch_up()
+                self._ask(pixels, hashes, self._new(hashes)[:CHUNK])
+            new = self._new(hashes)
         return np.stack([self.answers.values[key] for key in hashes])
 
-    def _keep(self, path: Path) -> None:
-        """Write what is known, with what other processes wrote meanwhile."""
-        with exclusive(path):
-            if path.is_file():
-                kept = Answers.read(path, kind=self.answers.kind).values
-                self.answers.values = kept | self.answers.values
-            self.answers.write(path)
+    def _new(self, hashes: list[str]) -> list[int]:
+        """Rows of questions without an answer, each question once."""
+        return list({key: row for row, key in enumerate(hashes) if key not in self.answers.values}.values())
+
+    def _catch_up(self) -> None:
+        """Take over what other processes wrote; UsageError where the file holds another victim's answers."""
+        if self.path is None or not self.path.is_file():
+            return
+        kept = Answers.read(self.path, kind=self.answers.kind)
+        same_victim(kept, self.answers.victim, self.path)
+        self.answers.values |= kept.values
+
+    def _ask(self, pixels: NDArray[np.uint8], hashes: list[str], rows: list[int]) -> None:
+        if not rows:
+            return
+        assert self.ask is not None
+        said = self.ask.checked_answer(pixels[rows])
+        self.asked += len(rows)
+        self.answers.values |= {hashes[row]: value for row, value in zip(rows, said, strict=True)}
+        if self.path is not None:
+            self.answers.write(self.path)
 
     def digest(self, pixels: NDArray[np.uint8]) -> str:
         """SHA-256 over the answers to these questions, 16 hex digits: what a victim without weights can be told apart by."""
@@ -164,6 +180,12 @@ class Ledger:
     def holds(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which of these questions were answered before."""
         return np.array([key in self.answers.values for key in hashes_of(pixels)], bool)
+
+
+def same_victim(answers: Answers, victim: str | None, path: Path) -> None:
+    """UsageError where a file holds the answers of another victim."""
+    if None not in (answers.victim, victim) and answers.victim != victim:
+        raise UsageError(f"{path} holds answers of another victim; use another --ledger for this one")
 
 
 def write_answers(

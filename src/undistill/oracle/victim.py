@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +31,8 @@ FAMILIES = ("timm:", "torchvision:")
 class Victim:
     """A network, or a black box, and what is known of it: `class_names` None is taken to be in the data's order.
 
-    Recipe, data, defense and seed are known where it came from a run folder or a model folder of ours.
+    Recipe, data, defense and seed are known where it came from a run folder or a model folder of ours. `fresh_pool`: it is known
+    that no training on the way to it saw the pool of those data.
     """
 
     model: Classifier | BlackBox
@@ -42,6 +44,7 @@ class Victim:
     seed: int | None = None
     kind: str = "unknown"
     called: str | None = None
+    fresh_pool: bool = False
 
     @property
     def label(self) -> str:
@@ -105,6 +108,8 @@ def resolve(
         victim = resolve(model, data, answers=kind)
         known = hashlib.sha256(f"{called}/{victim.id}".encode()).hexdigest()[:16]
         return replace(victim, called=called, id=known if isinstance(victim.model, BlackBox) else victim.id)
+    if kind is not None and not (isinstance(model, str | Path) and _answers(str(model))):
+        raise UsageError(f"--answers is for a function or a table of answers; {model!s:.80} says itself what it gives")
     if isinstance(model, Victim):
         return model
     if isinstance(model, BlackBox):
@@ -113,7 +118,8 @@ def resolve(
     if isinstance(model, Run):
         return _of_run(model)
     if isinstance(model, Classifier):
-        return Victim(model.eval(), None, models.weights_id(model))
+        kept = copy.deepcopy(model).eval()
+        return Victim(kept, None, identity(kept))
     if isinstance(model, nn.Module):
         return _of_module(model, _needed(data, type(model).__name__))
     if not isinstance(model, str | Path):
@@ -137,6 +143,12 @@ def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
     place, _, attribute = model.rpartition(":")
     name = f"{Path(place).name}:{attribute}"
     return resolve(BlackBox(plugins.named(model), kind, _needed(data, model).num_classes, name))
+
+
+def _answers(model: str) -> bool:
+    """Whether this names a function or a table of answers, of which somebody may have to say what they answer with."""
+    path = Path(model).expanduser()
+    return not path.is_dir() and not model.startswith(FAMILIES) and (path.suffix == ".parquet" or ":" in model)
 
 
 def plausible(model: str) -> None:
@@ -179,12 +191,21 @@ def _of_folder(path: Path) -> Victim:
     return Victim(
         network,
         class_names,
-        models.weights_id(network),
+        identity(network),
         data_fingerprint=origin.get("data"),
         defense=origin.get("defense", {}),
         seed=origin.get("seed"),
         kind=origin.get("kind", "unknown"),
+        fresh_pool=models.fresh_pool(origin),
     )
+
+
+def identity(network: Classifier) -> str:
+    """What tells networks apart: their weights, and of a foreign one what its modules are, for some have no weights."""
+    known = models.weights_id(network)
+    if not isinstance(network, Wrapped):
+        return known
+    return hashlib.sha256(f"{known}/{network.inner!r}".encode()).hexdigest()[:16]
 
 
 def _of_answers(path: Path, kind: Access | None, data: Splits | None) -> Victim:
@@ -201,22 +222,22 @@ def _of_weights(name: str, weights: Path, data: Splits) -> Victim:
         record, data.num_classes, data.train.channels, data.train.image_size, mean=mean, std=std, seed=0, role="victim"
     )
     load_state(network, read_state(weights), str(weights))
-    return Victim(network.eval(), None, models.weights_id(network))
+    return Victim(network.eval(), None, identity(network))
 
 
 def _of_factory(name: str, data: Splits) -> Victim:
     shape = (data.num_classes, data.train.channels, data.train.image_size)
     network = build(MODELS.make(name), *shape, seed=0, role="victim").eval()
-    return Victim(network, None, models.weights_id(network))
+    return Victim(network, None, identity(network))
 
 
 def _of_module(module: nn.Module, data: Splits) -> Victim:
     images = data.train
     config = {"name": f"({type(module).__name__})", "num_classes": data.num_classes, "in_channels": images.channels}
     config |= {"image_size": images.image_size, "mean": [0.0] * images.channels, "std": [1.0] * images.channels}
-    network = Wrapped(module, config)
+    network = Wrapped(copy.deepcopy(module), config)
     network.probe()
-    return Victim(network.eval(), None, models.weights_id(network))
+    return Victim(network.eval(), None, identity(network))
 
 
 def _needed(data: Splits | None, model: str) -> Splits:

@@ -19,7 +19,7 @@ def batch_for(images: ImageSet) -> int:
 
 def predict(model: nn.Module, images: ImageSet, *, batch: int | None = None) -> Tensor:
     """N × C float32 logits on the CPU, in evaluation mode, without views. The model's mode is put back."""
-    device = next(model.parameters()).device
+    device = next(model.parameters(), torch.empty(0)).device
     was_training = model.training
     model.eval()
     try:

@@ -25,6 +25,8 @@ from undistill.training.optim import OPTIMIZERS, SCHEDULES, Constant, Optimizer,
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 SCHEMA = 1
+OF_ONE_SET = ("dir", "image_column", "label_column", "size", "stored", "channels")
+"""Settings of `data` that mean nothing for another data set."""
 
 
 class Record(BaseModel):
@@ -200,6 +202,9 @@ def _override(values: dict[str, Any], setting: str) -> dict[str, Any]:
         place = inner
     if last == "name" and sections and sections[-1] != "data" and place.get("name") != value:
         place.clear()
+    if path == "data.name" and place.get("name") != value:
+        for key in OF_ONE_SET:
+            place.pop(key, None)
     place[last] = value
     return changed
 

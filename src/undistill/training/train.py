@@ -18,7 +18,7 @@ from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import CrossEntropy
 from undistill.training.recipe import Recipe, component, read
 from undistill.training.run import Run, Watch, drive
-from undistill.training.weights import begin, network_in
+from undistill.training.weights import begin, knows_pool, network_in
 
 
 def train(
@@ -60,6 +60,7 @@ def train(
         recipe = recipe.model_copy(update={"model": network_in(Path(weights))})
     where = choose_device(device)
     begun: dict[str, Any] = {}
+    unseen = weights is None or knows_pool(Path(weights).expanduser(), data)
     if weights is None:
         network = fresh(recipe.model, data, seed=recipe.seed, role="teacher").to(where)
     else:
@@ -76,7 +77,9 @@ def train(
         {"kind": "train", "data_fingerprint": data.fingerprint, **begun, "recipe": recipe.dump()},
         describe(where),
         steps,
-        lambda metrics: conclude(Path(out), network, data, metrics, {"seed": recipe.seed, **begun}, "train"),
+        lambda metrics: conclude(
+            Path(out), network, data, metrics, {"seed": recipe.seed, **begun}, "train", fresh_pool=unseen
+        ),
         resume=resume,
         measure=lambda: validation(network, data),
         watch=watch,
@@ -130,9 +133,19 @@ def validation(model: Classifier, data: Splits) -> dict[str, float]:
 
 
 def conclude(
-    folder: Path, model: Classifier, data: Splits, metrics: list[dict[str, Any]], facts: dict[str, Any], kind: str
+    folder: Path,
+    model: Classifier,
+    data: Splits,
+    metrics: list[dict[str, Any]],
+    facts: dict[str, Any],
+    kind: str,
+    *,
+    fresh_pool: bool,
 ) -> dict[str, Any]:
-    """Write the model folder, read the test split once, and return the result."""
+    """Write the model folder, read the test split once, and return the result.
+
+    `fresh_pool` says whether neither this training nor any before it, of whatever the network came from, saw `data.pool`.
+    """
     scores = score(predict_finite(model, data.test), data.test.labels_N)
     result = {
         "status": "ok",
@@ -146,6 +159,7 @@ def conclude(
     }
     title = f"{model.config['name']} on {data.name}"
     origin = {"kind": kind, "data": data.fingerprint, "seed": facts["seed"], "defense": facts.get("defense", {})}
+    origin["fresh_pool"] = fresh_pool
     card = {
         "accuracy on the test split, percent": round(scores.accuracy, 2),
         "data": f"{data.note} ({data.fingerprint})",

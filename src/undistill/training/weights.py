@@ -55,6 +55,14 @@ def begin(network: Network, data: Splits, weights: Path, *, seed: int, role: str
     return made, {"name": weights.name, "id": digest, "head": "kept" if kept else "new"}
 
 
+def knows_pool(weights: Path, data: Splits) -> bool:
+    """Whether it is known of these weights that they never saw `data.pool`: they come from a training on these very splits."""
+    if not weights.is_dir():
+        return False
+    origin = models.read_origin(_model_folder(weights))
+    return origin.get("data") == data.fingerprint and models.fresh_pool(origin)
+
+
 def _model_folder(folder: Path) -> Path:
     return folder / "model" if (folder / "config.yaml").is_file() else folder
 
