@@ -67,6 +67,16 @@ class Pair(nn.Module):
         return images, images
 
 
+class auxiliary(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = _body(3, 8, num_classes)
+
+    def forward(self, images):
+        logits = self.body(images)
+        return (logits, logits) if self.training else logits
+
+
 def convolutional(num_classes):
     return nn.Sequential(nn.Conv2d(3, num_classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -252,6 +262,13 @@ def test_normalisation_comes_first(file: str) -> None:
     network = build(name, 4, 3, 8, mean=[0.1, 0.2, 0.3], std=[0.5, 0.4, 0.3], seed=0).eval()
     mean_C, std_C = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1), torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)
     assert torch.allclose(network(look()), network.get_submodule("inner")((look() - mean_C) / std_C), atol=1e-6)
+
+
+def test_a_module_that_answers_with_more_while_it_is_trained_is_refused_there(file: str) -> None:
+    network = made(f"{file}:auxiliary")
+    assert network(look()).shape == (5, 4)
+    with pytest.raises(UsageError, match="auxiliary answers with a tuple in training, not with logits alone; switch"):
+        network.train()(look())
 
 
 def test_resize_gives_a_network_the_size_it_wants(file: str) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from undistill.errors import RunError, UsageError
 from undistill.models import Classifier, folder
+from undistill.models.base import from_config
 from undistill.models.folder import model_card, read_tensors, tensors_to_bytes, weights_id
 
 NAMES = ("a", "b", "c", "d")
@@ -165,6 +166,53 @@ def test_missing_weights_are_named(saved: Path) -> None:
 def test_weights_that_do_not_fit_are_named(saved: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
     change_weights(saved, edit)
     with pytest.raises(RunError, match=r"do not fit its config\.json: head\.weight"):
+        folder.read(saved)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda value: value.to(torch.int32), "is int32 there and float32 here"),
+        (lambda value: value.to(torch.complex64), "is complex64 there and float32 here"),
+        (lambda value: value * float("nan"), "holds values that are not finite"),
+    ],
+)
+def test_weights_that_are_no_finite_floats_are_refused(
+    saved: Path, edit: Callable[[Tensor], Tensor], words: str
+) -> None:
+    change_weights(saved, lambda tensors: tensors.update({"head.weight": edit(tensors["head.weight"])}))
+    with pytest.raises(RunError, match=rf"cannot be used: head\.weight {words}; save them again"):
+        folder.read(saved)
+
+
+@pytest.mark.parametrize("settings", [{"num_classes": 1_000_000}, {"name": "resnet18", "width": 16}])
+def test_a_small_file_makes_no_large_network(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    built: list[str] = []
+
+    def build_without_memory(config: dict[str, Any]) -> Classifier:
+        built.append(str(torch.get_default_device()))
+        assert built == ["meta"], "memory is taken before the shapes are compared"
+        return from_config(config)
+
+    monkeypatch.setattr(folder, "from_config", build_without_memory)
+    network = json.loads((saved / "config.json").read_text())["network"] | settings
+    change(saved, network=network, class_names=None)
+    with pytest.raises(RunError, match=r"do not fit its config\.json"):
+        folder.read(saved)
+    assert built == ["meta"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't allocate\nmemory"), MemoryError()])
+def test_a_network_that_no_memory_holds_is_a_sentence(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(_: dict[str, Any]) -> Classifier:
+        raise error
+
+    monkeypatch.setattr(folder, "from_config", fail)
+    with pytest.raises(RunError, match=r"config\.json describes a network that cannot be built here: [^\n]+$"):
         folder.read(saved)
 
 

@@ -197,6 +197,11 @@ def test_the_source_is_known_by_its_content(tmp_path: Path, state: Path) -> None
         ({"model": SETTINGS, "image_size": 8, "class_names": ["a"]}, "1 class names for the 4 outputs"),
         ({"model": SETTINGS, "image_size": 8, "mean": [0.5]}, "mean has 1 values for 3 channels"),
         ({"model": SETTINGS, "image_size": 8, "std": [0.0] * 3}, "std must be above 0"),
+        ({"model": SETTINGS, "image_size": 8, "std": [float("nan")] * 3}, "std must be finite, not nan"),
+        ({"model": SETTINGS, "image_size": 8, "std": [float("inf")] * 3}, "std must be finite, not inf"),
+        ({"model": SETTINGS, "image_size": 8, "mean": [0.0, -float("inf"), 0.0]}, "mean must be finite, not -inf"),
+        ({"model": SETTINGS, "image_size": 8, "mean": [1e300] * 3}, "mean must be finite, not 1e"),
+        ({"model": SETTINGS, "image_size": 8, "std": [1e-300] * 3}, "std must be above 0, not 1e-300"),
         ({"model": "no_such:net", "image_size": 8}, "cannot import no_such"),
     ],
 )
@@ -235,6 +240,25 @@ def test_a_factory_named_by_the_caller_is_trusted(tmp_path: Path) -> None:
         tmp_path / "w.safetensors", tmp_path / "out", model=f"{tmp_path}/factory.py:net", image_size=8, num_classes=4
     )
     assert torch.allclose(folder.read(out)[0](look(8))[:, 0], look(8).flatten(1).sum(1) + 1)
+
+
+HEADLESS = """
+from torch import nn
+
+
+def net(num_classes):
+    return nn.Sequential(nn.Conv2d(3, num_classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+
+
+def test_class_names_tell_how_many_classes_there_are_where_the_weights_do_not(tmp_path: Path) -> None:
+    (tmp_path / "headless.py").write_text(HEADLESS)
+    weights, model = tmp_path / "w.safetensors", f"{tmp_path}/headless.py:net"
+    safetensors.torch.save_file({"0.weight": torch.ones(5, 3, 3, 3), "0.bias": torch.ones(5)}, weights)
+    with pytest.raises(UsageError, match=r"apart; use --classes \(in Python, num_classes=\)$"):
+        import_model(weights, tmp_path / "out", model=model, image_size=8)
+    out = import_model(weights, tmp_path / "out", model=model, image_size=8, class_names=list("abcde"))
+    assert folder.read(out)[1] == tuple("abcde")
 
 
 # -- timm's folders -----------------------------------------------------------------------------------------------------
@@ -300,6 +324,23 @@ def test_a_folder_of_timms_that_lies_is_refused(tmp_path: Path, changes: dict[st
 def test_class_names_of_ones_own_replace_those_of_the_folder(tmp_path: Path) -> None:
     out = import_model(timm_folder(tmp_path / "hub")[0], tmp_path / "out", class_names=["w", "x", "y", "z"])
     assert folder.read(out)[1] == ("w", "x", "y", "z")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"model": "cnn"}, r"model already; leave model \(--model\) out"),
+        ({"num_classes": 4}, "num_classes already; leave num_classes out"),
+        ({"image_size": 9}, r"image_size already; leave image_size \(--size\) out"),
+        ({"in_channels": 1}, r"in_channels already; leave in_channels \(--channels\) out"),
+        ({"mean": [0.5] * 3}, r"mean already; leave mean \(--mean\) out"),
+        ({"std": [0.5] * 3}, r"std already; leave std \(--std\) out"),
+    ],
+)
+def test_what_a_folder_says_itself_cannot_be_told(tmp_path: Path, told: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=rf"config\.json says the {words}$"):
+        import_model(timm_folder(tmp_path / "hub")[0], tmp_path / "out", **told)
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_timm_its_folder_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from undistill import plugins
 from undistill.errors import RunError, UndistillError, UsageError
 from undistill.models import Classifier, build
-from undistill.models.states import PREFIXES, WRAPPERS, classes_of, load_state, read_state
+from undistill.models.states import PREFIXES, WRAPPERS, classes_of, load_state, read_state, translate
 
 State = dict[str, Tensor]
 
@@ -78,20 +79,48 @@ def test_a_state_dict_is_found_inside_a_checkpoint(write: Write, wrapper: str, l
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_prefix_that_all_names_share_is_dropped(write: Write, prefix: str) -> None:
+def test_a_prefix_that_all_names_share_is_dropped(prefix: str) -> None:
     state = net().state_dict()
-    assert same(read_state(write(saved({f"{prefix}{name}": value for name, value in state.items()}))), dict(state))
+    assert same(translate(net(), {f"{prefix}{name}": value for name, value in state.items()}), dict(state))
 
 
-def test_prefixes_within_each_other_are_dropped(write: Write) -> None:
+@pytest.mark.parametrize("prefix", ["module._orig_mod.model.", "_orig_mod.module.", "model.model."])
+def test_prefixes_within_each_other_are_dropped(prefix: str) -> None:
     state = net().state_dict()
-    nested = {f"module._orig_mod.model.{name}": value for name, value in state.items()}
-    assert same(read_state(write(saved(nested))), dict(state))
+    assert same(translate(net(), {f"{prefix}{name}": value for name, value in state.items()}), dict(state))
 
 
-def test_a_prefix_of_some_names_stays(write: Write) -> None:
-    mixed = {"module.weight": torch.ones(1), "bias": torch.ones(1)}
-    assert set(read_state(write(saved(mixed)))) == {"module.weight", "bias"}
+def test_a_prefix_of_some_names_stays() -> None:
+    mixed = {"module.head.weight": torch.ones(1), "head.bias": torch.ones(1)}
+    assert set(translate(net(), mixed)) == set(mixed)
+
+
+OWN_PREFIX = """
+from torch import nn
+
+
+class net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.model = nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes))
+
+    def forward(self, images):
+        return self.model(images)
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "module._orig_mod."])
+def test_a_prefix_that_is_the_networks_own_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, prefix: str
+) -> None:
+    monkeypatch.setenv(plugins.TRUSTED, "")
+    (tmp_path / "own_prefix.py").write_text(OWN_PREFIX)
+    target = build(f"{tmp_path}/own_prefix.py:net", 4, 3, 8, seed=0)
+    state = {f"{prefix}model.1.weight": torch.ones(4, 192), f"{prefix}model.1.bias": torch.ones(4)}
+    tensors = read_state(write(saved(state)))
+    assert classes_of(target, tensors) == 4
+    load_state(target, tensors, "weights.pt")
+    assert all(bool((value == 1).all()) for value in target.state_dict().values())
 
 
 def test_what_is_no_tensor_is_left_out(write: Write) -> None:
@@ -207,6 +236,43 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(state: State, word
     with pytest.raises(UsageError, match=words):
         load_state(target, state, "weights.pt", new_head=new_head)
     assert same(before, dict(target.state_dict()))
+
+
+def quantised(value: Tensor) -> Tensor:
+    return torch.quantize_per_tensor(value, 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda value: value.to(torch.int64), "is int64 there and float32 here"),
+        (lambda value: value.bool(), "is bool there and float32 here"),
+        (lambda value: value.to(torch.complex64), "is complex64 there and float32 here"),
+        (quantised, "is qint8 there and float32 here"),
+        (lambda value: value / 0, "holds values that are not finite"),
+        (lambda value: value.double() + 1e300, "holds values that are not finite"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_weights_that_are_no_finite_floats_are_refused(change: Callable[[Tensor], Tensor], words: str) -> None:
+    target = net()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with pytest.raises(UsageError, match=rf"'head\.weight' {words}; save them again as finite floats$"):
+        load_state(target, wrong(lambda s: s.update({"head.weight": change(s["head.weight"])})), "weights.pt")
+    assert same(before, dict(target.state_dict()))
+
+
+def test_counts_of_batches_are_whole_numbers() -> None:
+    state = dict(net(name="resnet18").state_dict())
+    name = next(name for name in state if name.endswith("num_batches_tracked"))
+    with pytest.raises(UsageError, match="is float32 there and int64 here"):
+        load_state(net(name="resnet18"), {**state, name: torch.tensor(0.5)}, "weights.pt")
+
+
+def test_tensors_without_values_are_refused(write: Write) -> None:
+    state = {name: value.to("meta") for name, value in net().state_dict().items()}
+    with pytest.raises(UsageError, match=r"weights\.pt holds 'body\.0\.0\.weight' without its values"):
+        read_state(write(saved(state)))
 
 
 def test_foreign_names_find_their_place() -> None:

@@ -161,11 +161,7 @@ def build(
         raise UsageError(f"images have 1 or 3 channels, not {in_channels}")
     if image_size < network.smallest:
         raise UsageError(f"{network.name} needs images of at least {network.smallest} pixels, not {image_size}")
-    for part, moments in (("mean", mean), ("std", std)):
-        if moments is not None and len(moments) != in_channels:
-            raise UsageError(f"{part} has {len(moments)} values for {in_channels} channels")
-    if std is not None and min(std) <= 0:
-        raise UsageError(f"std must be above 0, not {min(std)}")
+    _check_moments(mean, std, in_channels)
     config = {
         **network.model_dump(),
         "num_classes": num_classes,
@@ -179,6 +175,17 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, role, "init"))
         return network.network(config)
+
+
+def _check_moments(mean: Sequence[float] | None, std: Sequence[float] | None, in_channels: int) -> None:
+    for part, moments in (("mean", mean), ("std", std)):
+        if moments is not None and len(moments) != in_channels:
+            raise UsageError(f"{part} has {len(moments)} values for {in_channels} channels")
+        for value in moments if moments is not None else ():
+            if not abs(value) <= torch.finfo(torch.float32).max:  # NaN compares as False
+                raise UsageError(f"{part} must be finite, not {value}; leave mean and std out for no normalisation")
+    if std is not None and min(std) < torch.finfo(torch.float32).tiny:
+        raise UsageError(f"std must be above 0, not {min(std)}")
 
 
 def from_config(config: dict[str, Any]) -> Classifier:

@@ -155,7 +155,16 @@ class Wrapped(Classifier):
         self.__dict__["head"] = linear[-1] if linear else None
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """B × C logits."""
+        """B × C logits; UsageError for a module that answers with anything else, as some do only while they are trained."""
+        logits = self._answer(images_BCHW)
+        if not isinstance(logits, Tensor):
+            raise UsageError(
+                f"{self.config['name']} answers with a {type(logits).__name__}{' in training' if self.training else ''}, not with "
+                "logits alone; switch its other outputs off, as the argument aux_logits=False does in torchvision"
+            )
+        return logits
+
+    def _answer(self, images_BCHW: Tensor) -> Any:
         hidden = self.normalise(images_BCHW)
         if self.resize is not None and hidden.shape[2:] != (self.resize, self.resize):
             hidden = F.interpolate(hidden, (self.resize, self.resize), mode="bilinear", antialias=True)
@@ -185,7 +194,7 @@ class Wrapped(Classifier):
         size = (2, config["in_channels"], config["image_size"], config["image_size"])
         try:
             with torch.no_grad():
-                answer = self.eval()(torch.zeros(size))
+                answer = self.eval()._answer(torch.zeros(size))
         except Exception as error:
             raise UsageError(
                 f"{config['name']} cannot take {size[1]} × {size[2]} × {size[3]} pixels ({_sentence(error)}); "

@@ -100,26 +100,89 @@ def read(folder: Path) -> tuple[Classifier, tuple[str, ...] | None]:
     if not isinstance(network, dict) or not isinstance(names, list | None):
         raise RunError(f"{folder / 'config.json'} does not describe an undistill network")
     try:
+        _try_on(network, folder)
         model = from_config(network)
     except (UsageError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{folder / 'config.json'}: {error}") from error
+    except RunError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+        raise RunError(f"{folder / 'config.json'} describes a network that cannot be built here: {reason}") from error
     if names is not None and len(names) != model.config["num_classes"]:
         raise RunError(f"{folder / 'config.json'} names {len(names)} classes for {model.config['num_classes']} outputs")
     _load(model, read_tensors(folder / "model.safetensors"), folder)
     return model.eval(), None if names is None else tuple(str(name) for name in names)
 
 
-def _load(model: Classifier, tensors: dict[str, Tensor], folder: Path) -> None:
-    expected = model.state_dict()
-    if not expected.keys() & tensors.keys() and {f"inner.{name}" for name in tensors} <= expected.keys():
-        tensors = {f"inner.{name}": value for name, value in tensors.items()}  # a foreign folder's own names
-    wrong = sorted(expected.keys() ^ tensors.keys())
-    wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
+def _try_on(network: dict[str, Any], folder: Path) -> None:
+    """RunError where the weights do not fit the network, before memory is taken for either.
+
+    A network of others may need real tensors to be made: it is left out, and so is one that cannot be made without.
+    """
+    if ":" in str(network.get("name")):
+        return
+    try:
+        with torch.device("meta"):
+            expected = from_config(network).state_dict()
+    except UsageError:
+        raise
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        MemoryError,
+    ):  # making it for real succeeds, or says what is wrong
+        return
+    path = folder / "model.safetensors"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError):
+        read_tensors(path)  # says what is wrong with it
+        raise
+    _fit({name: tuple(value.shape) for name, value in expected.items()}, found, folder)
+
+
+def _fit(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], folder: Path) -> None:
+    wrong = sorted(expected.keys() ^ found.keys())
+    wrong += sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])
     if wrong:
         raise RunError(
             f"the weights in {folder} do not fit its config.json: {wrong[0]} and {len(wrong) - 1} more differ"
         )
+
+
+def _load(model: Classifier, tensors: dict[str, Tensor], folder: Path) -> None:
+    expected = model.state_dict()
+    if not expected.keys() & tensors.keys() and {f"inner.{name}" for name in tensors} <= expected.keys():
+        tensors = {f"inner.{name}": value for name, value in tensors.items()}  # a foreign folder's own names
+    ours, theirs = ({name: tuple(value.shape) for name, value in state.items()} for state in (expected, tensors))
+    _fit(ours, theirs, folder)
+    for name, value in tensors.items():
+        reason = unusable(value, expected[name])
+        if reason is not None:
+            raise RunError(f"the weights in {folder} cannot be used: {name} {reason}; save them again as finite floats")
     model.load_state_dict(tensors)
+
+
+def unusable(value: Tensor, expected: Tensor) -> str | None:
+    """Why `value` can be no weight in the place of `expected`, as the end of a sentence; None where it can.
+
+    What is not finite is let through where the network's own constant is the same, as −∞ in a mask.
+    """
+    if value.is_quantized or value.is_complex() or value.is_floating_point() != expected.is_floating_point():
+        here, there = (str(tensor.dtype).removeprefix("torch.") for tensor in (expected, value))
+        return f"is {there} there and {here} here"
+    try:
+        converted = value.to(expected.dtype)
+        if bool((converted.isfinite() | (converted == expected.to(converted.device))).all()):
+            return None
+    except RuntimeError:  # a type that torch names but does not convert
+        return f"is {str(value.dtype).removeprefix('torch.')}, which cannot be converted"
+    return "holds values that are not finite"
 
 
 def _of_timm(config: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str] | None]:
@@ -137,10 +200,21 @@ def _of_timm(config: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str] |
 
 
 def read_origin(folder: Path) -> dict[str, Any]:
-    """What is known of where a model folder's weights come from; empty where nothing is."""
+    """What is known of where a model folder's weights come from; empty where nothing is. RunError for what nobody wrote so."""
     config = read_json(folder / "config.json")
     origin = config.get("origin") if isinstance(config, dict) else None
-    return origin if isinstance(origin, dict) else {}
+    if not isinstance(origin, dict):
+        return {}
+    kinds = {"data": str, "kind": str, "seed": int, "defense": dict, "fresh_pool": bool}
+    for name, kind in kinds.items():
+        if origin.get(name) is not None and not isinstance(origin[name], kind):
+            raise RunError(f"{folder / 'config.json'}: origin.{name} is {origin[name]!r}")
+    return {name: value for name, value in origin.items() if value is not None}
+
+
+def fresh_pool(origin: dict[str, Any]) -> bool:
+    """Whether an origin says that no training on the way saw the pool of its data. Folders of earlier versions do not say it."""
+    return bool(origin.get("fresh_pool", origin.get("data") is not None and origin.get("kind") in ("train", "protect")))
 
 
 def check_schema(found: Any, known: int, path: Path) -> None:

@@ -27,6 +27,14 @@ AUTHORS_DATA: dict[str, dict[str, Any]] = {
     },
 }
 """What their code fixes for each data set; CIFAR-100 gets CIFAR-10's normalisation there."""
+OPTIONS = {
+    "model": "model (--model)",
+    "image_size": "image_size (--size)",
+    "in_channels": "in_channels (--channels)",
+    "mean": "mean (--mean)",
+    "std": "std (--std)",
+}
+"""What the arguments are called in the command."""
 
 
 def import_model(
@@ -36,7 +44,7 @@ def import_model(
     model: str | dict[str, Any] | Network | None = None,
     num_classes: int | None = None,
     image_size: int | None = None,
-    in_channels: int = 3,
+    in_channels: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
@@ -48,15 +56,15 @@ def import_model(
             with timm's `config.json` and `model.safetensors`; or a state dict as `.safetensors`, `.pt`, `.pth`, `.tar`.
         out: folder to write.
         model: the network of a plain state dict: `resnet18`, `timm:resnet18`, `package.module:callable`, or settings.
-        num_classes: of a plain state dict whose head does not tell.
+        num_classes: of a plain state dict whose head does not tell; as many as there are `class_names` without.
         image_size: side in pixels of the images it takes; 32 where nothing says so.
-        in_channels: 1 or 3.
+        in_channels: 1 or 3; 3 where nothing says so.
         mean: the normalisation it was trained with, a value a channel, in [0, 1]; none where nothing says so.
         std: like `mean`.
         class_names: in the order of the outputs; without them the order is taken to be that of the data it meets.
 
     Raises:
-        UsageError: an unknown layout or network, weights that do not fit.
+        UsageError: an unknown layout or network, weights that do not fit, a setting that a folder's `config.json` fixes.
         RunError: damaged or pickled files.
     """
     path, out = Path(source), Path(out)
@@ -64,13 +72,18 @@ def import_model(
         raise UsageError(f"{out} holds a model already; choose another folder with -o")
     told = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels, "mean": mean, "std": std}
     if path.is_dir() and (path / "params.json").is_file():
-        network, names = _authors(path, model, told), None
+        network, names = _authors(path, model, told, class_names), None
     elif path.is_dir() and (path / "config.json").is_file():
+        for argument, value in {"model": model, **told}.items():
+            if value is not None:
+                raise UsageError(
+                    f"{path / 'config.json'} says the {argument} already; leave {OPTIONS.get(argument, argument)} out"
+                )
         network, names = models.read(path)
     elif path.is_dir():
         raise UsageError(f"{path} holds neither params.json (the authors' layout) nor config.json (a model folder)")
     else:
-        network, names = plain(path, model, told), None
+        network, names = plain(path, model, told, class_names), None
     if class_names is not None and len(class_names) != network.config["num_classes"]:
         raise UsageError(f"{len(class_names)} class names for the {network.config['num_classes']} outputs of {path}")
     chosen = tuple(class_names) if class_names is not None else names
@@ -81,7 +94,12 @@ def import_model(
     return out
 
 
-def plain(path: Path, model: str | dict[str, Any] | Network | None, told: dict[str, Any]) -> Classifier:
+def plain(
+    path: Path,
+    model: str | dict[str, Any] | Network | None,
+    told: dict[str, Any],
+    class_names: Sequence[str] | None = None,
+) -> Classifier:
     """The network of a state dict; what `told` leaves open is read off the weights or has its usual value."""
     tensors = read_state(path)
     if model is None:
@@ -89,11 +107,14 @@ def plain(path: Path, model: str | dict[str, Any] | Network | None, told: dict[s
     network = _record(model)
     values = {key: value for key, value in told.items() if value is not None} | {"seed": 0}
     values.setdefault("image_size", getattr(network, "resize", None) or 32)
+    values.setdefault("in_channels", 3)
     if "num_classes" not in values:
-        guess = classes_of(build(network, **{**values, "num_classes": 2}), tensors)
+        named = None if class_names is None else len(class_names)
+        guess = classes_of(build(network, **{**values, "num_classes": max(2, named or 2)}), tensors)
+        guess = named if guess is None else guess
         if guess is None:
             raise UsageError(
-                f"{path} does not say how many classes {network.name} tells apart; use --classes or --num-classes"
+                f"{path} does not say how many classes {network.name} tells apart; use --classes (in Python, num_classes=)"
             )
         values["num_classes"] = guess
     made = build(network, **values)
@@ -108,7 +129,12 @@ def _record(model: str | dict[str, Any] | Network) -> Network:
     return MODELS.make(model)
 
 
-def _authors(path: Path, model: str | dict[str, Any] | Network | None, told: dict[str, Any]) -> Classifier:
+def _authors(
+    path: Path,
+    model: str | dict[str, Any] | Network | None,
+    told: dict[str, Any],
+    class_names: Sequence[str] | None,
+) -> Classifier:
     params = read_json(path / "params.json")
     if not isinstance(params, dict) or not isinstance(params.get("model_name"), str):
         raise RunError(f"{path / 'params.json'} names no model_name")
@@ -119,7 +145,7 @@ def _authors(path: Path, model: str | dict[str, Any] | Network | None, told: dic
     if model is None:  # a record, for a name out of a file is nothing that anybody trusts
         named: str = params["model_name"]
         model = MODELS.make(AUTHORS_NAMES.get(named, named))
-    return plain(weights, model, known | {key: value for key, value in told.items() if value is not None})
+    return plain(weights, model, known | {key: value for key, value in told.items() if value is not None}, class_names)
 
 
 def _digest(path: Path) -> str:

@@ -14,19 +14,19 @@ from torch import Tensor
 
 from undistill.errors import RunError, UsageError
 from undistill.models.base import FIXED, MODELS, Classifier
-from undistill.models.folder import read_tensors
+from undistill.models.folder import read_tensors, unusable
 
 WRAPPERS = ("state_dict", "model_state_dict", "state_dict_ema", "model", "net", "weights")
 """Where training scripts put a state dict inside a checkpoint, the likeliest first."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What DataParallel, torch.compile and Lightning put before each name."""
+"""What DataParallel, torch.compile and Lightning put before each name; taken off where the network's names want it."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The state dict of a safetensors file, or of a `torch.save` file that holds tensors and plain values alone.
 
     Raises:
-        UsageError: no such file, or no tensors in it.
+        UsageError: no such file, no tensors in it, or tensors without values.
         RunError: damaged, or holding objects whose loading could run code; nothing was unpickled.
     """
     if not path.is_file():
@@ -47,7 +47,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The names and tensors of a state dict, unwrapped; prefixes that all names share are gone."""
+    """The names and tensors of a state dict, unwrapped."""
     if isinstance(content, Mapping):
         for wrapper in WRAPPERS:
             if isinstance(content.get(wrapper), Mapping):
@@ -62,9 +62,11 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     }
     if not found:
         raise UsageError(f"{path} holds no named tensors")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): value for name, value in found.items()}
+    empty = next((name for name, value in found.items() if value.is_meta), None)
+    if empty is not None:
+        raise UsageError(
+            f"{path} holds {empty!r} without its values, on the device meta; save it from a network whose weights are loaded"
+        )
     return found
 
 
@@ -85,7 +87,7 @@ def load_state(model: Classifier, tensors: Mapping[str, Tensor], where: str, *, 
         new_head: a head for another number of classes is left out, and the model keeps its own.
 
     Raises:
-        UsageError: weights that are missing, left over, or of another shape.
+        UsageError: weights that are missing, left over, of another shape or kind, or not finite.
     """
     name, expected = model.config["name"], model.state_dict()
     given = translate(model, tensors)
@@ -115,27 +117,46 @@ def load_state(model: Classifier, tensors: Mapping[str, Tensor], where: str, *, 
             raise UsageError(
                 f"the weights in {where} do not fit {name}: {key!r} is {_shape(value)} there and {_shape(expected[key])} here"
             )
+        reason = unusable(value, expected[key])
+        if reason is not None:
+            raise UsageError(
+                f"the weights in {where} do not fit {name}: {key!r} {reason}; save them again as finite floats"
+            )
     model.load_state_dict({**expected, **{key: value.to(expected[key].dtype) for key, value in given.items()}})
     return kept_head
 
 
 def translate(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under our names; names that no rule knows stay. A head saved as a 1×1 convolution becomes a linear layer."""
+    """The tensors under our names; names that no rule knows stay. A head saved as a 1×1 convolution becomes a linear layer.
+
+    Prefixes that all names share are taken off as far as more of the names are then the network's.
+    """
     network = MODELS.make({key: value for key, value in model.config.items() if key not in FIXED})
     ours = model.state_dict()
     rules = [(re.compile(pattern), replacement) for pattern, replacement in network.foreign_keys]
+
+    def place(name: str) -> str:
+        match = None if name in ours else next(((rule, to) for rule, to in rules if rule.fullmatch(name)), None)
+        return name if match is None else match[0].sub(match[1], name)
+
+    cut = max(_shared(list(tensors)), key=lambda cut: sum(place(name[cut:]) in ours for name in tensors))
     renamed: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        key = name
-        if name not in ours:
-            match = next(((rule, to) for rule, to in rules if rule.fullmatch(name)), None)
-            key = name if match is None else match[0].sub(match[1], name)
+        key = place(name[cut:])
         if key in ours and value.ndim == 4 and ours[key].ndim == 2 and value.shape[2:] == (1, 1):
             value = value.flatten(1)
         if key in renamed:
             raise UsageError(f"two of the weights mean {key!r}")
         renamed[key] = value
     return renamed
+
+
+def _shared(names: list[str]) -> list[int]:
+    """The lengths of what may be taken off all names: nothing, then a prefix more each time."""
+    cuts = [0]
+    while prefix := next((p for p in PREFIXES if names and all(n.startswith(p, cuts[-1]) for n in names)), None):
+        cuts.append(cuts[-1] + len(prefix))
+    return cuts
 
 
 def _head_name(model: Classifier) -> str:
