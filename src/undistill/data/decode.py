@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ SUFFIXES = frozenset(
 )
 GREY = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 """Pillow's modes of one channel, with or without transparency."""
+
+
+MOST = 512_000_000
+"""Bytes of an image file that are still read."""
 
 
 class CorruptError(UsageError):
@@ -93,7 +98,7 @@ def _opened(image: dict[str, Any], name: str) -> Iterator[Any]:
     try:
         content = image.get("bytes")
         if content is None:
-            content = Path(image["path"]).read_bytes()
+            content = _content(Path(image["path"]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -103,6 +108,18 @@ def _opened(image: dict[str, Any], name: str) -> Iterator[Any]:
         raise CorruptError(f"{name} is corrupt: its bytes are no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}") from error
     except Exception as error:  # decoders raise struct.error, IndexError, zlib.error and more on bytes that lie
         raise CorruptError(f"{name} is corrupt: {sentence(error)}") from error
+
+
+def _content(path: Path) -> bytes:
+    """A file's bytes; ValueError for a device, a pipe or more than `MOST`."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is no regular file")
+    if found.st_size > MOST:
+        raise ValueError(
+            f"its {found.st_size / 1e6:.0f} MB are more than the {MOST / 1e6:.0f} MB that an image may have"
+        )
+    return path.read_bytes()
 
 
 def sentence(error: BaseException) -> str:

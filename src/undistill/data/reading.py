@@ -16,7 +16,7 @@ from undistill.data import cache
 from undistill.data.decode import CorruptError, Shape, decode
 from undistill.data.folders import are_class_folders, files_below, open_folders
 from undistill.data.images import ImageSet
-from undistill.data.opening import Opened, Progress, Wanted, open_table
+from undistill.data.opening import CARDS, Opened, Progress, Wanted, open_table
 from undistill.data.survey import Labels, Survey, check_rest, labelled, leave_out, resolve, survey
 from undistill.errors import RunError
 
@@ -65,6 +65,10 @@ class _Reading:
         self.stats = cache.stats_of(self.files)
         self.plain = are_class_folders(self.files)
         self.extra = {"layout": self._layout()} if self.plain else {}
+        if not self.plain:
+            self.stats += cache.stats_of(
+                hidden for card in CARDS if (hidden := folder / card).is_file() and hidden not in self.files
+            )
 
     def _layout(self) -> str:
         """A digest of which name leads to which file: class folders may be links."""
@@ -78,7 +82,7 @@ class _Reading:
         """Splits, columns and rows."""
         if self.plain:
             return open_folders(self.folder, self.files, self.wanted)
-        return open_table(self.folder, self.wanted)
+        return open_table(self.folder, self.files, self.wanted)
 
     @cached_property
     def fresh(self) -> tuple[Survey, Labels]:
