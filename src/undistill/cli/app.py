@@ -252,7 +252,7 @@ def import_(
         typer.Option("--set", "-s", metavar="NAME=VALUE", help="A setting of that network (stem=7x7); repeatable."),
     ] = None,
     size: Annotated[int | None, typer.Option("--size", help="Side in pixels of the images it takes.")] = None,
-    channels: Annotated[int, typer.Option("--channels", help="1 (grey) or 3.")] = 3,
+    channels: Annotated[int | None, typer.Option("--channels", help="1 (grey) or 3.")] = None,
     mean: Annotated[str | None, typer.Option("--mean", help="Its normalisation: 0.49,0.48,0.45.")] = None,
     std: Annotated[str | None, typer.Option("--std", help="Its normalisation: 0.25,0.24,0.26.")] = None,
     plugin: Plugin = None,
