@@ -173,7 +173,7 @@ def _parse(source: str | Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UsageError(f"cannot read recipe {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"recipe {path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"recipe {path} holds no settings")
@@ -187,8 +187,8 @@ def _override(values: dict[str, Any], setting: str) -> dict[str, Any]:
         raise UsageError(f"a setting is written section.name=value, not {setting!r}")
     try:
         value = yaml.safe_load(text) if text else None
-    except yaml.YAMLError as error:
-        raise UsageError(f"the value of {path} is no YAML: {text!r}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"the value of {path} is no YAML: {text[:80]!r}") from error
     if isinstance(value, str) and _is_number(value):
         value = float(value)  # YAML 1.1 reads 1e-3 as text
     *sections, last = path.split(".")

@@ -71,7 +71,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder} is no run folder: it has no config.yaml")
     try:
         config = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict) or not isinstance(config.get("recipe"), dict):
         raise RunError(f"{path} is damaged: it holds no recipe")
@@ -82,12 +82,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The whole lines of `metrics.jsonl`; a line cut short by a kill is left out."""
     path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     records = []
     for line in lines:
         try:
             records.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             break
     return records
 
