@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from undistill.access import Card
 from undistill.attacks.base import Attack
@@ -103,13 +104,14 @@ class Heist:
 
     def finish(self, metrics: list[dict[str, Any]], out: Path, cells: Path) -> dict[str, Any]:
         """Measure the student, write its model and the cell, and return the result."""
-        if not self.diverged and not bool(predict(self.student, self.data.test).isfinite().all()):
+        logits_NC = predict(self.student, self.data.test)
+        if not self.diverged and not bool(logits_NC.isfinite().all()):
             self.diverged = "the trained student answers with numbers that are not finite"
         cell = self.cell(metrics)
         arrays: dict[str, Any] = {}
         if not self.diverged:
-            arrays = self.predictions(self.student)
-            update = self.measure() | {"accuracy_val": metrics[-1].get("accuracy_val")}
+            arrays = _named(logits_NC)
+            update = self.measure(logits_NC) | {"accuracy_val": metrics[-1].get("accuracy_val")}
             cell = cell.model_copy(update=update)
             facts = {"victim": self.victim.id, "attack": self.thief.model_dump(mode="json"), "card": str(self.card)}
             origin = {"kind": "attack", "data": self.data.fingerprint, "seed": self.recipe.seed, "fresh_pool": False}
@@ -169,10 +171,9 @@ class Heist:
             **self.counts(),
         )
 
-    def measure(self) -> dict[str, float]:
-        """Numbers on the test split."""
+    def measure(self, logits_NC: Tensor) -> dict[str, float]:
+        """Numbers on the test split, from the student's logits there."""
         test = self.data.test
-        logits_NC = predict(self.student, test)
         numbers = asdict(score(logits_NC, test.labels_N))
         if not self.thief.control:
             self.said_N = top_class(self.model, test, ask=self.ask_test)
@@ -182,4 +183,8 @@ class Heist:
 
     def predictions(self, student: torch.nn.Module) -> dict[str, Any]:
         """The class that a student names for each test image."""
-        return {"predicted": predict(student, self.data.test).argmax(dim=1).numpy().astype(np.int16)}
+        return _named(predict(student, self.data.test))
+
+
+def _named(logits_NC: Tensor) -> dict[str, Any]:
+    return {"predicted": logits_NC.argmax(dim=1).numpy().astype(np.int16)}

@@ -15,6 +15,7 @@ from undistill.access import Access
 from undistill.data.images import ImageSet
 from undistill.errors import Refused
 from undistill.oracle.blackbox import BlackBox
+from undistill.training.evaluate import batch_for
 from undistill.types import Batch
 
 
@@ -105,12 +106,12 @@ class Questions:
     stored answer.
     """
 
-    def __init__(self, oracle: Oracle, images: ImageSet, device: torch.device | str, batch: int = 1024) -> None:
+    def __init__(self, oracle: Oracle, images: ImageSet, device: torch.device | str, batch: int | None = None) -> None:
         self._oracle = oracle
         self._kept: Answer | None = None
         if oracle.budget is None:
             return
-        answers = [oracle.ask(images.seen(rows, device)).values for rows in images.chunks(batch)]
+        answers = [oracle.ask(images.seen(rows, device)).values for rows in images.chunks(batch or batch_for(images))]
         self._kept = Answer(oracle.access, torch.cat(answers))
         self._row = torch.full((images.source_size,), -1)
         self._row[images.index_N] = torch.arange(len(images))
