@@ -33,6 +33,12 @@ def test_an_api_thief_asks_fifty_questions_about_fresh_images_without_labels() -
     assert str(Card.parse("api")) == "probs/unlabelled(1.0)/fresh/random/50"
 
 
+def test_a_data_free_thief_holds_the_weights_and_no_image() -> None:
+    card = Card.parse("data-free")
+    assert str(card) == "weights/none/none/random"
+    assert Card.parse(str(card)) == Card(access=Access.WEIGHTS, data="none", pool="none") == card
+
+
 cards = st.builds(
     lambda access, data, pool, held: Card(access=access, data=data, pool=pool, share=held[0], questions=held[1]),
     st.sampled_from(Access),
@@ -68,7 +74,7 @@ def test_a_card_without_a_share_holds_the_whole_pool() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("papre", "card 'papre' is neither one of paper, api nor of the form"),
+        ("papre", "card 'papre' is neither one of paper, api, data-free nor of the form"),
         ("", "card '' is neither one of"),
         ("logits/labelled(1.0)/trained", "is neither one of"),
         ("logits/labelled(1.0)/trained/random/5/6", "is neither one of"),
@@ -82,6 +88,10 @@ def test_a_card_without_a_share_holds_the_whole_pool() -> None:
         ("logits/labelled/trained/public", "start: "),
         ("logits/labelled/trained/random/0", "questions: "),
         ("logits/labelled/trained/random/many", "questions: "),
+        ("weights/none/fresh/random", "a thief has a pool or no images: data none does not go with pool fresh"),
+        ("weights/labelled/none/random", "a thief has a pool or no images: data labelled does not go with pool none"),
+        ("weights/none/none/random/5", "a thief without images asks no questions: leave their number out"),
+        ("weights/none(0.5)/none/random", "a thief without images holds no share of a pool: leave it out"),
         ("logits/labelled(0.5)/trained/random/5", "a card takes either a share of the pool or a number of questions"),
     ],
 )

@@ -38,14 +38,15 @@ class Card(BaseModel):
 
     `share` is the part of the pool that the thief holds. `questions` None means one question for each view of each image
     (the paper's case: 160 epochs × 50,000 images are 8 M questions); a number Q means at most Q images, each asked once.
+    Data `none` is a thief without images, who has nothing to share out or to ask about: `weights/none/none/random`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     access: Access = Access.LOGITS
-    data: Literal["labelled", "unlabelled"] = "labelled"
+    data: Literal["labelled", "unlabelled", "none"] = "labelled"
     share: float = Field(1.0, gt=0, le=1)
-    pool: Literal["trained", "fresh"] = "trained"
+    pool: Literal["trained", "fresh", "none"] = "trained"
     start: Literal["random"] = "random"
     questions: int | None = Field(None, ge=1)
 
@@ -55,15 +56,25 @@ class Card(BaseModel):
             raise ValueError("a card takes either a share of the pool or a number of questions, not both")
         return self
 
+    @model_validator(mode="after")
+    def _no_images_no_pool(self) -> Card:
+        if (self.data == "none") != (self.pool == "none"):
+            raise ValueError(f"a thief has a pool or no images: data {self.data} does not go with pool {self.pool}")
+        if self.data == "none" and self.questions is not None:
+            raise ValueError("a thief without images asks no questions: leave their number out")
+        if self.data == "none" and self.share != 1.0:
+            raise ValueError("a thief without images holds no share of a pool: leave it out")
+        return self
+
     def __str__(self) -> str:
         """`logits/labelled(1.0)/trained/random`, and `/50` behind it for a budget of 50 questions."""
-        held = f"{self.data}({self.share})"
+        held = "none" if self.data == "none" else f"{self.data}({self.share})"
         budget = "" if self.questions is None else f"/{self.questions}"
         return f"{self.access.label}/{held}/{self.pool}/{self.start}{budget}"
 
     @classmethod
     def parse(cls, text: str | Card) -> Card:
-        """Read a card's name (`paper`, `api`) or its written form; UsageError says what is wrong with anything else."""
+        """Read a card's name (`paper`, `api`, `data-free`) or its written form; UsageError says what is wrong with others."""
         if isinstance(text, Card):
             return text
         if text in NAMED:
@@ -104,4 +115,5 @@ def _first_problem(error: ValueError) -> str:
 NAMED = {
     "paper": Card(),
     "api": Card(access=Access.PROBS, data="unlabelled", pool="fresh", questions=50),
+    "data-free": Card(access=Access.WEIGHTS, data="none", pool="none"),
 }

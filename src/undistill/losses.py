@@ -1,7 +1,8 @@
-"""Distillation losses as pure functions of logits, for anybody's training loop.
+"""Distillation losses as pure functions of logits, for anybody's training loop; and terms by which images are made without data.
 
-Legend: B batch, C classes. Any float dtype comes in; half precision is computed in float32, float64 stays. All terms are means over
-the batch, in nats. Logits may hold −∞ (a class the answer does not mention) as long as each row has one finite value.
+Legend: B batch, C classes (of images and feature maps: channels), D features, H height, W width. Any float dtype comes in; half
+precision is computed in float32, float64 stays. All terms are means over the batch, in nats, unless they say otherwise. Logits may
+hold −∞ (a class the answer does not mention) as long as each row has one finite value.
 """
 
 from __future__ import annotations
@@ -14,7 +15,18 @@ from torch import Tensor
 
 from undistill.errors import UsageError
 
-__all__ = ["distillation_loss", "self_undermining_loss", "smoothed_cross_entropy", "softened_kl"]
+__all__ = [
+    "activation_loss",
+    "distillation_loss",
+    "information_entropy_loss",
+    "mean_norm",
+    "one_hot_loss",
+    "self_undermining_loss",
+    "smoothed_cross_entropy",
+    "softened_kl",
+    "statistics_distance",
+    "total_variation",
+]
 
 
 def softened_kl(p_logits_BC: Tensor, q_logits_BC: Tensor, temperature: float) -> Tensor:
@@ -123,6 +135,78 @@ def smoothed_cross_entropy(logits_BC: Tensor, labels_B: Tensor, smoothing: float
     if not 0 <= smoothing < 1:
         raise UsageError(f"label smoothing lies in [0, 1), not {smoothing}")
     return F.cross_entropy(_wide(logits_BC), labels_B, label_smoothing=smoothing)
+
+
+def one_hot_loss(logits_BC: Tensor) -> Tensor:
+    """CE(logits, argmax of the logits), mean over the batch, in nats: 0 where the network is sure of each image, ln C at most.
+
+    Source: Chen et al. 2019 (DAFL), equation 3. A scalar; no gradient flows through the argmax.
+    """
+    return -F.log_softmax(_wide(logits_BC), dim=1).amax(dim=1).mean()
+
+
+def activation_loss(features_BD: Tensor) -> Tensor:
+    """−mean |features| over batch and features, in their own units: low where an image excites the network.
+
+    Source: Chen et al. 2019 (DAFL), equation 4. Any shape.
+    """
+    return -_wide(features_BD).abs().mean()
+
+
+def information_entropy_loss(logits_BC: Tensor) -> Tensor:
+    """Σ p̄ log₁₀ p̄ with p̄ the batch's mean softmax, in decimal digits: −log₁₀ C where all classes are equally frequent, 0 at most.
+
+    Computed in log space, so that a class that no image is taken for adds 0 and has a finite gradient.
+    Source: Chen et al. 2019 (DAFL), equation 5, with the logarithm of the authors' code.
+    """
+    log_p_BC = F.log_softmax(_wide(logits_BC), dim=1)
+    log_mean_C = log_p_BC.logsumexp(dim=0) - math.log(len(log_p_BC))
+    log_mean_C = log_mean_C.clamp_min(torch.finfo(log_mean_C.dtype).min)  # 0 · −∞ is no number
+    return (log_mean_C.exp() * log_mean_C).sum() / math.log(10)
+
+
+def statistics_distance(inputs_BC: Tensor, mean_C: Tensor, variance_C: Tensor) -> Tensor:
+    """‖μ(inputs) − mean‖₂ + ‖σ²(inputs) − variance‖₂, in the units of the inputs and of their square.
+
+    Source: Yin et al. 2020 (DeepInversion), equation 4, for one layer.
+
+    Args:
+        inputs_BC: B × C, or B × C × any further dimensions; moments are taken for each channel over all others, σ² with divisor n.
+        mean_C: to compare with, such as a batch normalisation's running mean.
+        variance_C: likewise.
+
+    Raises:
+        UsageError: channels that do not fit.
+    """
+    if inputs_BC.ndim < 2 or mean_C.shape != inputs_BC.shape[1:2] or variance_C.shape != mean_C.shape:
+        raise UsageError(
+            f"statistics_distance compares B × C … with C moments, not {tuple(inputs_BC.shape)} with {tuple(mean_C.shape)} and "
+            f"{tuple(variance_C.shape)}"
+        )
+    others = [dim for dim in range(inputs_BC.ndim) if dim != 1]
+    variance, mean = torch.var_mean(_wide(inputs_BC), dim=others, correction=0)
+    return torch.linalg.vector_norm(mean - mean_C) + torch.linalg.vector_norm(variance - variance_C)
+
+
+def total_variation(images_BCHW: Tensor) -> Tensor:
+    """Σ ‖x − x shifted by a pixel‖₂ over four directions (right, down, both diagonals), each norm over the whole batch.
+
+    In the units of the pixels; 0 for images of one colour. Source: the authors' code of Yin et al. 2020 (DeepInversion), where the
+    norm is the batch's, so the term grows with √B.
+    """
+    x = _wide(images_BCHW)
+    differences = (
+        x[..., :, 1:] - x[..., :, :-1],
+        x[..., 1:, :] - x[..., :-1, :],
+        x[..., 1:, 1:] - x[..., :-1, :-1],
+        x[..., 1:, :-1] - x[..., :-1, 1:],
+    )
+    return torch.stack([torch.linalg.vector_norm(difference) for difference in differences]).sum()
+
+
+def mean_norm(images_BCHW: Tensor) -> Tensor:
+    """‖x‖₂ of each image, mean over the batch, in the units of the pixels. Source: Yin et al. 2020 (DeepInversion), section 3.1."""
+    return torch.linalg.vector_norm(_wide(images_BCHW).flatten(1), dim=1).mean()
 
 
 def _check_temperature(temperature: float) -> None:

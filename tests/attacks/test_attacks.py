@@ -36,6 +36,15 @@ from undistill.types import Batch
 CPU = torch.device("cpu")
 each_attack = pytest.mark.parametrize("name", ATTACKS.classes())
 Weights = dict[str, Tensor]
+FREE = {
+    "dafl": {"name": "dafl", "latent": 8, "batch": 8, "steps": 3, "width": 0.0625},
+    "deep-inversion": {"name": "deep-inversion", "iterations": 2, "batch": 8, "images": 24},
+}
+"""Small settings of the attacks that hold no images and read weights."""
+
+
+def made(name: str | dict[str, Any]) -> Any:
+    return ATTACKS.make(FREE.get(name, name) if isinstance(name, str) else name)
 
 
 def relabelled(images: ImageSet, labels_N: Tensor) -> ImageSet:
@@ -66,8 +75,10 @@ def rob(
     def call(
         name: str | dict[str, Any], images: ImageSet, access: Access = Access.LOGITS, budget: int | None = None
     ) -> tuple[Weights, Oracle, list[EpochRecord]]:
-        oracle, student = Oracle(victim, access, budget=budget), make_model(seed=1, role="thief")
-        epochs = list(ATTACKS.make(name).steal(oracle, student, images, recipe, device=CPU))
+        thief = made(name)
+        oracle = Oracle(victim, max(access, thief.needs or access), budget=budget)
+        student = make_model(seed=1, role="thief")
+        epochs = list(thief.steal(oracle, student, images, recipe, device=CPU))
         return student.state_dict(), oracle, epochs
 
     return call
@@ -82,16 +93,17 @@ def same(one: Weights, two: Weights) -> bool:
 
 @each_attack
 def test_an_attack_survives_json(name: str) -> None:
-    made = ATTACKS.make(name)
-    assert ATTACKS.make(json.loads(json.dumps(made.model_dump(mode="json")))) == made
+    thief = made(name)
+    assert ATTACKS.make(json.loads(json.dumps(thief.model_dump(mode="json")))) == thief
 
 
 @each_attack
 def test_an_attack_states_promise_and_need(name: str) -> None:
-    made = ATTACKS.make(name)
-    assert (type(made).__doc__ or "").strip()
-    assert made.needs is None or made.needs <= made.reads
-    assert made.control == (made.needs is None)
+    thief = ATTACKS.make(name)
+    assert (type(thief).__doc__ or "").strip()
+    assert thief.needs is None or thief.needs <= thief.reads
+    assert thief.control == (thief.needs is None)
+    assert thief.holds_images or not thief.control
 
 
 @each_attack
@@ -99,7 +111,9 @@ def test_an_attack_trains_the_student_it_is_given(
     name: str, rob: Callable[..., Any], images: ImageSet, make_model: Callable[..., Classifier]
 ) -> None:
     weights, _, epochs = rob(name, images)
-    assert [record.epoch for record in epochs] == [1, 2]
+    invented = [record for record in epochs if record.phase != "fit"]
+    assert [record.epoch for record in epochs] == list(range(1, 3 + len(invented)))
+    assert len(invented) == (3 if name == "deep-inversion" else 0)
     assert not same(weights, make_model(seed=1, role="thief").state_dict())
     assert all(math.isfinite(record.terms["loss"]) for record in epochs)
 
@@ -119,15 +133,13 @@ def test_an_attack_resumes_to_the_bit(
     recipe: Recipe,
 ) -> None:
     whole = rob(name, images)[0]
-    first = next(
-        ATTACKS.make(name).steal(
-            Oracle(victim, Access.LOGITS), make_model(seed=1, role="thief"), images, recipe, device=CPU
-        )
-    )
-    rest = make_model(seed=5)
-    state = copy.deepcopy(first.state)
-    list(ATTACKS.make(name).steal(Oracle(victim, Access.LOGITS), rest, images, recipe, device=CPU, state=state))
-    assert same(rest.state_dict(), whole)
+    access = max(Access.LOGITS, made(name).reads)
+    oracle, student = Oracle(victim, access), make_model(seed=1, role="thief")
+    records = made(name).steal(oracle, student, images, recipe, device=CPU)
+    for state in [copy.deepcopy(record.state) for record in records]:
+        rest = make_model(seed=5)
+        list(made(name).steal(Oracle(victim, access), rest, images, recipe, device=CPU, state=copy.deepcopy(state)))
+        assert same(rest.state_dict(), whole)
 
 
 @each_attack
@@ -136,7 +148,7 @@ def test_an_attack_makes_do_with_the_access_it_needs(name: str, rob: Callable[..
     rob(name, images, Access.LABEL if need is None else need)
 
 
-@each_attack
+@pytest.mark.parametrize("name", [name for name, cls in ATTACKS.classes().items() if cls.reads < Access.WEIGHTS])
 def test_an_attack_stays_below_weights(
     name: str, rob: Callable[..., Any], images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +167,18 @@ def test_an_attack_leaves_the_victim_alone(
     _, oracle, _ = rob(name, images, Access.WEIGHTS)
     assert same(before, victim.state_dict())
     assert same(before, oracle.weights().state_dict())
+
+
+@pytest.mark.parametrize("name", [name for name, cls in ATTACKS.classes().items() if not cls.holds_images])
+def test_a_data_free_attack_looks_at_no_image(
+    name: str, rob: Callable[..., Any], images: ImageSet, splits: Splits
+) -> None:
+    none = hold(splits, Card.parse("data-free"), made(name), seed=0)
+    assert len(none) == 0
+    weights, oracle, _ = rob(name, images)
+    assert same(weights, rob(name, none)[0])
+    assert oracle.queries == 0
+    assert oracle.forwards > 0
 
 
 # -- who knows labels ---------------------------------------------------------------------------------------------------

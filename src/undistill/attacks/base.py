@@ -21,11 +21,13 @@ class Attack(Component):
 
     `needs` is the least access it can work with, None for a control that asks nothing; `reads` the most it makes use of.
     A `control` is handed true labels on any card: it is what the thief is measured against, no thief itself.
+    `holds_images` False is data-free: it makes its own images, and plays cards without data alone.
     """
 
     needs: ClassVar[Access | None]
     reads: ClassVar[Access] = Access.LOGITS
     control: ClassVar[bool] = False
+    holds_images: ClassVar[bool] = True
 
     def steal(
         self,
@@ -42,7 +44,8 @@ class Attack(Component):
         Args:
             oracle: the only door to the victim.
             student: fresh weights.
-            images: what the thief holds; without labels where the card has none.
+            images: what the thief holds; without labels where the card has none. None at all (0 rows, but of known classes,
+                channels and size) for an attack that is data-free.
             recipe: how the student is trained; its seed is the thief's.
             device: of the student and the victim.
             state: to go on from.

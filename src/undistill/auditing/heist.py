@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class Heist:
                 "know that it never saw those of data.pool, say so (--unseen, unseen=True)"
             )
         self.images = hold(data, card, self.thief, recipe.seed, victim)
-        mean, std = self.images.moments()  # of what the thief holds, not of the victim's data
+        mean, std = self.images.moments() if len(self.images) else _moments_in(victim)  # not of the victim's data
         shape = (data.num_classes, self.images.channels, self.images.image_size)
         self.student = build(recipe.student.network, *shape, mean=mean, std=std, seed=recipe.seed, role="thief").to(
             device
@@ -184,6 +184,11 @@ class Heist:
     def predictions(self, student: torch.nn.Module) -> dict[str, Any]:
         """The class that a student names for each test image."""
         return _named(predict(student, self.data.test))
+
+
+def _moments_in(victim: Victim) -> tuple[Sequence[float], Sequence[float]]:
+    """What the network itself normalises by: all that a thief without images knows of pixels."""
+    return victim.network.config["mean"], victim.network.config["std"]
 
 
 def _named(logits_NC: Tensor) -> dict[str, Any]:

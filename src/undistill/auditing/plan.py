@@ -51,6 +51,12 @@ def plan_recipe(
 
 def permit(thief: Attack, card: Card) -> Access:
     """The access that the oracle is opened with: what the attack reads, cut to what the card gives."""
+    if thief.holds_images and card.data == "none":
+        raise UsageError(f"{thief.name} learns from images, and the card {card} leaves the thief none")
+    if not thief.holds_images and card.data != "none":
+        raise UsageError(
+            f"{thief.name} makes its own images: take a card that holds none, such as data-free, not {card}"
+        )
     if thief.needs is not None and thief.needs > card.access:
         raise UsageError(f"{thief.name} needs {thief.needs.label}; the card gives {card.access.label}")
     return min(thief.reads, card.access)
@@ -60,6 +66,8 @@ def answerable(victim: Victim, card: Card, thief: Attack) -> None:
     """UsageError where a black box cannot play the card: it says too little, or each view of each image would be a question."""
     if not isinstance(victim.model, BlackBox) or thief.control:
         return
+    if card.data == "none":
+        raise UsageError(f"{victim.label} only answers: a thief without images needs the network itself")
     if card.access > victim.model.kind:
         raise UsageError(
             f"{victim.label} answers with {victim.model.kind.label}, the card gives {card.access.label}: take a lesser one"
@@ -109,8 +117,11 @@ def top_class(victim: Classifier | BlackBox, images: ImageSet, *, ask: bool = Fa
 def hold(data: Splits, card: Card, thief: Attack, seed: int, victim: Victim | None = None) -> ImageSet:
     """The images a thief holds on this card, drawn at (seed, "thief", "pick"); without labels where the card has none.
 
-    Of a closed victim only images that it has answered about can be held.
+    Of a closed victim only images that it has answered about can be held. On a card without data it is a set of 0 images, which
+    still tells their classes, channels and size.
     """
+    if card.data == "none":
+        return data.train.take(torch.empty(0, dtype=torch.int64)).unlabelled()
     pool = data.train if card.pool == "trained" else data.pool
     if pool is None:
         raise UsageError(

@@ -73,10 +73,12 @@ def parse_card(text: str) -> Card | None:
 
 
 def card_title(text: str) -> str:
-    """`The paper's card`, `An API card`, or the card as it is written."""
+    """`The paper's card`, `An API card`, `The data-free card`, or the card as it is written."""
     card = parse_card(text)
     if card == NAMED["paper"]:
         return "The paper's card"
+    if card == NAMED["data-free"]:
+        return "The data-free card"
     if card is not None and card.access <= Access.PROBS and card.pool == "fresh":
         return "An API card"
     return f"Card {text}" if text else "No card"
@@ -88,6 +90,9 @@ def card_sentence(text: str, cells: list[Cell]) -> str:
     if card is None:
         return f"The card of these thieves is written {text!r}." if text else "These cells name no card."
     thieves = [cell for cell in cells if cell.kind == "cell"]
+    if card.data == "none":
+        told = f"It is {'given' if card.access == Access.WEIGHTS else 'told'} {GIVES[card.access]}."
+        return f"The thief holds no images. {told} It starts from random weights."
     images = sorted({cell.images for cell in thieves or cells})
     every = "all " if card.questions is None and card.share == 1 else ""
     held = listed([f"{count:,}" for count in images])

@@ -1,0 +1,52 @@
+"""How thieves who hold the weights look inside the victim, without ever changing it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from undistill.errors import UsageError
+from undistill.models import Classifier
+
+
+def frozen(victim: nn.Module, device: torch.device | str) -> nn.Module:
+    """A copy in evaluation mode that gradients flow through and never change, on the device."""
+    return copy.deepcopy(victim).eval().requires_grad_(False).to(device)
+
+
+def differentiable(victim: nn.Module, images_BCHW: Tensor, who: str) -> None:
+    """UsageError where a frozen victim gives no gradient with respect to its images; `who` asks."""
+    with torch.enable_grad():
+        answer = victim(images_BCHW.detach().requires_grad_())
+    if not answer.requires_grad:
+        raise UsageError(f"{who} needs the gradient of the victim's answers with respect to its images; there is none")
+
+
+def head_of(victim: nn.Module, images_BCHW: Tensor, who: str) -> nn.Module:
+    """The layer that reads the victim's features; UsageError for one without features, which `who` needs."""
+    if not isinstance(victim, Classifier):
+        raise UsageError(f"{who} needs a victim's features; {type(victim).__name__} has none")
+    try:
+        with torch.no_grad():
+            victim.features(images_BCHW)
+    except UsageError as error:
+        raise UsageError(f"{who} needs the victim's features, what its last linear layer reads: {error}") from error
+    return victim.head
+
+
+@contextmanager
+def at_inputs(layers: Iterable[nn.Module], take: Callable[[nn.Module, Tensor], Tensor]) -> Iterator[list[Tensor]]:
+    """Within it, each forward pass adds `take(layer, its input)` to the list, in the order in which the layers are reached."""
+    taken: list[Tensor] = []
+    handles = [
+        layer.register_forward_pre_hook(lambda layer, inputs: taken.append(take(layer, inputs[0]))) for layer in layers
+    ]
+    try:
+        yield taken
+    finally:
+        for handle in handles:
+            handle.remove()
