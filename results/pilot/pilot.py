@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,21 @@ class Place:
     data_dir: str
 
 
-def victims(place: Place, seed: int, nasty: bool) -> tuple[str, list[Job]]:
-    """Train the undefended victim, and its nasty twin if asked; their thieves follow."""
+def plan(place: Place, seeds: range, nasty: bool) -> Iterator[Job]:
+    """Each seed's victims, and their thieves behind them."""
+    setting = SETTINGS[place.name]
+    for seed in seeds:
+        yield Job(f"victims-{seed}", victims, (place, seed, nasty))
+        names = [f"normal-s{seed}", *([f"nasty-s{seed}"] if nasty else [])]
+        for questions in setting.questions:
+            for arm in setting.arms:
+                for name in names[:1] if arm.startswith("alone") else names:
+                    key = f"{name}-{arm}-{questions}"
+                    yield Job(key, thief, (place, seed, questions, arm, name), (f"victims-{seed}",))
+
+
+def victims(place: Place, seed: int, nasty: bool) -> str:
+    """Train the undefended victim, and its nasty twin if asked."""
     setting = SETTINGS[place.name]
     recipe = setting.victim(place.data_dir)
     data = load(recipe.data)
@@ -116,17 +130,10 @@ def victims(place: Place, seed: int, nasty: bool) -> tuple[str, list[Job]]:
         runs.append(protect(runs[0], data, seed=seed, out=place.out / "teachers" / f"nasty-s{seed}", resume=True))
     for run in runs:
         save(place.out / "cells", *victim_cell(run, data, f"pilot/{place.name}"))
-    line = f"{place.name} seed {seed}: " + ", ".join(f"{run.folder.name} {run.accuracy:.1f}" for run in runs)
-    jobs = [
-        Job(thief, (place, seed, questions, arm, run.folder.name))
-        for questions in setting.questions
-        for arm in setting.arms
-        for run in (runs[:1] if arm.startswith("alone") else runs)
-    ]
-    return line, jobs
+    return f"{place.name} seed {seed}: " + ", ".join(f"{run.folder.name} {run.accuracy:.1f}" for run in runs)
 
 
-def thief(place: Place, seed: int, questions: int, arm: str, victim: str) -> tuple[str, list[Job]]:
+def thief(place: Place, seed: int, questions: int, arm: str, victim: str) -> str:
     """Train one thief."""
     setting = SETTINGS[place.name]
     recipe = setting.thief(place.data_dir, questions, arm)
@@ -143,7 +150,7 @@ def thief(place: Place, seed: int, questions: int, arm: str, victim: str) -> tup
         experiment=f"pilot/{place.name}",
         resume=True,
     )
-    return f"{place.name} {arm} of {victim}, {questions} questions: {cell.accuracy}", []
+    return f"{place.name} {arm} of {victim}, {questions} questions: {cell.accuracy}"
 
 
 def table(folders: list[Path]) -> str:
@@ -198,7 +205,7 @@ def main() -> None:
         parser.error("settings are chosen without looking at a nasty teacher")
     began, place = time.monotonic(), Place(options.setting, options.out / options.setting, options.data_dir)
     seeds = range(options.first, options.first + options.seeds)
-    for line in run_jobs([Job(victims, (place, seed, options.nasty)) for seed in seeds], options.jobs):
+    for line in run_jobs(list(plan(place, seeds, options.nasty)), options.jobs):
         print(f"{time.monotonic() - began:7.0f} s  {line}", flush=True)
     return None
 

@@ -95,8 +95,7 @@ def run_demo(
     with locked(demo.out):
         _claim(demo, resume=resume)
         load("digits")  # decoded and cached once, before the workers look for it
-        first = [Job(_teachers, (demo, s)) for s in range(seed, seed + demo.seeds)]
-        for line in run_jobs(first, jobs):
+        for line in run_jobs(list(_jobs(demo)), jobs):
             if say is not None:
                 say(line)
     return demo.out
@@ -123,16 +122,23 @@ def _claim(demo: Demo, *, resume: bool) -> None:
     write_json(path, settings)
 
 
-def _teachers(demo: Demo, seed: int) -> tuple[str, list[Job]]:
-    """Train a normal teacher and its nasty twin; what follows are their students."""
+def _jobs(demo: Demo) -> Iterator[Job]:
+    """Each seed's teachers, and its students behind them."""
+    for seed in range(demo.seed, demo.seed + demo.seeds):
+        yield Job(f"teachers-{seed}", _teachers, (demo, seed))
+        for arm in _arms():
+            yield Job("-".join((*arm, str(seed))), _student, (demo, seed, *arm), (f"teachers-{seed}",))
+
+
+def _teachers(demo: Demo, seed: int) -> str:
+    """Train a normal teacher and its nasty twin."""
     data = load(demo.recipe.data)
     normal = train(None, data, demo.recipe, seed=seed, out=demo.teacher("normal", seed), resume=True)
     nasty = protect(normal, data, seed=seed, out=demo.teacher("nasty", seed), resume=True)
     for run in (normal, nasty):
         save(demo.out / "cells", *victim_cell(run, data, "demo"))
     save(demo.out / "cells", *logit_response(normal, nasty, data, "demo", temperatures=(1, 4)))
-    line = f"seed {seed}: teachers normal {normal.accuracy:.1f}, nasty {nasty.accuracy:.1f}"
-    return line, [Job(_student, (demo, seed, *arm)) for arm in _arms()]
+    return f"seed {seed}: teachers normal {normal.accuracy:.1f}, nasty {nasty.accuracy:.1f}"
 
 
 def _arms() -> Iterator[tuple[str, str, str]]:
@@ -143,7 +149,7 @@ def _arms() -> Iterator[tuple[str, str, str]]:
                 yield card, arm, teacher
 
 
-def _student(demo: Demo, seed: int, card: str, arm: str, teacher: str) -> tuple[str, list[Job]]:
+def _student(demo: Demo, seed: int, card: str, arm: str, teacher: str) -> str:
     grid = CARDS[card]
     recipe = demo.recipe
     student = grid["student"]
@@ -165,4 +171,4 @@ def _student(demo: Demo, seed: int, card: str, arm: str, teacher: str) -> tuple[
     )
     whose = "alone" if arm == "alone" else f"{arm} from {teacher}"
     got = "diverged" if cell.accuracy is None else f"{cell.accuracy:.1f}"
-    return f"seed {seed}: {card} card, {whose} {got}", []
+    return f"seed {seed}: {card} card, {whose} {got}"

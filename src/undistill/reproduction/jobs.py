@@ -17,35 +17,31 @@ from undistill.errors import RunError
 
 @dataclass(frozen=True)
 class Job:
-    """A function of a module and its arguments. It returns (a line to say, the jobs that may start now)."""
+    """A function of a module and its arguments, which returns a line to say; it waits for the jobs of the keys in `after`."""
 
-    call: Callable[..., tuple[str, list[Job]]]
+    key: str
+    call: Callable[..., str]
     arguments: tuple[Any, ...]
+    after: tuple[str, ...] = ()
 
-    def __call__(self) -> tuple[str, list[Job]]:
+    def __call__(self) -> str:
         """Do it."""
         return self.call(*self.arguments)
 
 
-def run_jobs(first: Sequence[Job], jobs: int | None = None) -> Iterator[str]:
-    """Do these jobs and all that follow from them; yields each one's line. The first error ends it.
+def run_jobs(jobs: Sequence[Job], processes: int | None = None) -> Iterator[str]:
+    """Do these jobs, in their order as far as they need not wait; yields each one's line. The first error ends it.
 
     Args:
-        first: jobs that may start at once.
-        jobs: processes; None for one a core, 1 for this very process.
+        jobs: each after those that it waits for.
+        processes: how many; None for one a core, 1 for this very process.
     """
-    if (count := jobs or len(os.sched_getaffinity(0))) == 1:
-        yield from _here(list(first))
+    if (count := processes or len(os.sched_getaffinity(0))) == 1:
+        yield from _here(jobs)
         return
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
-        pending: set[Future[tuple[str, list[Job]]]] = {pool.submit(job) for job in first}
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                line, following = future.result()
-                pending |= {pool.submit(job) for job in following}
-                yield line
+        yield from _spread(pool, count, list(jobs))
     except BrokenProcessPool as error:
         raise RunError(
             "a worker process was killed, perhaps for memory; go on with --resume, or with fewer --jobs"
@@ -54,17 +50,29 @@ def run_jobs(first: Sequence[Job], jobs: int | None = None) -> Iterator[str]:
         pool.shutdown(cancel_futures=True)
 
 
-def _here(queue: list[Job]) -> Iterator[str]:
+def _spread(pool: ProcessPoolExecutor, count: int, waiting: list[Job]) -> Iterator[str]:
+    """Hand out jobs one by one, so that the first that may start is the next that does."""
+    done: set[str] = set()
+    running: dict[Future[str], str] = {}
+    while waiting or running:
+        while len(running) < count and (job := next((j for j in waiting if done.issuperset(j.after)), None)):
+            waiting.remove(job)
+            running[pool.submit(job)] = job.key
+        ended, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in ended:
+            done.add(running.pop(future))
+            yield future.result()
+
+
+def _here(jobs: Sequence[Job]) -> Iterator[str]:
     """One after another in this process, on one thread like a worker, for the number of threads moves the last bits."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        while queue:
-            line, following = queue.pop(0)()
-            queue[:0] = following
-            yield line
+        for job in jobs:
+            yield job()
     finally:
         torch.set_num_threads(threads)
 

@@ -1,0 +1,120 @@
+"""How the data of figures are made. Legend: N images, D features, C classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from undistill.auditing.cell import Array, Cell, identify
+from undistill.data import ImageSet, Splits
+from undistill.files import read_json
+from undistill.models import Classifier
+from undistill.oracle.victim import Victim, resolve
+from undistill.seeds import derive, generator
+from undistill.training.evaluate import batch_for
+from undistill.training.run import Run
+
+NEIGHBOURS = 10
+
+
+def embedding(
+    normal: Run, nasty: Run, data: Splits, experiment: str, *, points: int, seed: int
+) -> tuple[Cell, dict[str, Array]]:
+    """(figure cell, arrays): t-SNE of both teachers' features and logits for the same test images, and a number for each.
+
+    `numbers` hold the silhouette (−1 to 1, by true class) and the leave-one-out accuracy of 10 nearest neighbours (percent), both
+    of Euclidean distances in the full space. Arrays: `normal features` and the other three, N × 2 float32, and `labels` N.
+    At most 5,000 images, drawn at (seed, "figure", "points"). Source: Ma et al. 2021, section 4.3; van der Maaten & Hinton 2008.
+    """
+    from sklearn.manifold import TSNE
+
+    victims = {"normal": resolve(normal), "nasty": resolve(nasty)}
+    count = min(points, 5_000, len(data.test))
+    rows = torch.randperm(len(data.test), generator=generator(seed, "figure", "points"))[:count].sort().values
+    shown = data.test.take(rows)
+    labels_N = shown.labels_N.numpy()
+    arrays: dict[str, Array] = {"labels": labels_N.astype(np.int16), "class_names": np.array(data.test.class_names)}
+    numbers: dict[str, float] = {}
+    for who, victim in victims.items():
+        for what, values in zip(("features", "logits"), hidden(victim.network, shown), strict=True):
+            numbers |= {f"{who} {what} {name}": value for name, value in structure(values.numpy(), labels_N).items()}
+            drawn = TSNE(
+                init="pca", perplexity=min(30.0, (count - 1) / 3), random_state=derive(seed, "figure", "tsne") % 2**32
+            )
+            arrays[f"{who} {what}"] = drawn.fit_transform(values.numpy()).astype(np.float32)
+    fixed = {"figure": "embedding", "victims": [v.id for v in victims.values()], "points": count, "seed": seed}
+    settings = {"points": count, "perplexity": min(30.0, (count - 1) / 3), "neighbours": NEIGHBOURS}
+    return _cell(victims["nasty"], nasty, data, experiment, "embedding", settings, fixed, numbers), arrays
+
+
+def hidden(network: Classifier, images: ImageSet) -> tuple[Tensor, Tensor]:
+    """(N × D features, N × C logits) on the CPU, in evaluation mode."""
+    network.eval()
+    features, logits = [], []
+    with torch.inference_mode():
+        for chunk in images.chunks(batch_for(images)):
+            features_BD = network.features(images.seen(chunk))
+            features.append(features_BD.float())
+            logits.append(network.head(features_BD).float())
+    return torch.cat(features), torch.cat(logits)
+
+
+def structure(values_ND: Array, labels_N: Array) -> dict[str, float]:
+    """How well classes lie apart: `silhouette`, and `knn`, the leave-one-out accuracy of 10 nearest neighbours in percent."""
+    from sklearn.metrics import silhouette_score
+    from sklearn.neighbors import NearestNeighbors
+
+    near = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(labels_N) - 1)).fit(values_ND)
+    votes = labels_N[near.kneighbors(return_distance=False)]  # without itself
+    counts = (votes[:, :, None] == np.arange(labels_N.max() + 1)).sum(axis=1)
+    right = float((counts.argmax(axis=1) == labels_N).mean())
+    return {"silhouette": round(float(silhouette_score(values_ND, labels_N)), 6), "knn": round(100 * right, 6)}
+
+
+def inversion(
+    normal: Run,
+    nasty: Run,
+    data: Splits,
+    experiment: str,
+    *,
+    attack: dict[str, Any],
+    pictures: int,
+    seed: int,
+    device: str = "auto",
+) -> tuple[Cell, dict[str, Array]]:
+    """(figure cell, arrays): what DeepInversion draws out of both teachers, `pictures` images a class, from the same noise.
+
+    Arrays: `normal` and `nasty`, N × C × H × W uint8, and `targets` N. Source: Ma et al. 2021, section 4.4; Yin et al. 2020.
+    """
+    raise NotImplementedError
+
+
+def _cell(
+    victim: Victim,
+    run: Run,
+    data: Splits,
+    experiment: str,
+    figure: str,
+    settings: dict[str, Any],
+    fixed: dict[str, Any],
+    numbers: dict[str, float],
+) -> Cell:
+    return Cell(
+        id=identify(fixed),
+        kind="figure",
+        experiment=experiment,
+        victim=victim.label,
+        victim_id=victim.id,
+        defense=victim.defense,
+        attack=figure,
+        attack_settings=settings,
+        seeds={"victim": run.recipe.seed},
+        numbers=numbers,
+        n_test=len(data.test),
+        data=data.fingerprint,
+        data_note=data.note,
+        env=read_json(run.folder / "env.json"),
+    )

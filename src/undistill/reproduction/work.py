@@ -1,0 +1,190 @@
+"""How each task of a reproduction is done. Runs in worker processes; every task can be done again without harm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from undistill.auditing.attack import attack
+from undistill.auditing.cell import Array, Cell, identify, save
+from undistill.auditing.cell import read as read_cell
+from undistill.auditing.describe import logit_response, victim_cell
+from undistill.data import Splits, load
+from undistill.defenses.protect import protect
+from undistill.errors import Diverged, UsageError
+from undistill.files import read_json, write_json
+from undistill.reproduction import figures
+from undistill.reproduction.tasks import Task
+from undistill.training.env import choose_device, describe
+from undistill.training.recipe import Recipe, read
+from undistill.training.run import Run
+from undistill.training.train import train
+
+EXPERIMENT = "reproduction"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a reproduction lies, where its data are, and what it runs on."""
+
+    out: Path
+    data_dir: Path | None = None
+    device: str = "auto"
+
+    @property
+    def cells(self) -> Path:
+        """Where cells lie."""
+        return self.out / "cells"
+
+    def run(self, task: Task) -> Run:
+        """The finished run of a task."""
+        return Run.open(self.out / task.folder)
+
+    def recipe(self, values: dict[str, Any], **more: Any) -> Recipe:
+        """A task's recipe, with where its data lie."""
+        return read({**values, "data": values["data"] | self.where(values["data"]["name"]), **more})
+
+    def where(self, data: str) -> dict[str, str]:
+        """`dir` of a data set, where it comes from a local folder; UsageError where that lacks it."""
+        if self.data_dir is None or data == "digits":
+            return {}
+        for folder in (self.data_dir / data, self.data_dir):
+            if folder.is_dir() and (folder != self.data_dir or self.data_dir.name == data):
+                return {"dir": str(folder.resolve())}
+        raise UsageError(f"{self.data_dir} holds no folder {data!r} with that data set in the hub's format")
+
+
+@lru_cache(maxsize=4)
+def data_of(settings: str) -> Splits:
+    """The data of a recipe's section, as JSON; a worker opens each of them once."""
+    return load(Recipe.model_validate_json(f'{{"data": {settings}}}').data)
+
+
+def _data(recipe: Recipe) -> Splits:
+    return data_of(recipe.data.model_copy(update={"views": ()}).model_dump_json())
+
+
+def finished(place: Place, key: str) -> Cell | None:
+    """The cell that fills a task's key, or None where there is work to do."""
+    marker = place.out / "done" / f"{key}.json"
+    if not marker.is_file():
+        return None
+    path = place.cells / f"{read_json(marker)['cell']}.json"
+    return read_cell(path) if path.is_file() else None
+
+
+def do(place: Place, task: Task, needed: dict[str, Task]) -> str:
+    """Do one task whose needs are done, unless it is done; returns a line about it."""
+    cell = finished(place, task.key)
+    if cell is None:
+        lost = next((key for key in task.needs if (one := finished(place, key)) and one.status != "ok"), None)
+        work = {"train": _train, "protect": _protect, "attack": _attack}.get(task.kind, _figure)
+        cell, arrays = work(place, task, needed) if lost is None else (_without(task, needed[lost]), {})
+        cell = save(place.cells, cell.model_copy(update={"key": task.key}), arrays)
+        write_json(place.out / "done" / f"{task.key}.json", {"cell": cell.id, "label": task.label})
+    got = cell.status if cell.status != "ok" else "" if cell.accuracy is None else f"{cell.accuracy:.2f}"
+    return f"{task.label} seed {task.seed} {got}".rstrip()
+
+
+def _train(place: Place, task: Task, _: dict[str, Task]) -> tuple[Cell, dict[str, Array]]:
+    recipe = place.recipe(task.settings["recipe"])
+    data = _data(recipe)
+    try:
+        run = train(None, data, recipe, seed=task.seed, out=place.out / task.folder, resume=True, device=place.device)
+    except Diverged as error:
+        return _diverged(place, task, "normal", recipe, error), {}
+    return victim_cell(run, data, EXPERIMENT)
+
+
+def _protect(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, dict[str, Array]]:
+    normal = place.run(needed[task.settings["teacher"]])
+    adversary = task.settings.get("adversary")
+    data = _data(normal.recipe)
+    try:
+        run = protect(
+            normal,
+            data,
+            task.settings["defense"],
+            adversary=None if adversary is None else place.run(needed[adversary]),
+            seed=task.seed,
+            out=place.out / task.folder,
+            resume=True,
+            device=place.device,
+        )
+    except Diverged as error:
+        return _diverged(place, task, "nasty", normal.recipe, error), {}
+    return victim_cell(run, data, EXPERIMENT)
+
+
+def _attack(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, dict[str, Array]]:
+    settings = task.settings
+    student = {key: settings[key] for key in ("attack", "student")}
+    recipe = place.recipe(settings["recipe"], **student, seed=task.seed)
+    cell = attack(
+        place.run(needed[task.needs[0]]),
+        _data(recipe),
+        card=settings["card"],
+        recipe=recipe,
+        seed=task.seed,
+        out=place.out / task.folder,
+        cells=place.cells,
+        experiment=EXPERIMENT,
+        resume=True,
+        device=place.device,
+    )
+    return cell, {}
+
+
+def _figure(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, dict[str, Array]]:
+    normal, nasty = (place.run(needed[key]) for key in task.settings["victims"])
+    data, settings = _data(normal.recipe), task.settings
+    if task.kind == "logit-response":
+        return logit_response(normal, nasty, data, EXPERIMENT, temperatures=settings["temperatures"])
+    if task.kind == "embedding":
+        return figures.embedding(normal, nasty, data, EXPERIMENT, points=settings["points"], seed=task.seed)
+    return figures.inversion(
+        normal,
+        nasty,
+        data,
+        EXPERIMENT,
+        attack=settings["attack"],
+        pictures=settings["pictures"],
+        seed=task.seed,
+        device=place.device,
+    )
+
+
+def _diverged(place: Place, task: Task, victim: str, recipe: Recipe, error: Diverged) -> Cell:
+    """A teacher whose loss was not finite: a result too."""
+    return Cell(
+        id=identify({"diverged": task.key}),
+        kind="victim",
+        experiment=EXPERIMENT,
+        victim=victim,
+        victim_id="",
+        defense=task.settings.get("defense", {}),
+        student=recipe.model.name,
+        student_settings=recipe.model.settings,
+        seeds={"victim": task.seed},
+        status="diverged",
+        why=str(error),
+        env=describe(choose_device(place.device)),
+    )
+
+
+def _without(task: Task, lost: Task) -> Cell:
+    """What could not be measured for want of a teacher."""
+    kind: Any = {"protect": "victim", "attack": "cell"}.get(task.kind, "figure")
+    return Cell(
+        id=identify({"failed": task.key}),
+        kind=kind,
+        experiment=EXPERIMENT,
+        victim=lost.label,
+        victim_id="",
+        attack=task.settings.get("attack", {}).get("name", "") if task.kind == "attack" else "",
+        seeds={"student": task.seed},
+        status="failed",
+        why=f"{lost.label} did not train",
+    )
