@@ -124,14 +124,14 @@ def test_what_is_no_python_file_is_named(tmp_path: Path, name: str) -> None:
         plugins.load_plugin(tmp_path / name)
 
 
-def known_here(*names: str) -> tuple[str, list[Job]]:
+def known_here(*names: str) -> str:
     """A job: which of these views this process knows."""
-    return f"{os.getpid()} {[name in VIEWS.classes() for name in names]}", []
+    return f"{os.getpid()} {[name in VIEWS.classes() for name in names]}"
 
 
 def test_worker_processes_know_the_plugins(tmp_path: Path) -> None:
     plugins.load_plugin(toy(tmp_path / "toy.py"))
-    (line,) = run_jobs([Job(known_here, ("toy-view", "toy-none", "flip"))], 2)
+    (line,) = run_jobs([Job("views", known_here, ("toy-view", "toy-none", "flip"))], 2)
     process, known = line.split(maxsplit=1)
     assert known == "[True, False, True]"
     assert int(process) != os.getpid()

@@ -151,14 +151,14 @@ def test_one_job_at_a_time_works_on_one_thread_like_a_worker() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert list(run_jobs([Job(_threads, ())], 1)) == ["1"]
+        assert list(run_jobs([Job("threads", _threads, ())], 1)) == ["1"]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
 
 
-def _threads() -> tuple[str, list[Job]]:
-    return str(torch.get_num_threads()), []
+def _threads() -> str:
+    return str(torch.get_num_threads())
 
 
 def test_another_machine_on_the_way_is_written_down(

@@ -8,12 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from undistill.attacks.base import ATTACKS
+from undistill.attacks.deep_inversion import DeepInversion, invert
 from undistill.auditing.cell import Array, Cell, identify
 from undistill.data import ImageSet, Splits
+from undistill.data.views import to_float
+from undistill.errors import UsageError
 from undistill.files import read_json
 from undistill.models import Classifier
 from undistill.oracle.victim import Victim, resolve
 from undistill.seeds import derive, generator
+from undistill.training.env import choose_device
 from undistill.training.evaluate import batch_for
 from undistill.training.run import Run
 
@@ -85,11 +90,35 @@ def inversion(
     seed: int,
     device: str = "auto",
 ) -> tuple[Cell, dict[str, Array]]:
-    """(figure cell, arrays): what DeepInversion draws out of both teachers, `pictures` images a class, from the same noise.
+    """(figure cell, arrays): what DeepInversion draws out of both teachers, from the same noise, `pictures` images a class.
 
-    Arrays: `normal` and `nasty`, N × C × H × W uint8, and `targets` N. Source: Ma et al. 2021, section 4.4; Yin et al. 2020.
+    One batch of the attack's size is made for each teacher, the first images of each class are kept. Arrays: `normal` and `nasty`,
+    N × C × H × W uint8, and `targets` N. `numbers`: how many of the batch the teacher itself names as meant, percent.
+    Source: Ma et al. 2021, section 4.4; Yin et al. 2020.
     """
-    raise NotImplementedError
+    chosen, where = ATTACKS.make(attack), choose_device(device)
+    if not isinstance(chosen, DeepInversion):
+        raise UsageError(f"the figure is drawn by deep-inversion, not by {chosen.name}")
+    victims = {"normal": resolve(normal), "nasty": resolve(nasty)}
+    targets_B = torch.arange(chosen.batch) % data.num_classes
+    kept = torch.arange(chosen.batch).div(data.num_classes, rounding_mode="floor") < pictures
+    arrays: dict[str, Array] = {"targets": targets_B[kept].numpy().astype(np.int16)}
+    arrays["class_names"] = np.array(data.test.class_names)
+    numbers: dict[str, float] = {}
+    for who, victim in victims.items():
+        network = victim.network.to(where).eval().requires_grad_(False)
+        size, channels = data.test.image_size, data.test.channels
+        drawn = derive(seed, "figure", "inversion")
+        images = invert(network, targets_B, chosen, size=size, channels=channels, seed=drawn, device=where)
+        bytes_BCHW = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+        with torch.inference_mode():
+            named = network(to_float(bytes_BCHW).to(where)).argmax(dim=1).cpu()
+        numbers[f"{who} hit"] = round(100 * float((named == targets_B).double().mean()), 6)
+        arrays[who] = bytes_BCHW[kept].numpy()
+    fixed = {"figure": "inversion", "victims": [v.id for v in victims.values()], "pictures": pictures, "seed": seed}
+    settings = {"pictures": pictures, **chosen.settings}
+    fixed |= {"attack": attack}
+    return _cell(victims["nasty"], nasty, data, experiment, "inversion", settings, fixed, numbers), arrays
 
 
 def _cell(
