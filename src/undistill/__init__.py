@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from undistill.data.load import load
     from undistill.defenses.protect import protect
     from undistill.oracle.victim import load_model
+    from undistill.reproduction.reproduce import reproduce
     from undistill.training.recipe import read as recipe
     from undistill.training.train import train
 
-__all__ = ["attack", "load", "load_model", "losses", "models", "protect", "recipe", "train"]
+__all__ = ["attack", "load", "load_model", "losses", "models", "protect", "recipe", "reproduce", "train"]
 
 _VERBS = {
     "attack": ("undistill.auditing.attack", "attack"),
@@ -30,6 +31,7 @@ _VERBS = {
     "load_model": ("undistill.oracle.victim", "load_model"),
     "protect": ("undistill.defenses.protect", "protect"),
     "recipe": ("undistill.training.recipe", "read"),
+    "reproduce": ("undistill.reproduction.reproduce", "reproduce"),
     "train": ("undistill.training.train", "train"),
 }
 _MODULES = {"losses", "models"}

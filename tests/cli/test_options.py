@@ -195,5 +195,5 @@ def test_code_that_a_recipe_file_names_is_not_trusted(call: Call, tmp_path: Path
 
 def test_verbs_are_all_there() -> None:
     names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
-    assert names == {"demo", "train", "protect", "attack", "import", "report", "list"}
+    assert names == {"demo", "train", "protect", "attack", "import", "reproduce", "report", "list"}
     assert isinstance(app, typer.Typer)

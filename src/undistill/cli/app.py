@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from undistill.cli import verbs
+from undistill.cli import paper, verbs
 from undistill.cli.options import Json, Options, Out, Plugin, Quiet, Resume, Verbose, shared, use_plugins
 from undistill.cli.progress import Reporter
 from undistill.errors import UsageError
@@ -273,6 +273,9 @@ def import_(
         source, out, model=network, class_names=names, image_size=size, in_channels=channels, mean=mean_C, std=std_C
     )
     verbs.show_import(folder, as_json=as_json)
+
+
+app.command()(paper.reproduce)
 
 
 @app.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -164,15 +163,3 @@ def seconds(network: str, shape: Shape, device: torch.device, *, train: bool) ->
 @lru_cache(maxsize=32)
 def _built(network: str, shape: Shape) -> Classifier:
     return build(MODELS.make(json.loads(network)), *shape, seed=0)
-
-
-def by_experiment(points: Iterable[Any], costs: Mapping[str, Cost]) -> dict[str, tuple[int, Cost]]:
-    """(cells, cost) of each experiment; a part that several share counts for the first."""
-    counted: set[str] = set()
-    found: dict[str, tuple[int, Cost]] = defaultdict(lambda: (0, Cost()))
-    for point in points:
-        cells, cost = found[point.experiment]
-        own = Cost() if point.key in counted else costs.get(point.key, Cost())
-        counted.add(point.key)
-        found[point.experiment] = (cells + 1, cost + own)
-    return dict(found)

@@ -108,7 +108,7 @@ def reproduce(
             )
             for task in todo
         ]
-        for number, line in enumerate(run_jobs(work, _processes(jobs, device)), start=1):
+        for number, line in enumerate(run_jobs(work, processes(jobs, device)), start=1):
             if say is not None:
                 say(f"[{number}/{len(work)}] {line}")
     return place.out
@@ -148,7 +148,8 @@ def _joined(out: Path, plan: Plan) -> Plan:
     )
 
 
-def _processes(jobs: int | None, device: str) -> int | None:
+def processes(jobs: int | None, device: str) -> int | None:
+    """How many: as asked, one on CUDA, or None for one a core."""
     if jobs is None and device != "cpu":
         import torch
 
