@@ -17,7 +17,7 @@ from undistill import seeds
 from undistill.access import Access
 from undistill.attacks import generator
 from undistill.attacks.base import ATTACKS, Attack
-from undistill.attacks.insider import at_inputs, differentiable, frozen, head_of
+from undistill.attacks.insider import at_inputs, differentiable, frozen, head_of, scale_of
 from undistill.data.images import ImageSet
 from undistill.losses import activation_loss, information_entropy_loss, one_hot_loss, softened_kl
 from undistill.oracle.door import Oracle
@@ -87,7 +87,8 @@ class Generated:
         empty_BCHW = torch.zeros(2, channels, size, size, device=device)
         self.head = head_of(self.victim, empty_BCHW, settings.name)
         differentiable(self.victim, empty_BCHW, settings.name)
-        made = generator.build(settings.latent, channels, size, settings.width, seed=recipe.seed)
+        mean_C11, std_C11 = scale_of(self.victim, channels)
+        made = generator.build(settings.latent, size, mean_C11, std_C11, settings.width, seed=recipe.seed)
         self.generator = made.to(device).train()
         self.optimizer = torch.optim.Adam(self.generator.parameters(), settings.lr, fused=True)
         self.index_B = torch.arange(settings.batch, device=device)

@@ -38,6 +38,15 @@ def head_of(victim: nn.Module, images_BCHW: Tensor, who: str) -> nn.Module:
     return victim.head
 
 
+def scale_of(victim: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
+    """(mean, standard deviation) of pixels as the victim itself normalises, C × 1 × 1; ½ and ¼ for one that does not."""
+    config = victim.config if isinstance(victim, Classifier) else {"mean": [0.0] * channels, "std": [1.0] * channels}
+    mean, std = config["mean"], config["std"]
+    if not any(mean) and set(std) == {1.0}:
+        mean, std = [0.5] * channels, [0.25] * channels
+    return torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+
+
 @contextmanager
 def at_inputs(layers: Iterable[nn.Module], take: Callable[[nn.Module, Tensor], Tensor]) -> Iterator[list[Tensor]]:
     """Within it, each forward pass adds `take(layer, its input)` to the list, in the order in which the layers are reached."""

@@ -5,14 +5,14 @@ Legend: B batch, C channels or classes, H height, W width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from undistill import seeds
-from undistill.attacks.insider import at_inputs, differentiable, frozen
+from undistill.attacks.insider import at_inputs, differentiable, frozen, scale_of
 from undistill.errors import UsageError
 from undistill.losses import mean_norm, statistics_distance, total_variation
 from undistill.types import Terms
@@ -72,7 +72,7 @@ def inverted(
     victim, targets_B = frozen(victim, device), targets_B.to(device)
     layers = _normalisations(victim, settings.name)
     differentiable(victim, torch.zeros(2, channels, size, size, device=device), settings.name)
-    mean_C11, std_C11 = _scale(victim, channels, device)
+    mean_C11, std_C11 = (moment.to(device) for moment in scale_of(victim, channels))
     low_C11, high_C11 = -mean_C11 / std_C11, (1 - mean_C11) / std_C11
     rng = seeds.generator(seed, "thief", "invert")
     coarse = settings.iterations // 2 if size > COARSE_ABOVE else 0
@@ -88,7 +88,7 @@ def inverted(
             apart.clear()
             shown_BCHW = _moved(_sized(x_BCHW, size), settings, rng)
             ce = F.cross_entropy(victim(shown_BCHW * std_C11 + mean_C11).float(), targets_B)
-            bn, tv, l2 = torch.stack(apart).sum(), total_variation(shown_BCHW), mean_norm(shown_BCHW)
+            bn, tv, l2 = _sum(apart, settings.name), total_variation(shown_BCHW), mean_norm(shown_BCHW)
             loss = ce + settings.bn * bn + settings.tv * tv + settings.l2 * l2
             terms = {"loss": loss, "ce": ce, "bn": bn, "tv": tv}
             optimizer.zero_grad(set_to_none=True)
@@ -104,26 +104,23 @@ def _normalisations(victim: nn.Module, who: str) -> list[nn.modules.batchnorm._B
     """All layers that keep running moments, of maps and of vectors alike; UsageError where there are none."""
     kind = nn.modules.batchnorm._BatchNorm
     layers = [m for m in victim.modules() if isinstance(m, kind) and m.running_mean is not None]
-    if not layers:
-        raise UsageError(
-            f"{who} reads what batch normalisations remember of the training images; the victim has none that keeps running moments"
-        )
-    return layers
+    return layers if layers else _none(who)
+
+
+def _sum(apart: list[Tensor], who: str) -> Tensor:
+    return torch.stack(apart).sum() if apart else _none(who)
+
+
+def _none(who: str) -> NoReturn:
+    raise UsageError(
+        f"{who} reads what batch normalisations remember of the training images; the victim has none that keeps running moments"
+    )
 
 
 def _moments_apart(layer: nn.Module, inputs_BC: Tensor) -> Tensor:
     assert isinstance(layer.running_mean, Tensor)
     assert isinstance(layer.running_var, Tensor)
     return statistics_distance(inputs_BC, layer.running_mean, layer.running_var)
-
-
-def _scale(victim: nn.Module, channels: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """(mean, standard deviation) of the space to work in, C × 1 × 1: the victim's own, or ½ and ¼ where it has none."""
-    config = getattr(victim, "config", {})
-    mean, std = config.get("mean", [0.0] * channels), config.get("std", [1.0] * channels)
-    if not any(mean) and set(std) == {1.0}:
-        mean, std = [0.5] * channels, [0.25] * channels
-    return torch.tensor(mean, device=device).view(-1, 1, 1), torch.tensor(std, device=device).view(-1, 1, 1)
 
 
 def _sized(x_BCHW: Tensor, side: int) -> Tensor:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EVERY = 2.0
 """Seconds between plain lines."""
+SHOWN = {"fit": ("loss", "accuracy", "agreement", "accuracy_val"), "invert": ("loss", "hit")}
+"""What is told of each phase; `hit` is the percent of made images that the victim takes for what they were to be."""
 
 
 class Reporter:
@@ -25,6 +27,7 @@ class Reporter:
         self.bar: Progress | None = None
         self.last = self.began = time.monotonic()
         self.first_epoch: int | None = None
+        self.phase = "fit"
         self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Reporter:
@@ -59,19 +62,21 @@ class Reporter:
 
     def epoch(self, record: EpochRecord, line: dict[str, Any]) -> None:
         """One epoch's record."""
-        if self.first_epoch is None:
+        if self.first_epoch is None or record.phase != self.phase:
+            self.phase = record.phase
             self.first_epoch, self.began = record.epoch - 1, time.monotonic() - record.seconds
+        what = "epoch" if record.phase == "fit" else f"{record.phase}, batch"
         rate = record.images / max(record.seconds, 1e-9)
-        shown = {name: line[name] for name in ("loss", "accuracy", "agreement", "accuracy_val") if name in line}
+        shown = {name: line[name] for name in SHOWN.get(record.phase, SHOWN["fit"]) if name in line}
         facts = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in shown.items())
         facts += f"  {rate:,.0f} images/s"
         if self.bar is not None:
-            self._move("epoch", record.epoch, record.epochs, facts)
+            self._move(what, record.epoch, record.epochs, facts)
         elif not self.quiet and (time.monotonic() - self.last > EVERY or record.epoch == record.epochs):
             self.last = time.monotonic()
             spent = self.last - self.began
             left = spent / (record.epoch - self.first_epoch) * (record.epochs - record.epoch)
-            self.say(f"epoch {record.epoch}/{record.epochs}  {facts}  {left:,.0f} s left")
+            self.say(f"{what} {record.epoch}/{record.epochs}  {facts}  {left:,.0f} s left")
 
     def _move(self, what: str, done: int, total: int | None, facts: str) -> None:
         assert self.bar is not None

@@ -1,0 +1,57 @@
+"""A small victim that really knows its digits, for attacks that start from nothing but it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from undistill.access import Access, Card
+from undistill.attacks.base import ATTACKS
+from undistill.auditing.plan import hold
+from undistill.data import Splits, load
+from undistill.models import Classifier, build
+from undistill.oracle.door import Oracle
+from undistill.training.evaluate import accuracy, predict
+from undistill.training.loop import EpochRecord, fit
+from undistill.training.objectives import CrossEntropy
+from undistill.training.recipe import Recipe, read
+from undistill.training.train import fresh, image_batches
+
+ADAM = {"name": "adam", "lr": 0.005}
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The data, a trained victim, and how to rob it."""
+
+    data: Splits
+    victim: Classifier
+    recipe: Recipe
+
+    def accuracy(self, network: Classifier) -> float:
+        """On the test split, percent."""
+        return accuracy(predict(network, self.data.test), self.data.test.labels_N)
+
+    def rob(self, attack: dict[str, object], **training: object) -> tuple[Classifier, list[EpochRecord]]:
+        """(the student, the records)."""
+        thief = ATTACKS.make(attack)
+        config = self.victim.config
+        student = build("cnn", 10, 1, 8, 0.125, mean=config["mean"], std=config["std"], seed=0, role="thief")
+        recipe = read({**self.recipe.dump(), "training": {"optimizer": ADAM, **training}})
+        none = hold(self.data, Card.parse("data-free"), thief, seed=0)
+        oracle = Oracle(self.victim, Access.WEIGHTS)
+        return student, list(thief.steal(oracle, student, none, recipe, device=torch.device("cpu")))
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    """A cnn of a quarter of the width after 6 epochs."""
+    data = load("digits")
+    recipe = read({"data": {"name": "digits"}, "model": {"name": "cnn", "width": 0.25}})
+    recipe = read({**recipe.dump(), "training": {"epochs": 6, "batch": 32, "optimizer": {**ADAM, "lr": 0.01}}})
+    victim = fresh(recipe.model, data, seed=0, role="teacher")
+    batches = image_batches(data.train, recipe, role="teacher", device="cpu")
+    list(fit(victim, batches, CrossEntropy(), recipe.training, seed=0))
+    return Digits(data, victim.eval(), recipe)
