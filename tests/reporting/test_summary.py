@@ -120,6 +120,11 @@ def test_names() -> None:
             "Card logits/labelled(0.1)/trained/random",
             "The thief holds 810 of the victim's",
         ),
+        (
+            "weights/none/none/random",
+            "The data-free card",
+            "The thief holds no images. It is given the victim's weights themselves. It starts from random weights.",
+        ),
         ("oracle/of/delphi", "Card oracle/of/delphi", "is written 'oracle/of/delphi'"),
         ("", "No card", "name no card"),
     ],

@@ -10,6 +10,13 @@ from undistill.auditing.cell import Cell
 from undistill.errors import UsageError
 
 SYMBOLS = {"temperature": "τ", "alpha": "α", "omega": "ω"}
+HEADS = {
+    "dafl": "DAFL",
+    "deep-inversion": "DeepInversion",
+    "kd": "KD",
+    "label-only": "victim's labels only",
+    "scratch": "student alone",
+}
 ALONE = "alone"
 NORMAL = "normal"
 GIVES = {
@@ -52,9 +59,7 @@ def settings_text(settings: Mapping[str, Any]) -> str:
 
 def arm_text(attack: str, settings: Mapping[str, Any], *, control: bool = False) -> str:
     """What a student was taught by: `KD, τ 4, α 0.9`, `victim's labels only`, `student alone (control)`."""
-    head = {"kd": "KD", "label-only": "victim's labels only", "scratch": "student alone"}.get(
-        attack, attack or "unnamed attack"
-    )
+    head = HEADS.get(attack, attack or "unnamed attack")
     name = ", ".join(part for part in (head, settings_text(settings)) if part)
     return f"{name} (control)" if control else name
 
