@@ -303,6 +303,15 @@ def test_a_cell_says_that_no_image_was_held_and_nothing_asked(
     assert [line["epoch"] for line in cell.curve] == list(range(1, len(cell.curve) + 1))
 
 
+@pytest.mark.parametrize("thief", FREE, ids=lambda thief: thief["name"])
+def test_a_foreign_network_can_be_robbed(thief: dict[str, Any], splits: Splits, recipe: Recipe, tmp_path: Path) -> None:
+    foreign = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
+    before = snapshot(foreign)
+    cell = attack(foreign, splits, thief, card="data-free", recipe=recipe, out=tmp_path / "student", device="cpu")
+    assert cell.status == "ok"
+    assert same(before, foreign.state_dict())
+
+
 def test_the_student_normalises_as_its_victim_does(splits: Splits, recipe: Recipe, tmp_path: Path) -> None:
     teacher = train(None, splits, recipe, out=tmp_path / "teacher", device="cpu")
     attack(teacher, splits, FREE[0], card="data-free", out=tmp_path / "student", device="cpu")
