@@ -76,10 +76,10 @@ def forecast(
         lines.append(
             f"{f'{len(waiting)} trainings that these stand on':<44} to do  {_cost(parts.flop / 1e15, parts.seconds)}"
         )
-    time = f"{_time(total.seconds / count)} on {count} {'process' if count == 1 else 'processes'} ({values['device']})"
+    when = f"{_time(total.seconds / count)} on {count} {'process' if count == 1 else 'processes'} ({values['device']})"
     lines.append(
-        f"\n{plan.title}: {len(rows)} cells, {len(todo)} trainings and figures to do, {total.flop / 1e15:,.3g} PFLOP, about {time}. "
-        "Guessed from one timed step of each network; a busy machine takes longer."
+        f"\n{plan.title}: {len(rows)} cells, {len(todo)} trainings and figures to do, {total.flop / 1e15:,.3g} PFLOP, about {when}."
+        " Guessed from one timed step of each network; a busy machine takes longer."
     )
     return Forecast("\n".join(lines), values)
 

@@ -1,0 +1,63 @@
+"""What a reproduction costs: arithmetic against the paper's networks and a count by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from undistill.reproduction import estimate
+from undistill.reproduction.estimate import Cost
+from undistill.reproduction.planner import Planner
+from undistill.reproduction.scales import PAPER, SMALL, Scale
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("cnn", 10.6), ("resnetc20", 40.8), ("resnetc32", 69.1), ("resnet18", 555)]
+)
+def test_multiply_adds_of_the_papers_networks(name: str, millions: float) -> None:
+    assert estimate.macs(json.dumps({"name": name}), (10, 3, 32)) / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+def flop(monkeypatch: pytest.MonkeyPatch, scale: Scale, *only: str) -> dict[str, float]:
+    """PFLOP by a cell's name, without timing anything."""
+    monkeypatch.setattr(estimate, "seconds", lambda *_, **__: 0.0)
+    planner = Planner(scale, [0])
+    points = planner.points(["all"], only)
+    costs = estimate.estimate(planner.tasks.values(), planner.tasks, torch.device("cpu"))
+    return {point.name: costs[point.key].flop / 1e15 for point in points}
+
+
+def test_the_papers_first_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = flop(monkeypatch, PAPER, "table1/*")
+    resnet, cnn = 2 * 555.4e6, 2 * 10.56e6
+    epoch, tests = 50_000, 10_000
+    assert found["table1/ResNet18/normal/itself/s0"] * 1e15 == pytest.approx(
+        resnet * (3 * 160 * epoch + tests), rel=0.01
+    )
+    assert found["table1/ResNet18/nasty/itself/s0"] * 1e15 == pytest.approx(
+        resnet * (4 * 160 * epoch + tests), rel=0.01
+    )
+    kd = cnn * (3 * 100 * epoch + tests) + resnet * (100 * epoch + tests)
+    assert found["table1/ResNet18/nasty/CNN/s0"] * 1e15 == pytest.approx(kd, rel=0.01)
+    assert found["table1/none/CNN/s0"] * 1e15 == pytest.approx(cnn * (3 * 100 * epoch + tests), rel=0.01)
+
+
+def test_a_budget_of_questions_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = flop(monkeypatch, SMALL, "table1/ResNet18/nasty/CNN/*")
+    student = estimate.macs(json.dumps({"name": "cnn", "width": 0.5}, sort_keys=True), (10, 3, 32))
+    victim = estimate.macs(json.dumps({"name": "cnn", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    expected = 2 * student * (3 * 25_000 + 10_000) + 2 * victim * (500 + 10_000)
+    assert found["table1/ResNet18/nasty/CNN/s0"] * 1e15 == pytest.approx(expected)
+
+
+def test_seconds_are_of_an_image() -> None:
+    name = json.dumps({"name": "cnn", "width": 0.25})
+    forward, step = (estimate.seconds(name, (10, 3, 32), torch.device("cpu"), train=train) for train in (False, True))
+    assert 0 < forward < 1
+    assert 0 < step < 1
+
+
+def test_costs_add_up() -> None:
+    assert Cost(1, 2) + Cost(3, 4) == Cost(4, 6)
