@@ -2,53 +2,37 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from functools import cache
-from importlib.resources import files
+from collections.abc import Sequence
 from typing import Any
 
-import vl_convert
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from undistill.reporting import blocks, charts, findings, limits, story, training
+from undistill.reporting import blocks, charts, findings, limits, shell, story, training
 from undistill.reporting.naming import NORMAL, card_sentence, listed
 from undistill.reporting.response import Response
 from undistill.reporting.rows import Section, Summary
-from undistill.reporting.theme import CONFIG, colour_variable
+from undistill.reporting.theme import colour_variable
 
 TITLE = "How hard is this classifier to copy?"
 
 
 def render(summary: Summary, responses: list[Response], links: blocks.Links, commands: list[str]) -> str:
     """The page. `links` are addresses of cells by id, relative to it."""
-    vega, script = _vega(), _asset("page.js")
     figure = responses[0] if responses else None
-    return (
-        _environment()
-        .from_string(_asset("page.html.j2"))
-        .render(
-            title=TITLE,
-            policy=_policy(vega, script),
-            css=Markup(_asset("page.css")),  # noqa: S704
-            vega=Markup(vega),  # noqa: S704
-            script=Markup(script),  # noqa: S704
-            config=blocks.inline_json(CONFIG),
-            lead=story.lead(summary),
-            doubts=findings.doubts(summary),
-            keys=_keys(summary),
-            teachers=blocks.teachers(summary) if summary.victims else None,
-            of_victims=findings.of_victims(summary),
-            sections=[_section(place, section, summary, links) for place, section in enumerate(summary.sections)],
-            responses=[_response(place, found, summary) for place, found in enumerate(responses)],
-            training=_training(summary),
-            shows=limits.shows(summary),
-            does_not_show=limits.does_not_show(summary, figure),
-            provenance=story.provenance(summary),
-            commands=commands,
-            files=blocks.files(summary, links),
-        )
+    return shell.page(
+        "page.html.j2",
+        title=TITLE,
+        lead=story.lead(summary),
+        doubts=findings.doubts(summary),
+        keys=_keys(summary),
+        teachers=blocks.teachers(summary) if summary.victims else None,
+        of_victims=findings.of_victims(summary),
+        sections=[_section(place, section, summary, links) for place, section in enumerate(summary.sections)],
+        responses=[response_block(place, found, summary.names) for place, found in enumerate(responses)],
+        training=_training(summary),
+        shows=limits.shows(summary),
+        does_not_show=limits.does_not_show(summary, figure),
+        provenance=story.provenance(summary),
+        commands=commands,
+        files=blocks.files(summary, links),
     )
 
 
@@ -90,7 +74,8 @@ def _section(place: int, section: Section, summary: Summary, links: blocks.Links
     }
 
 
-def _response(place: int, figure: Response, summary: Summary) -> dict[str, Any]:
+def response_block(place: int | str, figure: Response, names: Sequence[str]) -> dict[str, Any]:
+    """What the template's `response` is filled with; `names` are all victims of the page."""
     hot = listed([f"{t:g}" for t in figure.temperatures])
     seed = "" if figure.seed is None else f" of seed {figure.seed}"
     images = []
@@ -108,7 +93,7 @@ def _response(place: int, figure: Response, summary: Summary) -> dict[str, Any]:
         "chosen by place, not by what is answered. High τ makes small answers visible, and a student trained at high τ learns "
         "from them.",
         "images": images,
-        "marks": [(who, colour_variable(who, summary.names)) for who in (NORMAL, figure.victim)],
+        "marks": [(who, colour_variable(who, names)) for who in (NORMAL, figure.victim)],
     }
 
 
@@ -119,30 +104,3 @@ def _training(summary: Summary) -> dict[str, Any] | None:
     trained = [cell for cell in summary.cells if cell.kind != "figure"]
     silent = sum(not cell.curve for cell in trained)
     return {"blocks": found, "missing": f" {silent} of {len(trained)} cells kept no curve." if silent else ""}
-
-
-def _policy(*scripts: str) -> str:
-    """Nothing may be fetched; no script runs but these, known by their hashes. Vega writes inline styles and pictures are data."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
-    )
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-
-
-@cache
-def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script, from the installed package."""
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-@cache
-def _asset(name: str) -> str:
-    return files("undistill.reporting").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters["prose"] = lambda text: text.replace(" %", "\u00a0%")  # a number and its unit stay on one line
-    return environment

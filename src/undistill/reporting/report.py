@@ -3,44 +3,47 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from undistill.auditing.cell import Cell, collect, read_arrays
 from undistill.errors import UsageError
 from undistill.files import read_json, write_text
 from undistill.reporting import limits, story, table
 from undistill.reporting.page import render
+from undistill.reporting.paper.write import write_reproduction
 from undistill.reporting.response import Response, response
 from undistill.reporting.rows import Summary
 from undistill.reporting.summary import summarise
+from undistill.reporting.written import Report, link
+from undistill.reproduction.plan import FILE
 
-
-@dataclass(frozen=True)
-class Report:
-    """What was written: `text` for a terminal, `values` for programs, `page` for people."""
-
-    text: str
-    values: dict[str, Any]
-    page: Path
+__all__ = ["Report", "write_report"]
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Report:
     """Draw all cells below `folders` into `out/index.html`, `report.md` and `report.json`; the same cells give the same bytes.
 
+    Folders of reproductions become the page of the paper's tables and figures.
+
     Raises:
-        UsageError: a folder does not exist, or none holds a cell.
+        UsageError: a folder does not exist, none holds a cell, or reproductions and other folders are mixed.
         RunError: a damaged cell, or `out` cannot be written.
     """
+    plans = [folder for folder in folders if (folder / FILE).is_file()]
+    if plans:
+        others = [str(folder) for folder in folders if folder not in plans]
+        if others:
+            raise UsageError(
+                f"{plans[0]} holds a reproduction and {others[0]} does not; draw them into two reports, one of each kind"
+            )
+        return write_reproduction(folders, out)
     found = _find(folders)
     summary = summarise(cell for _, cell in found)
     responses = _responses(summary, {cell.id: folder for folder, cell in found})
     files = {cell.id: folder / f"{cell.id}.json" for folder, cell in found}
-    links = {name: _link(file, out) for name, file in files.items() if file.is_file()}
+    links = {name: link(file, out) for name, file in files.items() if file.is_file()}
     commands = story.commands(summary, _demos(folders))
     facts = story.provenance(summary)
     shows, does_not = limits.shows(summary), limits.does_not_show(summary, responses[0] if responses else None)
@@ -83,8 +86,3 @@ def _demos(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """The settings of the demos that the folders are, in order."""
     found = [read_json(path) for folder in folders if (path := folder / "demo.json").is_file()]
     return [settings for settings in found if isinstance(settings, dict)]
-
-
-def _link(path: Path, out: Path) -> str:
-    """A relative address, quoted."""
-    return quote(Path(os.path.relpath(path.resolve(), out.resolve())).as_posix())

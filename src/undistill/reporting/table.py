@@ -52,7 +52,7 @@ def as_text(summary: Summary) -> str:
     blocks = []
     if summary.victims:
         blocks.append(f"teachers: {'; '.join(victim_text(victim) for victim in summary.victims)}")
-    blocks += [f"{heading(section)}\n{section.card}\n{_aligned(matrix(section))}" for section in summary.sections]
+    blocks += [f"{heading(section)}\n{section.card}\n{aligned(matrix(section))}" for section in summary.sections]
     blocks.append(LEGEND)
     blocks += [f"Note: {doubt}" for doubt in findings.doubts(summary)]
     return "\n\n".join(blocks)
@@ -61,15 +61,15 @@ def as_text(summary: Summary) -> str:
 def as_markdown(summary: Summary, shows: Sequence[str], does_not: Sequence[str], provenance: dict[str, str]) -> str:
     """`report.md`: the page without pictures."""
     lines = ["# How hard is this classifier to copy?", ""]
-    lines += [f"> {_inert(doubt)}\n" for doubt in findings.doubts(summary)]
+    lines += [f"> {inert(doubt)}\n" for doubt in findings.doubts(summary)]
     if summary.victims:
-        lines += ["## Teachers", "", *_markdown([["teacher", "network", "accuracy, %"], *_victim_lines(summary)]), ""]
+        lines += ["## Teachers", "", *markdown([["teacher", "network", "accuracy, %"], *_victim_lines(summary)]), ""]
     for section in summary.sections:
-        lines += [f"## {_inert(heading(section))}", "", _inert(card_sentence(section.card, section.cells)), ""]
-        lines += [*_markdown(matrix(section)), "", *(f"- {_inert(text)}" for text in findings.of_section(section)), ""]
-    lines += [f"Tables: {LEGEND}.", "", "## What this shows", "", *(f"- {_inert(text)}" for text in shows), ""]
-    lines += ["## What it does not show", "", *(f"- {_inert(text)}" for text in does_not), ""]
-    lines += ["## Provenance", "", *(f"- {_inert(key)}: {_inert(value)}" for key, value in provenance.items()), ""]
+        lines += [f"## {inert(heading(section))}", "", inert(card_sentence(section.card, section.cells)), ""]
+        lines += [*markdown(matrix(section)), "", *(f"- {inert(text)}" for text in findings.of_section(section)), ""]
+    lines += [f"Tables: {LEGEND}.", "", "## What this shows", "", *(f"- {inert(text)}" for text in shows), ""]
+    lines += ["## What it does not show", "", *(f"- {inert(text)}" for text in does_not), ""]
+    lines += ["## Provenance", "", *(f"- {inert(key)}: {inert(value)}" for key, value in provenance.items()), ""]
     return "\n".join(lines)
 
 
@@ -131,18 +131,20 @@ def _fewest_tests(group: Group) -> int:
     return min(cell.n_test for cell in group.cells)
 
 
-def _aligned(lines: list[list[str]]) -> str:
+def aligned(lines: list[list[str]]) -> str:
+    """Columns of a width, for a terminal."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     padded = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
     return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
-def _markdown(lines: list[list[str]]) -> list[str]:
-    cells = [[_inert(text).replace("|", "\\|") for text in line] for line in lines]
+def markdown(lines: Sequence[Sequence[str]]) -> list[str]:
+    """A table's lines; the first are its heads."""
+    cells = [[inert(text).replace("|", "\\|") for text in line] for line in lines]
     rows = [f"| {' | '.join(line)} |" for line in cells]
     return [rows[0], f"|{'---|' * len(lines[0])}", *rows[1:]]
 
 
-def _inert(text: str) -> str:
+def inert(text: str) -> str:
     """Text that Markdown renders as itself: no HTML, no line breaks."""
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,179 @@
+"""The paper's claims with a sign, each judged by the one-sided 95 % t bound of a quantity paired by seed.
+
+A case is *seen* where the lower bound lies above 0, *opposite* where the upper one lies below 0, *not shown* else, and *not judged*
+below three seeds. A claim of several cases is opposite if any case is; else not judged if any case is not; seen if all are; else
+not shown.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from scipy.special import stdtrit
+
+from undistill.reporting.paired import ENOUGH
+from undistill.reporting.paper.source import Measured, Place, Source
+from undistill.reproduction.grid import Direction, Experiment
+from undistill.reproduction.published import ITSELF
+
+Verdict = Literal["seen", "opposite", "not shown", "not judged"]
+VERDICTS: tuple[Verdict, ...] = ("seen", "opposite", "not shown", "not judged")
+FIELDS = ("experiment", "teacher", "arm", "column", "x")
+LEVEL = 0.95
+Values = dict[int, float]
+Fixed = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One quantity that the claim says is above 0. `values` by seed; `left_out` counts seeds of the plan that lack one."""
+
+    where: Mapping[str, Any]
+    values: Values
+    left_out: int
+
+    @property
+    def n(self) -> int:
+        """How many seeds have it."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float | None:
+        """Of the values; None without one."""
+        return statistics.fmean(self.values.values()) if self.values else None
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """(lower, upper) one-sided 95 % t bounds of the mean; None below three seeds."""
+        if self.n < ENOUGH:
+            return None
+        each = list(self.values.values())
+        reach = float(stdtrit(self.n - 1, LEVEL)) * statistics.stdev(each) / math.sqrt(self.n)
+        return statistics.fmean(each) - reach, statistics.fmean(each) + reach
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the bounds say."""
+        if self.bounds is None:
+            return "not judged"
+        low, high = self.bounds
+        return "seen" if low > 0 else "opposite" if high < 0 else "not shown"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A direction of an experiment, and its cases in one reproduction."""
+
+    experiment: Experiment
+    direction: Direction
+    source: Source = field(repr=False)
+    cases: tuple[Case, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of all cases together."""
+        found = {case.verdict for case in self.cases}
+        if "opposite" in found:
+            return "opposite"
+        if "not judged" in found or not found:
+            return "not judged"
+        return "seen" if found == {"seen"} else "not shown"
+
+
+def claims(experiments: list[Experiment], source: Source) -> list[Claim]:
+    """Every claim that the plan covers, in order."""
+    found = [
+        Claim(experiment, direction, source, tuple(_cases(experiment, direction, source)))
+        for experiment in experiments
+        for direction in experiment.directions
+    ]
+    return [claim for claim in found if claim.cases]
+
+
+def slope(xs: list[float], ys: list[float]) -> float:
+    """Of the line of least squares; needs two different x."""
+    middle = statistics.fmean(xs)
+    spread = math.fsum((x - middle) ** 2 for x in xs)
+    return math.fsum((x - middle) * y for x, y in zip(xs, ys, strict=True)) / spread
+
+
+def _cases(experiment: Experiment, direction: Direction, source: Source) -> Iterator[Case]:
+    places = source.of(experiment.name)
+    judge = {"difference": _difference, "slope": _slope, "numbers": _numbers}[direction.kind]
+    for fixed in _fixed(direction, places):
+        found = judge(direction, fixed, places)
+        if found is not None:
+            values, seeds = found
+            exact = {seed: round(value, 9) for seed, value in values.items()}  # what is nothing stays nothing
+            yield Case(dict(fixed), exact, len(seeds) - len(values))
+
+
+def _fixed(direction: Direction, places: dict[Place, Measured]) -> list[Fixed]:
+    """The values of the fields `each`, from the places that a selector which fixes none of them picks."""
+    picks = [direction.first] if direction.kind != "difference" else [direction.first, direction.second]
+    free = [pick for pick in picks if not set(pick) & set(direction.each)]
+    rows = [
+        dict(zip(FIELDS, place, strict=True)) for pick in free or picks for place in places if _matches(place, pick)
+    ]
+    named = any("column" in pick for pick in picks)
+    kept = [row for row in rows if direction.kind == "numbers" or named or row["column"] != ITSELF]
+    return list(dict.fromkeys(tuple((name, row[name]) for name in direction.each) for row in kept))
+
+
+def _matches(place: Place, pick: Mapping[str, Any]) -> bool:
+    row = dict(zip(FIELDS, place, strict=True))
+    return all(row[name] == value for name, value in pick.items())
+
+
+def _one(places: dict[Place, Measured], pick: Mapping[str, Any]) -> Measured | None:
+    found = [measured for place, measured in places.items() if _matches(place, pick)]
+    return found[0] if len(found) == 1 else None
+
+
+def _seeds(*measured: Measured) -> set[int]:
+    return {point.seed for each in measured for point in each.points}
+
+
+def _difference(direction: Direction, fixed: Fixed, places: dict[Place, Measured]) -> tuple[Values, set[int]] | None:
+    first, second = (_one(places, {**dict(fixed), **pick}) for pick in (direction.first, direction.second))
+    if first is None or second is None:
+        return None
+    shared = sorted(first.values.keys() & second.values.keys())
+    return {seed: first.values[seed] - second.values[seed] for seed in shared}, _seeds(first, second)
+
+
+def _slope(direction: Direction, fixed: Fixed, places: dict[Place, Measured]) -> tuple[Values, set[int]] | None:
+    """One slope a seed that was measured at every x of the plan, so that all slopes are over the same x."""
+    pick = {**direction.first, **dict(fixed)}
+    line = {
+        float(place[4]): measured
+        for place, measured in places.items()
+        if _matches(place, pick) and isinstance(place[4], int | float) and not (direction.log and place[4] <= 0)
+    }
+    if len(line) < 2:
+        return None
+    xs = [math.log(x) if direction.log else x for x in line]
+    seeds = _seeds(*line.values())
+    whole = sorted(seed for seed in seeds if all(seed in measured.values for measured in line.values()))
+    return {
+        seed: direction.sign * slope(xs, [measured.values[seed] for measured in line.values()]) for seed in whole
+    }, seeds
+
+
+def _numbers(direction: Direction, fixed: Fixed, places: dict[Place, Measured]) -> tuple[Values, set[int]] | None:
+    measured = _one(places, dict(fixed) | {"column": ""})
+    if measured is None:
+        return None
+    whole = {
+        seed: cell.numbers
+        for seed, cell in measured.cells.items()
+        if all(name in cell.numbers for name in direction.weights)
+    }
+    return {
+        seed: math.fsum(weight * numbers[name] for name, weight in direction.weights.items())
+        for seed, numbers in whole.items()
+    }, _seeds(measured)
