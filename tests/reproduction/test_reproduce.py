@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reproduction.toy import TOY
 from undistill.auditing.cell import Cell, collect, read_arrays
 from undistill.errors import Diverged, UsageError
 from undistill.reproduction import plan as plans
 from undistill.reproduction import reproduce as verb
 from undistill.reproduction import work
 from undistill.reproduction.reproduce import prepare, reproduce
+from undistill.reproduction.scales import SCALES
 
 CNN = "table1/*/CNN/*"
 
@@ -34,9 +37,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One column of table 1 and its figures, never interrupted."""
     out = tmp_path_factory.mktemp("reproduction") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        from reproduction.toy import TOY
-
-        patch.setitem(verb.chosen.__globals__["SCALES"], "toy", TOY)
+        patch.setitem(SCALES, "toy", TOY)
         reproduce(
             ["table1", "logits", "embedding"],
             out=out,
@@ -110,8 +111,6 @@ def test_killed_within_a_training_it_ends_with_the_same_cells(
 
 
 def test_another_experiment_finds_what_is_done(whole: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(whole, tmp_path / "r")
     said: list[str] = []
     pattern = "alpha/ResNet18/nasty/CNN/0.9/*"
