@@ -181,22 +181,22 @@ SMALL = Scale(
         "share of them, on as many copies of fewer. On the victim's own training images a student without any teacher is as good "
         "as the victim, so nothing could be seen there.",
         "Ablations have one student, the CNN.",
-        "Data-free attacks are cut short: DAFL sees 128,000 generated images of 246 million, DeepInversion takes 200 steps for "
-        "2,560 images instead of 2,000.",
+        "Data-free attacks are cut short: DAFL sees 82,000 generated images, not 246 million; DeepInversion takes 100 steps for its "
+        "2,560 images, not 2,000.",
     ),
     sweep_students=("CNN",),
     attacks={
-        "dafl": {"latent": 256, "batch": 128, "steps": 100, "width": 0.25},
+        "dafl": {"latent": 256, "batch": 128, "steps": 64, "width": 0.25},
         "dafl-cifar100": {
             "latent": 256,
             "batch": 128,
-            "steps": 100,
+            "steps": 64,
             "width": 0.25,
             "one_hot": 0.5,
             "activation": 0.1,
             "entropy": 20.0,
         },
-        "deep-inversion": {"iterations": 200},
+        "deep-inversion": {"iterations": 100},
     },
     data_free={"dafl": ("training.epochs=10",), "deep-inversion": ("training.epochs=10", "training.batch=64")},
     thief=Thief(questions=500, views=24_000, epochs=10, batch=64),
