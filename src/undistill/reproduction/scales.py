@@ -181,8 +181,8 @@ SMALL = Scale(
         "share of them, on as many copies of fewer. On the victim's own training images a student without any teacher is as good "
         "as the victim, so nothing could be seen there.",
         "Ablations have one student, the CNN.",
-        "Data-free attacks are cut short: DAFL sees 82,000 generated images, not 246 million; DeepInversion takes 100 steps for its "
-        "2,560 images, not 2,000.",
+        "Data-free attacks are cut short: DAFL sees 82,000 generated images, not 246 million; DeepInversion takes 100 steps for "
+        "its 2,560 images, not 2,000.",
     ),
     sweep_students=("CNN",),
     attacks={
