@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import vl_convert
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from undistill.reporting.blocks import inline_json
 from undistill.reporting.theme import CONFIG
@@ -60,4 +61,10 @@ def _environment() -> Environment:
         loader=FunctionLoader(asset), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.filters["prose"] = lambda text: text.replace(" %", "\u00a0%")  # a number and its unit stay on one line
+    environment.filters["ticks"] = _ticks
     return environment
+
+
+def _ticks(text: str) -> Markup:
+    """Escaped text whose `words in backticks` are set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from undistill.reporting.naming import number, plural, signed
+from undistill.reporting.paper.entries import short
 from undistill.reporting.paper.judge import VERDICTS, Case, Claim
 from undistill.reporting.paper.sheet import Sheet, Value
 from undistill.reporting.paper.source import Source
@@ -87,9 +88,9 @@ def _record(case: Case, claim: Claim) -> dict[str, Value]:
         "claim verdict": claim.verdict,
         "plan": claim.source.title,
         **{name: case.where.get(name) for name in ("teacher", "column", "x")},
-        "mean": _short(case.mean),
-        "lower bound": _short(bounds[0]),
-        "upper bound": _short(bounds[1]),
+        "mean": short(case.mean),
+        "lower bound": short(bounds[0]),
+        "upper bound": short(bounds[1]),
         "unit": unit(claim),
         "n": case.n,
         "left out": case.left_out,
@@ -100,7 +101,3 @@ def _record(case: Case, claim: Claim) -> dict[str, Value]:
 
 def _digits(claim: Claim) -> int:
     return 3 if claim.direction.kind == "numbers" else claim.source.digits(claim.experiment.name)
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)

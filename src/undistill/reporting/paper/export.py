@@ -42,13 +42,18 @@ def side_by_side(specs: list[tuple[str, Spec]], columns: int, size: tuple[int, i
     for title, spec in specs:
         own = {key: value for key, value in spec.items() if key not in ("$schema", "config")}
         panels.append({**own, "title": title, "width": size[0], "height": size[1]})
-    return {"$schema": specs[0][1]["$schema"], "concat": panels, "columns": columns}
+    return {"$schema": specs[0][1]["$schema"], "concat": panels, "columns": columns, "align": "all", "spacing": 24}
 
 
 def with_legend(spec: Spec, orient: str = "top", channels: tuple[str, ...] = ("color",)) -> Spec:
     """A chart with a legend of these channels, which the page draws itself."""
     legend = {"title": None, "orient": orient, "symbolOpacity": 1}
     new = copy.deepcopy(spec)
+    if any("strokeDash" in part["encoding"] for part in new.get("layer", [])):  # lines tell arms apart, not points
+        legend |= {"symbolType": "stroke", "symbolSize": 420, "symbolStrokeWidth": 2}
+        channels = ("color", "strokeDash")
+        for part in new["layer"]:
+            part["encoding"].pop("shape", None)
     for part in new.get("layer", [new]):
         for channel in channels:
             if channel in part.get("encoding", {}):

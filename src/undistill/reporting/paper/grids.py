@@ -6,36 +6,14 @@ import statistics
 from dataclasses import dataclass, field
 
 from undistill.reporting.naming import number, signed
+from undistill.reporting.paper.entries import HEADS, Item, numbers, short, value_item
 from undistill.reporting.paper.sheet import Sheet, Value
 from undistill.reporting.paper.source import Measured, Source
 from undistill.reproduction.grid import Experiment
-from undistill.reproduction.published import ITSELF, SELF
+from undistill.reproduction.published import ITSELF
 
 Line = tuple[Source, Measured]
-HEADS = {ITSELF: "the teacher itself", SELF: "the teacher's own network"}
 REPORTED = "article"
-
-
-@dataclass(frozen=True)
-class Seed:
-    """One measurement behind an entry."""
-
-    seed: int
-    text: str
-    href: str
-    place: float | None = None
-    """Where its dot stands, percent of the column's range."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One entry: a mean, what is below it, and each seed."""
-
-    text: str = "–"
-    spread: str = ""
-    lost: str = ""
-    missing: str = ""
-    seeds: tuple[Seed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,38 +70,6 @@ def grid(experiment: Experiment, sources: list[Source], links: dict[str, str]) -
             records += [_gap_record(experiment, s, teacher, column) for s in held for column in columns]
     kept = tuple(record for record in records if record)
     return Grid(experiment, columns, tuple(blocks), _sheet(experiment, columns, blocks, kept))
-
-
-def value_item(measured: Measured | None, digits: int, links: dict[str, str], span: tuple[float, float]) -> Item:
-    """Mean, spread, what is lost or missing, and a link a seed."""
-    if measured is None:
-        return Item()
-    low, high = span
-    seeds = []
-    for seed, cell in measured.cells.items():
-        text = number(cell.accuracy, digits) if cell.accuracy is not None else cell.status
-        place = None if cell.accuracy is None else 100 * (cell.accuracy - low) / (high - low)
-        seeds.append(Seed(seed, text, links.get(cell.id, ""), None if place is None else round(place, 1)))
-    spread = f"± {number(measured.sd, digits)} ({measured.n})" if measured.sd is not None else f"({measured.n})"
-    return Item(
-        number(measured.mean, digits),
-        spread if measured.n else "",
-        lost_text(measured),
-        missing_text(measured),
-        tuple(seeds),
-    )
-
-
-def missing_text(measured: Measured) -> str:
-    """`not measured` for all seeds, `2 not measured` for some, or nothing."""
-    if not measured.missing:
-        return ""
-    return "not measured" if measured.missing == len(measured.points) else f"{measured.missing} not measured"
-
-
-def lost_text(measured: Measured) -> str:
-    """`1 diverged`, or nothing."""
-    return ", ".join(f"{count} {fate}" for fate, count in measured.lost.items())
 
 
 def paired(first: Measured | None, second: Measured | None) -> list[float]:
@@ -212,15 +158,9 @@ def _record(experiment: Experiment, source: Source, teacher: str, arm: str, colu
         "teacher": teacher,
         "arm": arm,
         "student": column,
-        "mean": _short(mean),
-        "sd": _short(measured.sd),
-        "n": measured.n,
+        **numbers(measured),
         "reported": told,
-        "difference": None if mean is None or told is None else _short(mean - told),
-        "seeds": " ".join(f"{seed}:{value:.6g}" for seed, value in measured.values.items()),
-        "missing": measured.missing,
-        "lost": " ".join(f"{count} {fate}" for fate, count in measured.lost.items()),
-        "cells": " ".join(cell.id for cell in measured.cells.values()),
+        "difference": None if mean is None or told is None else short(mean - told),
     }
 
 
@@ -236,15 +176,11 @@ def _gap_record(experiment: Experiment, source: Source, teacher: str, column: st
         "teacher": teacher,
         "arm": "nasty minus normal",
         "student": column,
-        "mean": _short(statistics.fmean(each)) if each else None,
-        "sd": _short(statistics.stdev(each)) if len(each) > 1 else None,
+        "mean": short(statistics.fmean(each)) if each else None,
+        "sd": short(statistics.stdev(each)) if len(each) > 1 else None,
         "n": len(each),
-        "reported": _short(told),
+        "reported": short(told),
     }
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
 
 
 def _sheet(

@@ -51,14 +51,14 @@ class Inversion:
         scaled = [(n, _enlarged(_joined(a)), _enlarged(_joined(b))) for n, a, b in self.classes]
         width = max((left.width for _, left, _ in scaled), default=1)
         height = sum(left.height + 2 for _, left, _ in scaled)
-        names = max((len(name) for name, _, _ in scaled), default=0) * 7 + 8
+        names = max((len(name) for name, _, _ in scaled), default=0) * 7 + 14
         canvas = Image.new("RGB", (names + 2 * width + GAP, height + MARGIN), "white")
         pen = ImageDraw.Draw(canvas)
         for place, who in enumerate(WHO):
             pen.text((names + place * (width + GAP), 3), who, fill="black")
         y = MARGIN
         for name, left, right in scaled:
-            pen.text((0, y + left.height // 2 - 6), name, fill="black")
+            pen.text((6, y + left.height // 2 - 6), name, fill="black")
             canvas.paste(left, (names, y))
             canvas.paste(right, (names + width + GAP, y))
             y += left.height + 2

@@ -11,7 +11,8 @@ from typing import Any
 from undistill.reporting import shell
 from undistill.reporting.blocks import Entry, Head, Table
 from undistill.reporting.paper import claims, story
-from undistill.reporting.paper.grids import HEADS, Grid
+from undistill.reporting.paper.entries import HEADS
+from undistill.reporting.paper.grids import Grid
 from undistill.reporting.paper.judge import Claim
 from undistill.reporting.paper.pictures import Picture
 from undistill.reporting.paper.sheet import Sheet

@@ -7,7 +7,7 @@ from typing import Any
 
 from undistill.reporting.blocks import Entry, Head, Table
 from undistill.reporting.naming import listed, number, plural
-from undistill.reporting.paper.grids import HEADS
+from undistill.reporting.paper.entries import HEADS
 from undistill.reporting.paper.judge import VERDICTS, Case, Claim
 from undistill.reporting.paper.source import Source, covered
 from undistill.reporting.paper.sweeps import SYMBOLS

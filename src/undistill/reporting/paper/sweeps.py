@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import altair as alt
 
 from undistill.reporting.naming import ALONE, NORMAL, number
-from undistill.reporting.paper.grids import HEADS, lost_text, missing_text
+from undistill.reporting.paper.entries import HEADS, lost_text, missing_text, numbers
 from undistill.reporting.paper.sheet import Sheet, Value
 from undistill.reporting.paper.source import Measured, Source
 from undistill.reporting.theme import DASHES, SHAPES, Spec, colour_variable, colours, finished, styles
@@ -19,6 +20,8 @@ SYMBOLS = {"omega": "ω", "temperature": "τ_S", "alpha": "α", "fraction": "sha
 ARMS = {"none": ALONE, "normal": NORMAL, "nasty": "nasty"}
 """What the arms are called in a legend, in its order."""
 NAMES = tuple(ARMS.values())
+ROOM = 0.1
+"""Between labels of the x axis, as a share of it."""
 HEIGHT = 190
 """Of a panel, pixels."""
 Kind = Literal["quantitative", "nominal"]
@@ -84,13 +87,14 @@ def drawing(experiment: Experiment, panel: Panel, present: list[str]) -> Any:
     """
     kind: Kind = "nominal" if experiment.vary == "adversary" else "quantitative"
     scale = alt.Scale(domain=_domain(panel), nice=False, zero=False)
-    y = alt.Y("y:Q", title="accuracy, %", scale=scale, axis=alt.Axis(tickCount=4, domain=False, ticks=False))
+    axis = alt.Axis(tickCount=4, domain=False, ticks=False, minExtent=26)
+    y, low = (alt.Y(name, title="accuracy, %", scale=scale, axis=axis) for name in ("y:Q", "low:Q"))
     x = _x(experiment, kind)
     colour = alt.Color("arm:N", sort=present, scale=colours(present, NAMES), legend=None)
     told = [alt.Tooltip("arm:N", title="taught by"), alt.Tooltip("x", type=kind, title=SYMBOLS[experiment.vary])]
     layers: list[Any] = []
     if kind == "quantitative":
-        layers += _lines(panel, present, x, y, colour, told)
+        layers += _lines(panel, present, x, (y, low), colour, told)
     else:
         mean = alt.Chart(alt.Data(values=panel.means)).mark_tick(thickness=2, size=26, orient="horizontal")
         tips = [*told, alt.Tooltip("y:Q", title="mean", format=".2f"), alt.Tooltip("n:Q", title="seeds")]
@@ -102,10 +106,9 @@ def drawing(experiment: Experiment, panel: Panel, present: list[str]) -> Any:
     tips = [*told, alt.Tooltip("y:Q", title="accuracy", format=".2f"), alt.Tooltip("seed:N")]
     layers.append(dots.encode(x=x, y=y, color=colour, shape=shape, tooltip=tips))
     if panel.lost:
-        gone = alt.Chart(alt.Data(values=panel.lost)).mark_text(text="×", fontSize=15, dy=-6)
-        layers.append(
-            gone.encode(x=x, y=alt.value(HEIGHT), color=colour, tooltip=[*told, alt.Tooltip("what:N", title="lost")])
-        )
+        bottom = [{**value, "y": _domain(panel)[0]} for value in panel.lost]
+        gone = alt.Chart(alt.Data(values=bottom)).mark_text(text="×", fontSize=15, dy=-6)
+        layers.append(gone.encode(x=x, y=y, color=colour, tooltip=[*told, alt.Tooltip("what:N", title="lost")]))
     return alt.layer(*layers).properties(width="container", height=HEIGHT)
 
 
@@ -149,7 +152,10 @@ def _put(panel: Panel, arm: str, x: float | str | None, measured: Measured) -> N
         panel.lost.append({"arm": arm, "x": x, "what": lost_text(measured)})
 
 
-def _lines(panel: Panel, present: list[str], x: alt.X, y: alt.Y, colour: alt.Color, told: list[Any]) -> list[Any]:
+def _lines(
+    panel: Panel, present: list[str], x: alt.X, ys: tuple[alt.Y, alt.Y], colour: alt.Color, told: list[Any]
+) -> list[Any]:
+    y, low = ys
     dashes = alt.Scale(domain=present, range=styles(present, NAMES, LINES))
     dash = alt.StrokeDash("arm:N", sort=present, scale=dashes, legend=None)
     layers: list[Any] = []
@@ -160,11 +166,11 @@ def _lines(panel: Panel, present: list[str], x: alt.X, y: alt.Y, colour: alt.Col
             alt.Tooltip("y:Q", title="mean", format=".2f"),
             alt.Tooltip("n:Q", title="seeds"),
         ]
-        layers.append(flat.mark_rect(opacity=0.12).encode(y=alt.Y("low:Q"), y2="high:Q", color=colour))
+        layers.append(flat.mark_rect(opacity=0.12).encode(y=low, y2="high:Q", color=colour))
         layers.append(flat.mark_rule(strokeWidth=1.5).encode(y=y, color=colour, strokeDash=dash, tooltip=tips))
     means = alt.Chart(alt.Data(values=panel.means))
     if any(value["n"] > 1 for value in panel.means):
-        layers.append(means.mark_area(opacity=0.15).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour))
+        layers.append(means.mark_area(opacity=0.15).encode(x=x, y=low, y2="high:Q", color=colour))
     tips = [*told, alt.Tooltip("y:Q", title="mean", format=".2f"), alt.Tooltip("n:Q", title="seeds")]
     if panel.means:
         layers.append(means.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips))
@@ -180,16 +186,27 @@ def _x(experiment: Experiment, kind: Kind) -> alt.X:
     if kind == "nominal":
         axis = alt.Axis(labelAngle=-30, ticks=False, labelLimit=90)
         return alt.X("x:N", sort=[str(x) for x in experiment.values], title=title, axis=axis)
-    values = [float(x) for x in experiment.values]
-    ticks = values if experiment.log or experiment.vary == "fraction" else values[:: max(1, len(values) // 5)]
     scale = alt.Scale(type="log", base=2, nice=False) if experiment.log else alt.Scale(nice=False, zero=False)
     shown = "%" if experiment.vary == "fraction" else "~g"
+    axis = alt.Axis(grid=False, values=_ticks(experiment), format=shown, labelFlush=False)
     return alt.X(
         "x:Q",
         title=title,
         scale=scale.copy(),
-        axis=alt.Axis(grid=False, values=ticks, format=shown, labelOverlap="greedy", labelSeparation=6),
+        axis=axis,
     )
+
+
+def _ticks(experiment: Experiment) -> list[float]:
+    """The values, without those whose labels would touch."""
+    values = [float(x) for x in experiment.values]
+    places = [math.log(x) for x in values] if experiment.log else values
+    apart = ROOM * (places[-1] - places[0])
+    kept = [0]
+    for n in range(1, len(values) - 1):
+        if places[n] - places[kept[-1]] >= apart and places[-1] - places[n] >= apart:
+            kept.append(n)
+    return [values[n] for n in (*kept, len(values) - 1)]
 
 
 def _domain(panel: Panel) -> list[float]:
@@ -224,11 +241,5 @@ def _record(
         "arm": arm,
         "student": column,
         experiment.vary: x,
-        "mean": None if measured.mean is None else round(measured.mean, 6),
-        "sd": None if measured.sd is None else round(measured.sd, 6),
-        "n": measured.n,
-        "seeds": " ".join(f"{seed}:{value:.6g}" for seed, value in measured.values.items()),
-        "missing": measured.missing,
-        "lost": " ".join(f"{count} {fate}" for fate, count in measured.lost.items()),
-        "cells": " ".join(cell.id for cell in measured.cells.values()),
+        **numbers(measured),
     }
