@@ -62,7 +62,10 @@ def _about(claim: Claim) -> str:
         return f"{mean} {unit(claim)} over {plural(case.n, 'seed')}"
     counts = Counter(case.verdict for case in claim.cases)
     parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
-    return f"{plural(len(claim.cases), 'case')}: {', '.join(parts)}"
+    means = [case.mean for case in claim.cases if case.mean is not None]
+    digits = _digits(claim)
+    span = f"; means {signed(min(means), digits)} to {signed(max(means), digits)} {unit(claim)}" if means else ""
+    return f"{plural(len(claim.cases), 'case')}: {', '.join(parts)}{span}"
 
 
 def _case(case: Case, claim: Claim) -> dict[str, Any]:

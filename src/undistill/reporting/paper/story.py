@@ -52,12 +52,15 @@ def lead(sources: list[Source], claims: list[Claim]) -> list[str]:
 
 def _measured(source: Source) -> str:
     status = Counter(source.cells[key].status if key in source.cells else "missing" for key in source.keys)
-    total, seeds = len(source.keys), len(source.plan.seeds)
+    total, each = len(source.keys), sorted({len(measured.points) for measured in source.places.values()})
+    seeds = (
+        plural(each[-1], "seed") + " each" if len(each) == 1 else f"{each[0]} to {each[-1]} seeds each" if each else ""
+    )
     done = f"{status['ok']:,} of {plural(total, 'cell')}"
     gone = [f"{status[what]:,} {what}" for what in ("missing", "diverged", "failed") if status[what]]
     rest = f"; {listed(gone)}" if gone else "; none is missing, diverged or failed"
     where = plural(len({point.experiment for point in source.plan.points}), "table or figure", "tables and figures")
-    return f"{done} of {where} are measured, with {plural(seeds, 'seed')} each{rest}."
+    return f"{done} of {where} are measured, with {seeds or 'no seed'}{rest}."
 
 
 def multiple(claims: list[Claim]) -> str:

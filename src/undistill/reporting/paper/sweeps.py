@@ -102,7 +102,7 @@ def drawing(experiment: Experiment, panel: Panel, present: list[str]) -> Any:
     shape = alt.Shape(
         "arm:N", sort=present, scale=alt.Scale(domain=present, range=styles(present, NAMES, SHAPES)), legend=None
     )
-    dots = alt.Chart(alt.Data(values=panel.seeds)).mark_point(size=26, filled=True, opacity=0.6)
+    dots = alt.Chart(alt.Data(values=panel.seeds)).mark_point(size=34, filled=True, opacity=0.6)
     tips = [*told, alt.Tooltip("y:Q", title="accuracy", format=".2f"), alt.Tooltip("seed:N")]
     layers.append(dots.encode(x=x, y=y, color=colour, shape=shape, tooltip=tips))
     if panel.lost:
@@ -186,13 +186,15 @@ def _x(experiment: Experiment, kind: Kind) -> alt.X:
     if kind == "nominal":
         axis = alt.Axis(labelAngle=-30, ticks=False, labelLimit=90)
         return alt.X("x:N", sort=[str(x) for x in experiment.values], title=title, axis=axis)
-    scale = alt.Scale(type="log", base=2, nice=False) if experiment.log else alt.Scale(nice=False, zero=False)
+    domain = [float(experiment.values[0]), float(experiment.values[-1])]
+    log = {"type": "log", "base": 2} if experiment.log else {"zero": False}
+    scale = alt.Scale(domain=domain, nice=False, **log)
     shown = "%" if experiment.vary == "fraction" else "~g"
     axis = alt.Axis(grid=False, values=_ticks(experiment), format=shown, labelFlush=False)
     return alt.X(
         "x:Q",
         title=title,
-        scale=scale.copy(),
+        scale=scale,
         axis=axis,
     )
 
