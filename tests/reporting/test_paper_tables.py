@@ -165,6 +165,7 @@ def test_text_stays_text_in_every_format() -> None:
 
 def test_latex_escapes_each_letter() -> None:
     assert latex("a_b & 5%") == r"a\_b \& 5\%"
+    assert latex("[x]") == "{[}x]"
     assert latex("{\\}~^#$") == r"\{\textbackslash{}\}\textasciitilde{}\textasciicircum{}\#\$"
 
 

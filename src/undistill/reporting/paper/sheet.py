@@ -26,6 +26,7 @@ _LATEX = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "[": "{[}",  # after a line's end it would be taken for its option
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "±": r"$\pm$",

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from undistill.auditing.cell import Cell, collect
+from undistill.auditing.cell import Cell
+from undistill.auditing.cell import read as read_cell
 from undistill.errors import UsageError
 from undistill.files import read_json
 from undistill.reporting.findings import decimals
@@ -157,12 +158,12 @@ def _cells(folder: Path) -> dict[str, Cell]:
     """Cells by the key that they were made for. Where settings of two tasks came to one cell, `done/KEY.json` names it."""
     by_key: dict[str, Cell] = {}
     by_id: dict[str, Cell] = {}
-    for place, cell in collect([folder]):
-        if place.resolve() == (folder / "cells").resolve():
-            by_id[cell.id] = cell
-            old = by_key.get(cell.key)
-            if cell.key and (old is None or (old.status != "ok" and cell.status == "ok")):
-                by_key[cell.key] = cell
+    for path in sorted((folder / "cells").glob("*.json")):
+        cell = read_cell(path)
+        by_id[cell.id] = cell
+        old = by_key.get(cell.key)
+        if cell.key and (old is None or (old.status != "ok" and cell.status == "ok")):
+            by_key[cell.key] = cell
     for marker in sorted((folder / "done").glob("*.json")):
         values = read_json(marker)
         if isinstance(values, dict) and values.get("cell") in by_id:

@@ -13,7 +13,7 @@ from undistill.reporting.paper.source import Source, covered
 from undistill.reporting.paper.sweeps import SYMBOLS
 from undistill.reporting.story import ENVIRONMENT
 from undistill.reproduction.grid import EXPERIMENTS
-from undistill.reproduction.published import ITSELF, SELF
+from undistill.reproduction.published import DOUBTS, ITSELF, SELF
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny-imagenet": "Tiny-ImageNet"}
 ARTICLE = (
@@ -99,8 +99,6 @@ def unit(claim: Claim) -> str:
 
 def doubts(experiment: str, sources: list[Source]) -> list[str]:
     """Reasons to doubt an experiment's numbers: the article's own, and those that the plans and cells give."""
-    from undistill.reproduction.published import DOUBTS
-
     found = list(DOUBTS.get(experiment, ()))
     for source in sources:
         cells = {cell.id: cell for m in source.of(experiment).values() for cell in m.cells.values()}
