@@ -1,7 +1,10 @@
-"""From a finished demo to what the README shows: `make docs` (`python docs/make.py [DEMO [NAME]]`, after `make demo`).
+"""From finished runs to what the README and the docs show.
 
-Copies the demo's cells and report to `results/NAME/`; for the name `demo`, also writes its table into the README and photographs
-the top of its page.
+    python docs/make.py [DEMO [NAME]]           # `make docs`, after `make demo`
+    python docs/make.py REPRODUCTION NAME       # a folder of `undistill reproduce`
+
+Copies cells and report to `results/NAME/`. For the demo called `demo`, writes its table into the README and photographs the top of
+its page; for a reproduction, writes its claims, tables and figures into `docs/reproduction.md` between the marks of that name.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from playwright.sync_api import sync_playwright
 
 from undistill.auditing.cell import Cell, collect
 from undistill.reporting.report import write_report
+from undistill.reproduction.plan import FILE
+from undistill.reproduction.plan import read as read_plan
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
@@ -63,8 +68,43 @@ def picture(page: Path, out: Path) -> None:
         browser.close()
 
 
+def keep_reproduction(folder: Path, results: Path) -> None:
+    """Replace `results` by the plan, the cells of its points, and their report without the page."""
+    plan = read_plan(folder)
+    wanted = {point.key for point in plan.points}
+    shutil.rmtree(results, ignore_errors=True)
+    (results / "cells").mkdir(parents=True)
+    shutil.copy(folder / FILE, results)
+    for place, cell in collect([folder]):
+        if cell.key in wanted:
+            shutil.copy(place / f"{cell.id}.json", results / "cells")
+            if cell.kind == "figure" and cell.arrays is not None:
+                shutil.copy(place / cell.arrays, results / "cells")
+    write_report([results], results)
+    (results / "index.html").unlink()
+    for path in (results / "figures").glob("*.pdf"):
+        path.unlink()
+
+
+def excerpt(results: Path) -> str:
+    """What the docs show: claims, tables and figures from `report.md`, its links bent to where it lies."""
+    text = (results / "report.md").read_text()
+    body = text[text.index("## Claims") :]
+    body = re.sub(r"\]\((?!https?:)", f"](../results/{results.name}/", body)
+    return re.sub(r"^## ", "### ", body, flags=re.MULTILINE)
+
+
 def main(demo: Path, name: str = "demo") -> None:
-    """Keep a demo under `results/`; the one called `demo` is what the README shows."""
+    """Keep a demo or a reproduction under `results/`; the demo called `demo` is what the README shows."""
+    if (demo / FILE).is_file():
+        results, page = ROOT / "results" / name, ROOT / "docs" / "reproduction.md"
+        keep_reproduction(demo, results)
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        text = re.sub(
+            f"{begin}.*{end}", lambda _: f"{begin}\n{excerpt(results)}\n{end}", page.read_text(), flags=re.DOTALL
+        )
+        page.write_text(text)
+        return
     results = ROOT / "results" / name
     keep(demo, results)
     if name != "demo":
