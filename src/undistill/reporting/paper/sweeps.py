@@ -188,7 +188,7 @@ def _x(experiment: Experiment, kind: Kind) -> alt.X:
         return alt.X("x:N", sort=[str(x) for x in experiment.values], title=title, axis=axis)
     domain = [float(experiment.values[0]), float(experiment.values[-1])]
     log = {"type": "log", "base": 2} if experiment.log else {"zero": False}
-    scale = alt.Scale(domain=domain, nice=False, **log)
+    scale = alt.Scale(domain=domain, nice=False, padding=8, **log)
     shown = "%" if experiment.vary == "fraction" else "~g"
     axis = alt.Axis(grid=False, values=_ticks(experiment), format=shown, labelFlush=False)
     return alt.X(
