@@ -205,6 +205,7 @@ SMALL = Scale(
     },
     data_free={"dafl": ("training.epochs=10",), "deep-inversion": ("training.epochs=10", "training.batch=64")},
     thief=Thief(questions=500, views=24_000, epochs=10, batch=64),
+    points=1_000,
 )
 SMALL_PAPER_CARD = Scale(
     "small-paper-card",
