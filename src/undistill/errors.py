@@ -22,6 +22,10 @@ class RunError(UndistillError, RuntimeError):
     """A run folder, data set or model could not be read or written."""
 
 
+class NotFinite(RunError):
+    """A trained network answers with numbers that are not finite."""
+
+
 class Diverged(UndistillError, ArithmeticError):
     """The loss stopped being finite."""
 

@@ -43,8 +43,12 @@ def test_a_job_starts_behind_all_that_it_waits_for(tmp_path: Path, processes: in
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_first_error_ends_it(tmp_path: Path, processes: int) -> None:
-    jobs = [Job("bad", fail, ()), Job("late", note, (tmp_path / "log", "late"), ("bad",))]
+def test_an_error_is_told_and_raised_when_the_others_are_done(tmp_path: Path, processes: int) -> None:
+    log = tmp_path / "log"
+    jobs = [Job("bad", fail, ()), Job("late", note, (log, "late"), ("bad",)), Job("free", note, (log, "free"))]
+    said = []
     with pytest.raises(RunError, match="it broke"):
-        list(run_jobs(jobs, processes))
-    assert not (tmp_path / "log").exists()
+        for line in run_jobs(jobs, processes):
+            said.append(line)
+    assert log.read_text() == "free\n"
+    assert sorted(said) == ["failed: it broke", "free"]

@@ -72,7 +72,7 @@ def test_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         cell, _ = do(place, one, tasks)
         done[one.kind] = cell
     assert done[task.kind].status in ("ok", "diverged")
-    assert (tmp_path / task.folder / "result.json").exists()
+    assert (place.folder(task) / "result.json").exists()
 
 
 def _behind(task: Task, tasks: dict[str, Task]) -> list[Task]:

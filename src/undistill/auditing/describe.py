@@ -20,8 +20,10 @@ from undistill.training.evaluate import predict
 from undistill.training.run import Run
 
 
-def victim_cell(run: Run, data: Splits, experiment: str) -> tuple[Cell, dict[str, Array]]:
-    """(cell, per-sample predictions): what a finished `train` or `protect` run is worth to its users."""
+def victim_cell(
+    run: Run, data: Splits, experiment: str, *, device: torch.device | None = None
+) -> tuple[Cell, dict[str, Array]]:
+    """(cell, per-sample predictions): what a finished `train` or `protect` run is worth to its users; predicted on `device`."""
     victim = resolve(run)
     result = run.result
     cell = Cell(
@@ -47,7 +49,9 @@ def victim_cell(run: Run, data: Splits, experiment: str) -> tuple[Cell, dict[str
         env=_env(run),
         seconds=result["seconds"],
     )
-    return cell, {"predicted": predict(victim.network, data.test).argmax(1).numpy().astype(np.int16)}
+    return cell, {
+        "predicted": predict(victim.network.to(device or "cpu"), data.test).argmax(1).numpy().astype(np.int16)
+    }
 
 
 def served_cell(

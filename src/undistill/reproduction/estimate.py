@@ -30,8 +30,8 @@ SOURCES: dict[str, tuple[int, int, Shape]] = {
     "tiny-imagenet": (100_000, 10_000, (200, 3, 64)),
 }
 """(images to train on, test images, shape) of each data set, so that nothing need be read for an estimate."""
-BACKWARD = 3
-"""A step of training over a forward pass; 2 where only images get a gradient."""
+BACKWARD, THROUGH = 3, 2
+"""Passes of a step of training, and of a gradient for images alone. A generator's own arithmetic is not counted."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _cost(task: Task, everything: Mapping[str, Task], device: torch.device) -> C
     if task.kind == "inversion":
         attack = ATTACKS.make(task.settings["attack"])
         count = 2 * attack.iterations * attack.batch if isinstance(attack, DeepInversion) else 0
-        return _passes(_root(everything[task.settings["victims"][0]], everything), count, device, BACKWARD)
+        return _passes(_root(everything[task.settings["victims"][0]], everything), count, device, THROUGH)
     return Cost()
 
 
@@ -71,11 +71,11 @@ def _attack(task: Task, victim: Task, everything: Mapping[str, Task], device: to
     victim, attack, work = _root(victim, everything), ATTACKS.make(task.settings["attack"]), _work(task)
     if isinstance(attack, DAFL):
         work = task.settings["recipe"]["training"]["epochs"] * attack.steps * attack.batch
-        return _training(task, work, device) + _passes(victim, work, device, BACKWARD)
+        return _training(task, work, device) + _passes(victim, work, device, THROUGH)
     if isinstance(attack, DeepInversion):
         training = task.settings["recipe"]["training"]
         work = attack.images * training["epochs"] * training["passes"]
-        made = _passes(victim, attack.images * attack.iterations, device, BACKWARD)
+        made = _passes(victim, attack.images * attack.iterations, device, THROUGH)
         return made + _training(task, work, device) + _passes(victim, work, device)
     cost = _training(task, work, device)
     if attack.control:

@@ -14,11 +14,10 @@ from undistill.auditing.cell import Array, Cell, identify
 from undistill.data import ImageSet, Splits
 from undistill.data.views import to_float
 from undistill.errors import UsageError
-from undistill.files import read_json
 from undistill.models import Classifier
 from undistill.oracle.victim import Victim, resolve
 from undistill.seeds import derive, generator
-from undistill.training.env import choose_device
+from undistill.training.env import choose_device, describe
 from undistill.training.evaluate import batch_for
 from undistill.training.run import Run
 
@@ -26,7 +25,7 @@ NEIGHBOURS = 10
 
 
 def embedding(
-    normal: Run, nasty: Run, data: Splits, experiment: str, *, points: int, seed: int
+    normal: Run, nasty: Run, data: Splits, experiment: str, *, points: int, seed: int, device: str = "auto"
 ) -> tuple[Cell, dict[str, Array]]:
     """(figure cell, arrays): t-SNE of both teachers' features and logits for the same test images, and a number for each.
 
@@ -36,7 +35,7 @@ def embedding(
     """
     from sklearn.manifold import TSNE
 
-    victims = {"normal": resolve(normal), "nasty": resolve(nasty)}
+    victims, where = {"normal": resolve(normal), "nasty": resolve(nasty)}, choose_device(device)
     count = min(points, 5_000, len(data.test))
     rows = torch.randperm(len(data.test), generator=generator(seed, "figure", "points"))[:count].sort().values
     shown = data.test.take(rows)
@@ -44,7 +43,7 @@ def embedding(
     arrays: dict[str, Array] = {"labels": labels_N.astype(np.int16), "class_names": np.array(data.test.class_names)}
     numbers: dict[str, float] = {}
     for who, victim in victims.items():
-        for what, values in zip(("features", "logits"), hidden(victim.network, shown), strict=True):
+        for what, values in zip(("features", "logits"), hidden(victim.network.to(where), shown), strict=True):
             numbers |= {f"{who} {what} {name}": value for name, value in structure(values.numpy(), labels_N).items()}
             drawn = TSNE(
                 init="pca", perplexity=min(30.0, (count - 1) / 3), random_state=derive(seed, "figure", "tsne") % 2**32
@@ -52,18 +51,19 @@ def embedding(
             arrays[f"{who} {what}"] = drawn.fit_transform(values.numpy()).astype(np.float32)
     fixed = {"figure": "embedding", "victims": [v.id for v in victims.values()], "points": count, "seed": seed}
     settings = {"points": count, "perplexity": min(30.0, (count - 1) / 3), "neighbours": NEIGHBOURS}
-    return _cell(victims["nasty"], nasty, data, experiment, "embedding", settings, fixed, numbers), arrays
+    return _cell(victims["nasty"], nasty, data, experiment, "embedding", settings, fixed, numbers, where), arrays
 
 
 def hidden(network: Classifier, images: ImageSet) -> tuple[Tensor, Tensor]:
     """(N × D features, N × C logits) on the CPU, in evaluation mode."""
     network.eval()
+    device = next(network.parameters()).device
     features, logits = [], []
     with torch.inference_mode():
         for chunk in images.chunks(batch_for(images)):
-            features_BD = network.features(images.seen(chunk))
-            features.append(features_BD.float())
-            logits.append(network.head(features_BD).float())
+            features_BD = network.features(images.seen(chunk, device))
+            features.append(features_BD.float().cpu())
+            logits.append(network.head(features_BD).float().cpu())
     return torch.cat(features), torch.cat(logits)
 
 
@@ -118,7 +118,7 @@ def inversion(
     fixed = {"figure": "inversion", "victims": [v.id for v in victims.values()], "pictures": pictures, "seed": seed}
     settings = {"pictures": pictures, **chosen.settings}
     fixed |= {"attack": attack}
-    return _cell(victims["nasty"], nasty, data, experiment, "inversion", settings, fixed, numbers), arrays
+    return _cell(victims["nasty"], nasty, data, experiment, "inversion", settings, fixed, numbers, where), arrays
 
 
 def _cell(
@@ -130,6 +130,7 @@ def _cell(
     settings: dict[str, Any],
     fixed: dict[str, Any],
     numbers: dict[str, float],
+    device: torch.device,
 ) -> Cell:
     return Cell(
         id=identify(fixed),
@@ -145,5 +146,5 @@ def _cell(
         n_test=len(data.test),
         data=data.fingerprint,
         data_note=data.note,
-        env=read_json(run.folder / "env.json"),
+        env=describe(device),
     )

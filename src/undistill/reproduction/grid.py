@@ -6,6 +6,7 @@ table or value of a sweep edits this file alone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,9 +21,9 @@ Select = dict[str, Any]
 class Direction:
     """A claim with a sign, judged by the one-sided 95 % bound of a paired quantity that it says is above 0.
 
-    `difference`: `first − second`, one value a seed. `slope`: of accuracy over x (its logarithm where `log`), times `sign`, one a
-    seed. `numbers`: Σ weight · number of a figure. Judged apart for each value of the fields `each`; the claim is seen only where
-    all of them are.
+    `difference`: `first − second`, one value a seed. `slope`: of accuracy over x > `beyond` (its logarithm where `log`), times
+    `sign`, one a seed. `numbers`: Σ weight · number of a figure. Judged apart for each value of the fields `each`; the claim is
+    seen only where all of them are.
     """
 
     text: str
@@ -32,6 +33,7 @@ class Direction:
     weights: dict[str, float] = field(default_factory=dict)
     sign: int = 1
     log: bool = False
+    beyond: float = -math.inf
     each: tuple[str, ...] = ()
 
 
@@ -180,7 +182,14 @@ _ALL = (
         vary="omega",
         values=(0.0, 0.004, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
         directions=(
-            Direction("The larger ω, the worse the student.", "slope", {"arm": "nasty"}, sign=-1, each=("column",)),
+            Direction(
+                "The larger ω, the worse the nasty teacher's student (slope over ω > 0).",
+                "slope",
+                {"arm": "nasty"},
+                sign=-1,
+                beyond=0,
+                each=("column",),
+            ),
         ),
     ),
     Experiment(

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
-from undistill.errors import RunError
+from undistill.errors import RunError, UndistillError
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Job:
 
 
 def run_jobs(jobs: Sequence[Job], processes: int | None = None) -> Iterator[str]:
-    """Do these jobs, in their order as far as they need not wait; yields each one's line. The first error ends it.
+    """Do these jobs, in their order as far as they need not wait; yields each one's line.
+
+    A job that fails is told of at once, those that wait for it are not begun, the others are done; then the first error is raised.
 
     Args:
         jobs: each after those that it waits for.
@@ -53,28 +55,51 @@ def run_jobs(jobs: Sequence[Job], processes: int | None = None) -> Iterator[str]
 def _spread(pool: ProcessPoolExecutor, count: int, waiting: list[Job]) -> Iterator[str]:
     """Hand out jobs one by one, so that the first that may start is the next that does."""
     done: set[str] = set()
+    failed: list[UndistillError] = []
     running: dict[Future[str], str] = {}
-    while waiting or running:
+    while True:
         while len(running) < count and (job := next((j for j in waiting if done.issuperset(j.after)), None)):
             waiting.remove(job)
             running[pool.submit(job)] = job.key
+        if not running:
+            break
         ended, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in ended:
-            done.add(running.pop(future))
-            yield future.result()
+            key = running.pop(future)
+            try:
+                line = future.result()
+                done.add(key)
+            except UndistillError as error:
+                failed.append(error)
+                line = f"failed: {error}"
+            yield line
+    if failed:
+        raise failed[0]
 
 
 def _here(jobs: Sequence[Job]) -> Iterator[str]:
     """One after another in this process, on one thread like a worker, for the number of threads moves the last bits."""
     import torch
 
+    done: set[str] = set()
+    failed: list[UndistillError] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         for job in jobs:
-            yield job()
+            if not done.issuperset(job.after):
+                continue
+            try:
+                line = job()
+                done.add(job.key)
+            except UndistillError as error:
+                failed.append(error)
+                line = f"failed: {error}"
+            yield line
     finally:
         torch.set_num_threads(threads)
+    if failed:
+        raise failed[0]
 
 
 def _begin() -> None:

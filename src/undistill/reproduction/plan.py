@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from undistill.errors import RunError, UsageError
 from undistill.files import read_json, write_text
@@ -23,7 +22,7 @@ class Point(BaseModel):
     `x` is the varied setting's value, None where a point does not depend on it (a reference line).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     experiment: str
     teacher: str = ""
@@ -56,7 +55,7 @@ class Plan(BaseModel):
     networks: dict[str, dict[str, str]] = {}
     notes: tuple[str, ...] = ()
     command: str = ""
-    points: tuple[Point, ...]
+    points: tuple[Point, ...] = Field(max_length=100_000)
 
     def of(self, experiment: str) -> tuple[Point, ...]:
         """The points of one experiment, in order."""
@@ -82,8 +81,3 @@ def read(folder: Path) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         raise RunError(f"{path} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def merged(points: Iterable[Point]) -> tuple[Point, ...]:
-    """Points without repetition, in order."""
-    return tuple(dict.fromkeys(points))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from undistill.attacks.base import ATTACKS
 from undistill.errors import UsageError
 from undistill.reproduction.grid import Experiment, named
 from undistill.reproduction.plan import Point
@@ -204,9 +205,10 @@ class Planner:
         return {"recipe": _bare(recipe), "student": {**student, "recipe": None}}
 
     def data_free(self, experiment: Experiment) -> dict[str, Any]:
-        """The settings of a data-free attack at this scale."""
+        """All settings of a data-free attack at this scale."""
         found = self.scale.attacks.get(experiment.name, self.scale.attacks.get(experiment.attack, {}))
-        return {"name": experiment.attack, **found}
+        whole: dict[str, Any] = ATTACKS.make({"name": experiment.attack, **found}).model_dump(mode="json")
+        return whole
 
     def _figure(self, experiment: Experiment, seed: int) -> Task:
         victims = [self._victim(experiment, experiment.teachers[0], arm, seed).key for arm in ("normal", "nasty")]

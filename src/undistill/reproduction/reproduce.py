@@ -9,7 +9,7 @@ from undistill.errors import UsageError, unknown
 from undistill.files import locked
 from undistill.reproduction.grid import EXPERIMENTS, NAMES, named
 from undistill.reproduction.jobs import Job, run_jobs
-from undistill.reproduction.plan import FILE, Plan, merged, read, write
+from undistill.reproduction.plan import FILE, Plan, read, write
 from undistill.reproduction.planner import Planner
 from undistill.reproduction.scales import Scale, chosen
 from undistill.reproduction.work import Place, do, finished
@@ -129,7 +129,11 @@ def _network(settings: dict[str, object]) -> str:
 
 
 def _joined(out: Path, plan: Plan) -> Plan:
-    """The plan with what the folder's own holds already; UsageError where that is of another scale."""
+    """The plan with the places that the folder's own has already, filled by what today's grid fills them with.
+
+    Raises:
+        UsageError: the folder holds something else, or another scale.
+    """
     if not (out / FILE).exists():
         others = [entry.name for entry in out.iterdir() if not entry.name.startswith(".")]
         if others:
@@ -138,12 +142,17 @@ def _joined(out: Path, plan: Plan) -> Plan:
     old = read(out)
     if (old.scale, old.recipe) != (plan.scale, plan.recipe):
         raise UsageError(f"{out} holds a reproduction of scale {old.title}, not {plan.title}; choose another with -o")
+    names = tuple(name for name in EXPERIMENTS if name in {*old.names, *plan.names})
+    seeds = tuple(sorted({*old.seeds, *plan.seeds}))
+    wanted = {point.name for point in (*old.points, *plan.points)}
+    every = Planner(chosen(plan.scale, plan.recipe), seeds).points(names)
+    commands = dict.fromkeys([*old.command.splitlines(), plan.command])
     return plan.model_copy(
         update={
-            "names": tuple(name for name in EXPERIMENTS if name in {*old.names, *plan.names}),
-            "seeds": tuple(sorted({*old.seeds, *plan.seeds})),
-            "points": merged((*old.points, *plan.points)),
-            "command": old.command if old.command == plan.command else f"{old.command}\n{plan.command}",
+            "names": names,
+            "seeds": seeds,
+            "points": tuple(point for point in every if point.name in wanted),
+            "command": "\n".join(commands),
         }
     )
 

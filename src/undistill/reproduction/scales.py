@@ -29,7 +29,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Thief:
-    """A thief with `questions` fresh labelled images who asks once about each and trains on `views` altered copies in all."""
+    """A thief with `questions` fresh labelled images who asks once about each and trains on about `views` altered copies."""
 
     questions: int
     views: int
@@ -182,9 +182,9 @@ SMALL = Scale(
     },
     notes=(
         *_TOLD_SMALL,
-        "The thief holds 500 fresh labelled images, asks once about each and trains on 24,000 altered copies; where it holds a "
-        "share of them, on as many copies of fewer. On the victim's own training images a student without any teacher is as good "
-        "as the victim, so nothing could be seen there.",
+        "The thief holds 500 fresh labelled images, asks once about each and trains on 25,000 altered copies; where it holds a "
+        "share of them, on 22,500 to 25,000 copies of fewer. On the victim's own training images a student without any teacher is "
+        "as good as the victim, so nothing could be seen there.",
         "Ablations have one student, the CNN.",
         "Data-free attacks are cut short: DAFL sees 82,000 generated images, not 246 million; DeepInversion takes 100 steps for "
         "its 2,560 images, not 2,000.",

@@ -29,7 +29,11 @@ class Task:
         object.__setattr__(self, "key", identify({"kind": self.kind, **self.settings}))
 
     @property
-    def folder(self) -> str:
-        """Where it lies below the reproduction's folder."""
-        home = {"train": "teachers", "protect": "teachers", "attack": "students"}.get(self.kind, "figures")
-        return f"{home}/{self.label}-s{self.seed}-{self.key[:8]}"
+    def home(self) -> str:
+        """The folder that holds its own."""
+        return "students" if self.kind == "attack" else "teachers"
+
+    @property
+    def name(self) -> str:
+        """What its folder is called. The label is for people: another experiment may call the same task otherwise."""
+        return f"{self.label}-s{self.seed}-{self.key[:8]}"

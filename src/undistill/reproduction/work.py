@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from undistill.auditing.cell import read as read_cell
 from undistill.auditing.describe import logit_response, victim_cell
 from undistill.data import Splits, load
 from undistill.defenses.protect import protect
-from undistill.errors import Diverged, UsageError
+from undistill.errors import Diverged, NotFinite, UsageError
 from undistill.files import read_json, write_json
 from undistill.reproduction import figures
 from undistill.reproduction.tasks import Task
@@ -38,9 +39,14 @@ class Place:
         """Where cells lie."""
         return self.out / "cells"
 
+    def folder(self, task: Task) -> Path:
+        """A task's run folder, under whatever label it was begun."""
+        home = self.out / task.home
+        return next(iter(sorted(home.glob(f"*-{task.key[:8]}"))), home / task.name)
+
     def run(self, task: Task) -> Run:
         """The finished run of a task."""
-        return Run.open(self.out / task.folder)
+        return Run.open(self.folder(task))
 
     def recipe(self, values: dict[str, Any], **more: Any) -> Recipe:
         """A task's recipe, with where its data lie."""
@@ -69,21 +75,25 @@ def _data(recipe: Recipe) -> Splits:
 def finished(place: Place, key: str) -> Cell | None:
     """The cell that fills a task's key, or None where there is work to do."""
     marker = place.out / "done" / f"{key}.json"
-    if not marker.is_file():
+    told = read_json(marker) if marker.is_file() else None
+    name = told.get("cell") if isinstance(told, dict) else None
+    path = place.cells / f"{name}.json"
+    if not isinstance(name, str) or not re.fullmatch(r"[0-9a-f]{16}", name) or not path.is_file():
         return None
-    path = place.cells / f"{read_json(marker)['cell']}.json"
-    return read_cell(path) if path.is_file() else None
+    return read_cell(path)
 
 
 def do(place: Place, task: Task, needed: dict[str, Task]) -> str:
     """Do one task whose needs are done, unless it is done; returns a line about it."""
     cell = finished(place, task.key)
     if cell is None:
-        lost = next((key for key in task.needs if (one := finished(place, key)) and one.status != "ok"), None)
+        needs = {key: finished(place, key) for key in task.needs}
+        lost = next((key for key, need in needs.items() if need is None or need.status != "ok"), None)
         work = {"train": _train, "protect": _protect, "attack": _attack}.get(task.kind, _figure)
         cell, arrays = work(place, task, needed) if lost is None else (_without(task, needed[lost]), {})
         cell = save(place.cells, cell.model_copy(update={"key": task.key}), arrays)
-        write_json(place.out / "done" / f"{task.key}.json", {"cell": cell.id, "label": task.label})
+        if cell.status != "failed":  # what only wants its teacher is tried again
+            write_json(place.out / "done" / f"{task.key}.json", {"cell": cell.id, "label": task.label})
     got = cell.status if cell.status != "ok" else "" if cell.accuracy is None else f"{cell.accuracy:.2f}"
     return f"{task.label} seed {task.seed} {got}".rstrip()
 
@@ -92,16 +102,17 @@ def _train(place: Place, task: Task, _: dict[str, Task]) -> tuple[Cell, dict[str
     recipe = place.recipe(task.settings["recipe"])
     data = _data(recipe)
     try:
-        run = train(None, data, recipe, seed=task.seed, out=place.out / task.folder, resume=True, device=place.device)
-    except Diverged as error:
+        run = train(None, data, recipe, seed=task.seed, out=place.folder(task), resume=True, device=place.device)
+    except (Diverged, NotFinite) as error:
         return _diverged(place, task, "normal", recipe, error), {}
-    return victim_cell(run, data, EXPERIMENT)
+    return victim_cell(run, data, EXPERIMENT, device=choose_device(place.device))
 
 
 def _protect(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, dict[str, Array]]:
     normal = place.run(needed[task.settings["teacher"]])
     adversary = task.settings.get("adversary")
-    data = _data(normal.recipe)
+    recipe = place.recipe(needed[task.settings["teacher"]].settings["recipe"])
+    data = _data(recipe)
     try:
         run = protect(
             normal,
@@ -109,13 +120,13 @@ def _protect(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, d
             task.settings["defense"],
             adversary=None if adversary is None else place.run(needed[adversary]),
             seed=task.seed,
-            out=place.out / task.folder,
+            out=place.folder(task),
             resume=True,
             device=place.device,
         )
-    except Diverged as error:
-        return _diverged(place, task, "nasty", normal.recipe, error), {}
-    return victim_cell(run, data, EXPERIMENT)
+    except (Diverged, NotFinite) as error:
+        return _diverged(place, task, "nasty", recipe, error), {}
+    return victim_cell(run, data, EXPERIMENT, device=choose_device(place.device))
 
 
 def _attack(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, dict[str, Array]]:
@@ -128,7 +139,7 @@ def _attack(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, di
         card=settings["card"],
         recipe=recipe,
         seed=task.seed,
-        out=place.out / task.folder,
+        out=place.folder(task),
         cells=place.cells,
         experiment=EXPERIMENT,
         resume=True,
@@ -139,11 +150,14 @@ def _attack(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, di
 
 def _figure(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, dict[str, Array]]:
     normal, nasty = (place.run(needed[key]) for key in task.settings["victims"])
-    data, settings = _data(normal.recipe), task.settings
+    settings = task.settings
+    data = _data(place.recipe(needed[settings["victims"][0]].settings["recipe"]))
     if task.kind == "logit-response":
         return logit_response(normal, nasty, data, EXPERIMENT, temperatures=settings["temperatures"])
     if task.kind == "embedding":
-        return figures.embedding(normal, nasty, data, EXPERIMENT, points=settings["points"], seed=task.seed)
+        return figures.embedding(
+            normal, nasty, data, EXPERIMENT, points=settings["points"], seed=task.seed, device=place.device
+        )
     return figures.inversion(
         normal,
         nasty,
@@ -156,7 +170,7 @@ def _figure(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, di
     )
 
 
-def _diverged(place: Place, task: Task, victim: str, recipe: Recipe, error: Diverged) -> Cell:
+def _diverged(place: Place, task: Task, victim: str, recipe: Recipe, error: Exception) -> Cell:
     """A teacher whose loss was not finite: a result too."""
     return Cell(
         id=identify({"diverged": task.key}),

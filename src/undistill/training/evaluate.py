@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from undistill.data.images import ImageSet
-from undistill.errors import RunError
+from undistill.errors import NotFinite
 
 
 def batch_for(images: ImageSet) -> int:
@@ -32,10 +32,10 @@ def predict(model: nn.Module, images: ImageSet, *, batch: int | None = None) -> 
 
 
 def predict_finite(model: nn.Module, images: ImageSet) -> Tensor:
-    """`predict`, or RunError where an answer is not finite: weights may be, while a network in evaluation mode still overflows."""
+    """`predict`, or NotFinite (a RunError): weights may be finite while a network in evaluation mode still overflows."""
     logits_NC = predict(model, images)
     if not bool(logits_NC.isfinite().all()):
-        raise RunError(
+        raise NotFinite(
             "the trained network answers with numbers that are not finite: try a lower training.optimizer.lr or set training.clip"
         )
     return logits_NC

@@ -66,7 +66,7 @@ def printed(spec: Spec) -> Spec:
     whole: dict[str, Any] = {**copy.deepcopy(spec), "config": {**CONFIG, "background": "#ffffff", "font": FONT}}
     text = json.dumps(whole)
     colours = palette()
-    return json.loads(re.sub(r"var\((--[a-z0-9-]+)\)", lambda found: colours[found[1]], text))
+    return json.loads(re.sub(r"var\((--[a-z0-9-]+)\)", lambda found: colours.get(found[1], found[0]), text))
 
 
 @cache

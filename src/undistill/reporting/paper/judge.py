@@ -149,10 +149,11 @@ def _difference(direction: Direction, fixed: Fixed, places: dict[Place, Measured
 def _slope(direction: Direction, fixed: Fixed, places: dict[Place, Measured]) -> tuple[Values, set[int]] | None:
     """One slope a seed that was measured at every x of the plan, so that all slopes are over the same x."""
     pick = {**direction.first, **dict(fixed)}
+    start = max(0.0, direction.beyond) if direction.log else direction.beyond
     line = {
         float(place[4]): measured
         for place, measured in places.items()
-        if _matches(place, pick) and isinstance(place[4], int | float) and not (direction.log and place[4] <= 0)
+        if _matches(place, pick) and isinstance(place[4], int | float) and place[4] > start
     }
     if len(line) < 2:
         return None

@@ -110,7 +110,7 @@ class Source:
     @property
     def paper(self) -> bool:
         """Whether networks and data are the paper's, so that its numbers can be held against these."""
-        return self.plan.scale == "paper"
+        return self.plan.scale == "paper" and not self.plan.recipe
 
     def digits(self, experiment: str) -> int:
         """Digits behind the point that the experiment's percentages deserve."""
@@ -167,5 +167,5 @@ def _cells(folder: Path) -> dict[str, Cell]:
     for marker in sorted((folder / "done").glob("*.json")):
         values = read_json(marker)
         if isinstance(values, dict) and values.get("cell") in by_id:
-            by_key.setdefault(marker.stem, by_id[values["cell"]])
+            by_key[marker.stem] = by_id[values["cell"]]
     return by_key
