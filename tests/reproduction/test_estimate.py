@@ -61,3 +61,9 @@ def test_seconds_are_of_an_image() -> None:
 
 def test_costs_add_up() -> None:
     assert Cost(1, 2) + Cost(3, 4) == Cost(4, 6)
+
+
+def test_an_inverted_image_costs_a_gradient_for_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = flop(monkeypatch, SMALL, "deep-inversion/ResNet34/s0")
+    victim = estimate.macs(json.dumps({"name": "cnn", "width": 0.5}, sort_keys=True), (10, 3, 32))
+    assert found["deep-inversion/ResNet34/s0"] * 1e15 == pytest.approx(2 * victim * 2 * 2 * 256 * 100)

@@ -46,9 +46,8 @@ def test_a_job_starts_behind_all_that_it_waits_for(tmp_path: Path, processes: in
 def test_an_error_is_told_and_raised_when_the_others_are_done(tmp_path: Path, processes: int) -> None:
     log = tmp_path / "log"
     jobs = [Job("bad", fail, ()), Job("late", note, (log, "late"), ("bad",)), Job("free", note, (log, "free"))]
-    said = []
+    said: list[str] = []
     with pytest.raises(RunError, match="it broke"):
-        for line in run_jobs(jobs, processes):
-            said.append(line)
+        said.extend(run_jobs(jobs, processes))
     assert log.read_text() == "free\n"
     assert sorted(said) == ["failed: it broke", "free"]

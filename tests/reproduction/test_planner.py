@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from undistill.attacks.base import ATTACKS
 from undistill.errors import UsageError
 from undistill.reproduction.plan import Point
 from undistill.reproduction.planner import Planner
@@ -164,3 +165,13 @@ def test_names_of_points() -> None:
     point = Point(experiment="omega", teacher="ResNet18", arm="nasty", column="CNN", x=0.04, seed=2, key="k")
     assert point.name == "omega/ResNet18/nasty/CNN/0.04/s2"
     assert Point(experiment="logits", teacher="ResNet18", key="k").name == "logits/ResNet18/s0"
+
+
+def test_all_settings_of_a_data_free_attack_are_in_the_key(paper: dict[str, Task]) -> None:
+    for name in (
+        "dafl/ResNet34/nasty/ResNet18/s0",
+        "deep-inversion/ResNet34/nasty/ResNet18/s0",
+        "deep-inversion/ResNet34/s0",
+    ):
+        settings = paper[name].settings["attack"]
+        assert settings == ATTACKS.make(settings).model_dump(mode="json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from reproduction.toy import TOY
 from undistill.auditing.cell import Cell, collect, read_arrays
-from undistill.errors import Diverged, UsageError
+from undistill.errors import Diverged, NotFinite, UsageError
+from undistill.reporting.paper.source import open_sources
 from undistill.reproduction import plan as plans
 from undistill.reproduction import reproduce as verb
 from undistill.reproduction import work
@@ -197,3 +199,64 @@ def test_damaged_plans_are_one_sentence(tmp_path: Path, text: str, says: str) ->
     with pytest.raises(Exception, match=says) as found:
         plans.read(tmp_path)
     assert "\n" not in str(found.value)
+
+
+def test_a_task_is_found_under_the_label_that_another_experiment_gave_it(tmp_path: Path) -> None:
+    fixed: dict[str, Any] = {"out": tmp_path / "r", "scale": "toy", "jobs": 1, "device": "cpu"}
+    reproduce(["omega"], only=["omega/ResNet18/nasty/itself/0.04/*"], **fixed)
+    reproduce(["table1"], only=["table1/ResNet18/nasty/CNN/*"], **fixed)
+    folders = [path.name for path in (tmp_path / "r" / "teachers").iterdir()]
+    assert len(folders) == 2
+    assert any("omega-0.04" in name for name in folders)
+    assert all(cell.status == "ok" for cell in cells(tmp_path / "r").values())
+
+
+def test_answers_that_are_not_finite_are_a_result_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflows(*_: Any, **__: Any) -> None:
+        raise NotFinite("the trained network answers with numbers that are not finite")
+
+    monkeypatch.setattr(work, "protect", overflows)
+    reproduce(["table1"], out=tmp_path / "r", scale="toy", jobs=1, device="cpu", only=["table1/ResNet18/nasty/CNN/*"])
+    assert sorted(cell.status for cell in cells(tmp_path / "r").values()) == ["diverged", "failed", "ok"]
+
+
+def test_what_was_lost_for_want_of_a_teacher_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverges(*_: Any, **__: Any) -> None:
+        raise Diverged(0, 1)
+
+    fixed: dict[str, Any] = {"out": tmp_path / "r", "scale": "toy", "jobs": 1, "device": "cpu"}
+    fixed |= {"only": ["table1/ResNet18/nasty/*"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "protect", diverges)
+        reproduce(["table1"], **fixed)
+    plan = plans.read(tmp_path / "r")
+    itself = next(point for point in plan.points if point.column == "itself")
+    (tmp_path / "r" / "done" / f"{itself.key}.json").unlink()  # as somebody does who mended the cause
+    reproduce(["table1"], **fixed)
+    (source,) = open_sources([tmp_path / "r"])
+    assert {source.cells[point.key].status for point in plan.points} == {"ok"}
+
+
+def test_places_are_filled_by_todays_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed: dict[str, Any] = {"out": tmp_path / "r", "scale": "toy", "jobs": 1, "device": "cpu"}
+    reproduce(["embedding"], **fixed)
+    before = plans.read(tmp_path / "r")
+    monkeypatch.setitem(SCALES, "toy", replace(TOY, points=40, notes=("Fewer points.",)))
+    reproduce(["logits"], **fixed)
+    after = plans.read(tmp_path / "r")
+    (old,), (new,) = before.of("embedding"), after.of("embedding")
+    assert old.name == new.name
+    assert old.key != new.key
+    assert after.notes == ("Fewer points.",)
+    reproduce(["logits"], **fixed)
+    assert plans.read(tmp_path / "r").command.count("\n") == 1
+
+
+def test_a_damaged_marker_is_work_to_do(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "r")
+    key = plans.read(whole).points[0].key
+    place = work.Place(tmp_path / "r")
+    assert work.finished(place, key) is not None
+    for text in ("[]", '{"cell": "../../etc/passwd"}', "{}"):
+        (tmp_path / "r" / "done" / f"{key}.json").write_text(text)
+        assert work.finished(place, key) is None
