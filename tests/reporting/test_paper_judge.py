@@ -144,10 +144,16 @@ def test_slope_by_hand() -> None:
     assert slope([0.0, 1.0, 2.0], [1.0, 3.0, 5.0]) == pytest.approx(2.0)
 
 
-def test_omega_starts_at_the_normal_teacher_and_leaves_the_teacher_itself_out(tmp_path: Path) -> None:
-    [claim] = judged(tmp_path, plan_of("omega"))
+def test_the_step_from_the_normal_teacher_is_no_slope_over_omega(tmp_path: Path) -> None:
+    """Nasty teachers' students rise with ω from far below the normal one's: the claim is false, however low they are."""
+
+    def value(point: Point) -> float:
+        return 88.0 if point.x == 0 else 80 + 10 * float(point.x or 0) + 0.01 * point.seed * float(point.x or 0)
+
+    [claim] = judged(tmp_path, plan_of("omega"), value)
     assert {case.where["column"] for case in claim.cases} == {"CNN", "ResNetC-20", "ResNetC-32", "teacher-self"}
-    assert claim.verdict == "seen"
+    assert [case.mean for case in claim.cases] == pytest.approx([-10.01] * 4)
+    assert claim.verdict == "opposite"
 
 
 def test_a_named_column_may_be_the_teacher_itself(tmp_path: Path) -> None:
