@@ -244,7 +244,7 @@ SMOKE = Scale(
     ),
     attacks={
         "dafl": {"latent": 32, "batch": 64, "steps": 20, "width": 0.25},
-        "deep-inversion": {"iterations": 30, "batch": 64, "images": 128},
+        "deep-inversion": {"iterations": 30, "batch": 64, "images": 128, "bn": 1, "jitter": 0, "flip": False},
     },
     points=497,
     pictures=2,
