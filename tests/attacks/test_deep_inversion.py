@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from undistill.access import Access, Card
 from undistill.attacks import inversion
-from undistill.attacks.deep_inversion import DeepInversion, invert
-from undistill.attacks.insider import at_inputs
+from undistill.attacks.deep_inversion import DeepInversion
+from undistill.attacks.insider import Inside, at_inputs
+from undistill.attacks.inversion import invert
 from undistill.auditing.plan import hold
 from undistill.data.images import ImageSet, Splits
 from undistill.errors import Diverged, UsageError
@@ -27,6 +28,7 @@ from undistill.seeds import derive
 from undistill.training import checkpoint
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe
+from undistill.types import Batch
 
 from .conftest import Digits
 
@@ -47,7 +49,7 @@ def made(
     victim: nn.Module, targets: Tensor, seed: int = 0, size: int = 8, channels: int = 3, **settings: Any
 ) -> Tensor:
     wanted = DeepInversion(**{"iterations": 2, **settings})
-    return invert(victim, targets, wanted, size=size, channels=channels, seed=seed, device="cpu")
+    return invert(victim, targets, wanted, size=size, channels=channels, seed=seed, device="cpu")[0]
 
 
 @pytest.fixture
@@ -209,7 +211,7 @@ def test_images_come_first_and_then_the_student(steal: Callable[..., Any]) -> No
 def test_a_round_makes_what_invert_makes(steal: Callable[..., Any], victim: Classifier) -> None:
     kept = steal()[2][0]["modules"]["inverted"]["images"]
     seed = derive(0, "thief", "invert/0")
-    images = invert(victim, torch.arange(8) % 4, SMALL, size=8, channels=3, seed=seed, device="cpu")
+    images, _ = invert(victim, torch.arange(8) % 4, SMALL, size=8, channels=3, seed=seed, device="cpu")
     assert torch.equal(kept, (images * 255).round().to(torch.uint8))
 
 
@@ -239,6 +241,16 @@ def test_answers_that_the_thief_computes_are_counted_and_none_is_a_question(
     oracle = Oracle(victim, Access.WEIGHTS)
     list(SMALL.steal(oracle, make_model(seed=1), none, recipe, device=CPU))
     assert (oracle.queries, oracle.forwards) == (0, 2 * 20 + 2 * 20)
+
+
+def test_an_answer_from_inside_is_the_victims_own_in_full_precision(victim: Classifier, images: ImageSet) -> None:
+    oracle = Oracle(victim, Access.WEIGHTS)
+    batch = Batch(images.seen(), None, images.index_N, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = Inside(oracle, victim.eval())(batch)
+    assert torch.equal(answer.scores_BC, Oracle(victim, Access.LOGITS).ask(batch.images_BCHW).scores_BC)
+    assert (answer.values.dtype, answer.values.requires_grad) == (torch.float32, False)
+    assert (oracle.queries, oracle.forwards) == (0, len(images))
 
 
 def test_images_that_are_not_finite_end_it(make_model: MakeModel, none: ImageSet, recipe: Recipe) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -17,21 +17,18 @@ from torch import Tensor, nn
 
 from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
-from undistill.attacks.insider import frozen
-from undistill.attacks.inversion import invert, inverted
+from undistill.attacks.insider import Inside, frozen
+from undistill.attacks.inversion import invert
+from undistill.attacks.kd import Distillation
 from undistill.data.images import ImageSet
 from undistill.data.views import to_float
 from undistill.errors import Diverged
-from undistill.losses import distillation_loss
 from undistill.oracle.door import Oracle
 from undistill.seeds import derive
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe
 from undistill.training.train import image_batches
-from undistill.types import Batch, Terms
-
-__all__ = ["DeepInversion", "InsideLesson", "invert"]
 
 
 @ATTACKS.register
@@ -89,7 +86,7 @@ class DeepInversion(Attack):
             before = {"epoch": number + 1, "model": student.state_dict(), "modules": _kept(made_NCHW)}
             yield replace(record, epochs=len(rounds), state={**before, "optimizer": {"state": {}, "param_groups": []}})
         held = ImageSet(made_NCHW, targets_N, images.class_names, torch.arange(self.images), self.images).unlabelled()
-        lesson = InsideLesson(oracle, victim, self.temperature, self.alpha, recipe.training.smoothing)
+        lesson = Distillation(Inside(oracle, victim), self.temperature, self.alpha, recipe.training.smoothing)
         batches = image_batches(held, recipe, role="thief", device=str(device))
         past = None
         if state is not None and state["epoch"] > len(rounds):
@@ -112,9 +109,7 @@ class DeepInversion(Attack):
         """One batch of images as uint8 on the CPU, and what to log of it."""
         started = time.perf_counter()
         seed = derive(seed, "thief", f"invert/{number}")
-        images_BCHW, terms = inverted(
-            victim, targets_B, self, size=shape[1], channels=shape[0], seed=seed, device=device
-        )
+        images_BCHW, terms = invert(victim, targets_B, self, size=shape[1], channels=shape[0], seed=seed, device=device)
         oracle.forwards += len(targets_B) * self.iterations
         values = {name: float(term) for name, term in terms.items()}
         if not all(math.isfinite(value) for value in values.values()) or not bool(images_BCHW.isfinite().all()):
@@ -130,31 +125,3 @@ class DeepInversion(Attack):
 def _kept(made_NCHW: Tensor) -> dict[str, dict[str, Tensor]]:
     """What a checkpoint holds beside the student."""
     return {"inverted": {"images": made_NCHW}}
-
-
-@dataclass(frozen=True)
-class InsideLesson:
-    """The student's objective on finished images: distillation from answers that the thief computes from the weights."""
-
-    oracle: Oracle
-    victim: nn.Module
-    temperature: float
-    alpha: float
-    smoothing: float = 0.0
-    modules: Mapping[str, nn.Module] = field(default_factory=dict)
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Terms:
-        """`loss` and `agreement`."""
-        with torch.no_grad(), torch.autocast(batch.images_BCHW.device.type, enabled=False):
-            answer_BC = self.victim(batch.images_BCHW).float()
-        self.oracle.forwards += len(answer_BC)
-        labels_B, logits_BC = answer_BC.argmax(dim=1), model(batch.images_BCHW)
-        loss = distillation_loss(
-            logits_BC,
-            answer_BC,
-            labels_B,
-            temperature=self.temperature,
-            alpha=self.alpha,
-            smoothing=self.smoothing,
-        )
-        return {"loss": loss, "agreement": hits(logits_BC, labels_B)}

@@ -1,21 +1,43 @@
-"""How thieves who hold the weights look inside the victim, without ever changing it."""
+"""How thieves who hold the weights look inside the victim, without ever changing it.
+
+Legend: B batch, C channels or classes, H height, W width.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from undistill.access import Access
 from undistill.errors import UsageError
 from undistill.models import Classifier
+from undistill.oracle.door import Answer, Oracle
+from undistill.types import Batch
 
 
 def frozen(victim: nn.Module, device: torch.device | str) -> nn.Module:
     """A copy in evaluation mode that gradients flow through and never change, on the device."""
     return copy.deepcopy(victim).eval().requires_grad_(False).to(device)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """How a thief's batches meet a frozen victim that it holds itself: no question, but the oracle counts the images computed."""
+
+    oracle: Oracle
+    victim: nn.Module
+
+    def __call__(self, batch: Batch) -> Answer:
+        """B × C float32 logits, without a gradient."""
+        with torch.no_grad(), torch.autocast(batch.images_BCHW.device.type, enabled=False):
+            logits_BC = self.victim(batch.images_BCHW).float()
+        self.oracle.forwards += len(logits_BC)
+        return Answer(Access.LOGITS, logits_BC)
 
 
 def differentiable(victim: nn.Module, images_BCHW: Tensor, who: str) -> None:

@@ -33,7 +33,7 @@ def invert(
     channels: int,
     seed: int,
     device: torch.device | str,
-) -> Tensor:
+) -> tuple[Tensor, Terms]:
     """Images that a victim takes for these classes and that move its batch normalisations as its training images did.
 
     The images are optimised in the space that the victim normalises to, from normal numbers, and clamped after each step to what a
@@ -50,25 +50,12 @@ def invert(
         device: where to work.
 
     Returns:
-        B × `channels` × `size` × `size` float32 in [0, 1], on the device.
+        (images, terms): B × `channels` × `size` × `size` float32 in [0, 1], and `loss`, `ce`, `bn`, `tv` of the last iteration as
+        scalars, all on the device.
 
     Raises:
         UsageError: a victim without batch normalisation that keeps running moments, or without gradients.
     """
-    return inverted(victim, targets_B, settings, size=size, channels=channels, seed=seed, device=device)[0]
-
-
-def inverted(
-    victim: nn.Module,
-    targets_B: Tensor,
-    settings: DeepInversion,
-    *,
-    size: int,
-    channels: int,
-    seed: int,
-    device: torch.device | str,
-) -> tuple[Tensor, Terms]:
-    """(what `invert` returns, terms of the last iteration as scalars on the device: `loss`, `ce`, `bn`, `tv`)."""
     victim, targets_B = frozen(victim, device), targets_B.to(device)
     layers = _normalisations(victim, settings.name)
     differentiable(victim, torch.zeros(2, channels, size, size, device=device), settings.name)

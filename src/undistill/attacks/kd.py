@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -14,7 +14,7 @@ from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
 from undistill.data.images import ImageSet
 from undistill.losses import distillation_loss
-from undistill.oracle.door import Oracle, Questions
+from undistill.oracle.door import Answer, Oracle, Questions
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe
@@ -55,7 +55,7 @@ class KD(Attack):
 class Distillation:
     """The objective; `agreement` is how often student and victim name the same class, percent of the training views."""
 
-    questions: Questions
+    questions: Callable[[Batch], Answer]
     temperature: float
     alpha: float
     smoothing: float = 0.0

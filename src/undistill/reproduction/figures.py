@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from undistill.attacks.base import ATTACKS
-from undistill.attacks.deep_inversion import DeepInversion, invert
+from undistill.attacks.deep_inversion import DeepInversion
+from undistill.attacks.inversion import invert
 from undistill.auditing.cell import Array, Cell, identify
 from undistill.data import ImageSet, Splits
 from undistill.data.views import to_float
@@ -109,7 +110,7 @@ def inversion(
         network = victim.network.to(where).eval().requires_grad_(False)
         size, channels = data.test.image_size, data.test.channels
         drawn = derive(seed, "figure", "inversion")
-        images = invert(network, targets_B, chosen, size=size, channels=channels, seed=drawn, device=where)
+        images, _ = invert(network, targets_B, chosen, size=size, channels=channels, seed=drawn, device=where)
         bytes_BCHW = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
         with torch.inference_mode():
             named = network(to_float(bytes_BCHW).to(where)).argmax(dim=1).cpu()
