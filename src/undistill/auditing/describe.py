@@ -100,22 +100,42 @@ def logit_response(
         arrays["normal"] = first.network(pixels).numpy()
         arrays["hardened"] = second.network(pixels).numpy()
     settings: dict[str, Any] = {"temperatures": list(temperatures)}
-    cell = Cell(
-        id=identify({"figure": "logit-response", "victims": [first.id, second.id], "rows": rows, **settings}),
+    fixed = {"victims": [first.id, second.id], "rows": rows, **settings}
+    cell = figure_cell(
+        "logit-response", second, hardened, data, experiment, settings=settings, fixed=fixed, env=_env(hardened)
+    )
+    return cell, arrays
+
+
+def figure_cell(
+    figure: str,
+    victim: Victim,
+    run: Run,
+    data: Splits,
+    experiment: str,
+    *,
+    settings: dict[str, Any],
+    fixed: dict[str, Any],
+    env: dict[str, Any],
+    numbers: dict[str, float] | None = None,
+) -> Cell:
+    """The cell of a figure about a victim and its run; `fixed` is what its data follow from, and with the figure's name its id."""
+    return Cell(
+        id=identify({"figure": figure, **fixed}),
         kind="figure",
         experiment=experiment,
-        victim=second.label,
-        victim_id=second.id,
-        defense=second.defense,
-        attack="logit-response",
+        victim=victim.label,
+        victim_id=victim.id,
+        defense=victim.defense,
+        attack=figure,
         attack_settings=settings,
-        seeds={"victim": hardened.recipe.seed},
+        seeds={"victim": run.recipe.seed},
+        numbers=numbers or {},
         n_test=len(data.test),
         data=data.fingerprint,
         data_note=data.note,
-        env=_env(hardened),
+        env=env,
     )
-    return cell, arrays
 
 
 def _env(run: Run) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from torch import Tensor
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.deep_inversion import DeepInversion
 from undistill.attacks.inversion import invert
-from undistill.auditing.cell import Array, Cell, identify
+from undistill.auditing.cell import Array, Cell
+from undistill.auditing.describe import figure_cell
 from undistill.data import ImageSet, Splits
 from undistill.data.views import to_float
 from undistill.errors import UsageError
 from undistill.models import Classifier
-from undistill.oracle.victim import Victim, resolve
+from undistill.oracle.victim import resolve
 from undistill.seeds import derive, generator
 from undistill.training.env import choose_device, describe
 from undistill.training.evaluate import batch_for
@@ -50,9 +51,10 @@ def embedding(
                 init="pca", perplexity=min(30.0, (count - 1) / 3), random_state=derive(seed, "figure", "tsne") % 2**32
             )
             arrays[f"{who} {what}"] = drawn.fit_transform(values.numpy()).astype(np.float32)
-    fixed = {"figure": "embedding", "victims": [v.id for v in victims.values()], "points": count, "seed": seed}
+    fixed = {"victims": [v.id for v in victims.values()], "points": count, "seed": seed}
     settings = {"points": count, "perplexity": min(30.0, (count - 1) / 3), "neighbours": NEIGHBOURS}
-    return _cell(victims["nasty"], nasty, data, experiment, "embedding", settings, fixed, numbers, where), arrays
+    about: dict[str, Any] = {"settings": settings, "fixed": fixed, "env": describe(where)}
+    return figure_cell("embedding", victims["nasty"], nasty, data, experiment, numbers=numbers, **about), arrays
 
 
 def hidden(network: Classifier, images: ImageSet) -> tuple[Tensor, Tensor]:
@@ -116,36 +118,7 @@ def inversion(
             named = network(to_float(bytes_BCHW).to(where)).argmax(dim=1).cpu()
         numbers[f"{who} hit"] = round(100 * float((named == targets_B).double().mean()), 6)
         arrays[who] = bytes_BCHW[kept].numpy()
-    fixed = {"figure": "inversion", "victims": [v.id for v in victims.values()], "pictures": pictures, "seed": seed}
+    fixed = {"victims": [v.id for v in victims.values()], "pictures": pictures, "seed": seed, "attack": attack}
     settings = {"pictures": pictures, **chosen.settings}
-    fixed |= {"attack": attack}
-    return _cell(victims["nasty"], nasty, data, experiment, "inversion", settings, fixed, numbers, where), arrays
-
-
-def _cell(
-    victim: Victim,
-    run: Run,
-    data: Splits,
-    experiment: str,
-    figure: str,
-    settings: dict[str, Any],
-    fixed: dict[str, Any],
-    numbers: dict[str, float],
-    device: torch.device,
-) -> Cell:
-    return Cell(
-        id=identify(fixed),
-        kind="figure",
-        experiment=experiment,
-        victim=victim.label,
-        victim_id=victim.id,
-        defense=victim.defense,
-        attack=figure,
-        attack_settings=settings,
-        seeds={"victim": run.recipe.seed},
-        numbers=numbers,
-        n_test=len(data.test),
-        data=data.fingerprint,
-        data_note=data.note,
-        env=describe(device),
-    )
+    about: dict[str, Any] = {"settings": settings, "fixed": fixed, "env": describe(where)}
+    return figure_cell("inversion", victims["nasty"], nasty, data, experiment, numbers=numbers, **about), arrays
