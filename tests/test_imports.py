@@ -42,6 +42,7 @@ TORCHLESS = sorted(
         "undistill.files",
     )
     or name in {f"undistill.auditing.{part}" for part in ("cell", "verdict", "flags")}
+    or name in {f"undistill.reproduction.{part}" for part in ("grid", "plan", "published")}
     or name.startswith("undistill.reporting")
 )
 

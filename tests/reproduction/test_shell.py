@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from undistill.cli.main import main
-from undistill.cli.paper import NAMES as TOLD
-from undistill.reproduction.grid import NAMES
 
 FIXED = ("--scale", "toy", "--device", "cpu", "--jobs", "1")
 
@@ -88,5 +88,9 @@ def test_wrong_wishes(capsys: pytest.CaptureFixture[str], tmp_path: Path, argume
     assert not (tmp_path / "r").exists()
 
 
-def test_the_help_names_what_there_is() -> None:
-    assert TOLD.split(", ") == [*NAMES, "all"]
+def test_the_help_waits_for_no_torch() -> None:
+    code = "import sys; from undistill.cli.main import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "reproduce", "--help"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "Of table1," in said
+    assert said.split()[-1] == "False"

@@ -11,12 +11,11 @@ import typer
 from undistill.cli import verbs
 from undistill.cli.options import Json, Quiet, Verbose
 from undistill.cli.progress import Reporter
-
-NAMES = "table1, table2, table3, logits, embedding, adversary, omega, temperature, alpha, fraction, dafl, deep-inversion, all"
+from undistill.reproduction.grid import NAMES
 
 
 def reproduce(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help=f"Of {NAMES}.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help=f"Of {', '.join(NAMES)}, all.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder to write; default runs/reproduction/SCALE.")
     ] = None,
