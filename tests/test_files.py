@@ -39,7 +39,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
     write_bytes(tmp_path / "file", b"old")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match=r"no space left to write .*file; free some and go on with --resume"):
+    with pytest.raises(RunError, match=r"no space left to write .*file; free some, the same command goes on"):
         write_bytes(tmp_path / "file", b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
 

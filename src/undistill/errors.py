@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+GO_ON = "the same command goes on (with --resume, where it has that option)"
+"""How an interrupted command is taken up, for the end of a sentence; `reproduce` goes on by itself."""
+
 
 class UndistillError(Exception):
     """Base of every expected failure. `exit_code` is what the shell returns for it."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from undistill.errors import RunError, UsageError
+from undistill.errors import GO_ON, RunError, UsageError
 
 TEMPORARY = ".part"
 
@@ -24,7 +24,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise RunError(f"no space left to write {path}; free some and go on with --resume") from error
+            raise RunError(f"no space left to write {path}; free some, {GO_ON}") from error
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 

@@ -10,7 +10,7 @@ import typer
 
 from undistill.cli.app import app
 from undistill.cli.progress import error
-from undistill.errors import UndistillError
+from undistill.errors import GO_ON, UndistillError
 
 # Typer brings a Click of its own since 0.16, or uses the installed one: ask it for the base of its usage errors.
 WRONG_USAGE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         error(str(problem))
         sys.exit(problem.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        error("interrupted; what was done is kept, go on with --resume")
+        error(f"interrupted; what was done is kept, {GO_ON}")
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)

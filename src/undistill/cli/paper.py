@@ -40,7 +40,6 @@ def reproduce(
         int | None, typer.Option("--jobs", min=1, help="Processes; default one a core, one on CUDA.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is there, as it does anyway.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print cells, arithmetic and time, and stop.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
-from undistill.errors import RunError, UndistillError
+from undistill.errors import GO_ON, RunError, UndistillError
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def run_jobs(jobs: Sequence[Job], processes: int | None = None) -> Iterator[str]
         yield from _spread(pool, count, list(jobs))
     except BrokenProcessPool as error:
         raise RunError(
-            "a worker process was killed, perhaps for memory; go on with --resume, or with fewer --jobs"
+            f"a worker process was killed, perhaps for memory; with fewer --jobs it may fit, {GO_ON}"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
