@@ -188,11 +188,23 @@ def test_plans_survive_the_disk(tmp_path: Path) -> None:
     plan, _ = prepare(["all"], scale="smoke", seeds=2)
     plans.write(tmp_path, plan)
     assert plans.read(tmp_path) == plan
+    path = tmp_path / plans.FILE
+    text = path.read_text()
+    assert '"schema": 1,' in text
+    assert "schema_" not in text
+    path.write_text(text.replace('"schema"', '"schema_"'))  # as older versions wrote it
+    assert plans.read(tmp_path) == plan
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{", "damaged"), ("[]", "damaged"), ('{"schema_": 2}', "update undistill"), ('{"title": 3}', "damaged")],
+    [
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ('{"schema": 2}', "update undistill"),
+        ('{"schema_": 2}', "update undistill"),
+        ('{"title": 3}', "damaged"),
+    ],
 )
 def test_damaged_plans_are_one_sentence(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / plans.FILE).write_text(text)

@@ -42,11 +42,14 @@ class Point(BaseModel):
 
 
 class Plan(BaseModel):
-    """`title` tells it apart from others on a page, `networks` say what plays each role by data set, `notes` what was reduced."""
+    """`title` tells it apart from others on a page, `networks` say what plays each role by data set, `notes` what was reduced.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Files written before `schema` was called so say `schema_`, and are read too.
+    """
 
-    schema_: int = SCHEMA
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True)
+
+    schema_: int = Field(SCHEMA, alias="schema")
     title: str
     scale: str
     recipe: str = ""
@@ -64,7 +67,7 @@ class Plan(BaseModel):
 
 def write(folder: Path, plan: Plan) -> None:
     """Keep a plan."""
-    values: dict[str, Any] = plan.model_dump(mode="json")
+    values: dict[str, Any] = plan.model_dump(mode="json", by_alias=True)
     write_text(folder / FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -74,8 +77,9 @@ def read(folder: Path) -> Plan:
     if not path.is_file():
         raise UsageError(f"{folder} holds no reproduction: it has no {FILE}")
     values = read_json(path)
-    if isinstance(values, dict) and isinstance(values.get("schema_"), int) and values["schema_"] > SCHEMA:
-        raise UsageError(f"{path} has schema {values['schema_']}, this version reads up to {SCHEMA}; update undistill")
+    stated = values.get("schema", values.get("schema_")) if isinstance(values, dict) else None
+    if isinstance(stated, int) and stated > SCHEMA:
+        raise UsageError(f"{path} has schema {stated}, this version reads up to {SCHEMA}; update undistill")
     try:
         return Plan.model_validate(values)
     except ValidationError as error:

@@ -121,7 +121,7 @@ def as_values(content: Content) -> dict[str, Any]:
         "lead": story.lead(content.sources, content.claims),
         "plans": [
             {
-                **source.plan.model_dump(mode="json", exclude={"points"}),
+                **source.plan.model_dump(mode="json", by_alias=True, exclude={"points"}),
                 "title": source.title,
                 "provenance": story.provenance(source),
                 "cells": len(source.keys),
