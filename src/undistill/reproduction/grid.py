@@ -13,6 +13,7 @@ from typing import Any, Literal
 from undistill.reproduction.published import ITSELF, SELF
 
 Arm = Literal["none", "normal", "nasty"]
+Figure = Literal["logit-response", "embedding", "inversion"]
 Select = dict[str, Any]
 """Values of a point's fields: `{"arm": "nasty"}`."""
 
@@ -52,7 +53,7 @@ class Experiment:
     vary: Literal["", "omega", "temperature", "alpha", "fraction", "adversary"] = ""
     values: tuple[float | str, ...] = ()
     attack: Literal["kd", "dafl", "deep-inversion"] = "kd"
-    figure: Literal["", "logit-response", "embedding", "inversion"] = ""
+    figure: Figure | None = None
     directions: tuple[Direction, ...] = ()
     group: str = ""
 
@@ -94,7 +95,7 @@ def _table(name: str, data: str, title: str, teachers: tuple[str, ...], students
 
 
 def _data_free(
-    name: str, data: str, title: str, attack: Literal["dafl", "deep-inversion"], figure: str = ""
+    name: str, data: str, title: str, attack: Literal["dafl", "deep-inversion"], figure: Figure | None = None
 ) -> Experiment:
     return Experiment(
         name,
@@ -106,7 +107,7 @@ def _data_free(
         ("ResNet18",),
         arms=("normal", "nasty"),
         attack=attack,
-        figure="inversion" if figure else "",
+        figure=figure,
         directions=(_WORSE,),
         group="dafl" if attack == "dafl" else "",
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from undistill.attacks.base import ATTACKS
 from undistill.errors import UsageError
-from undistill.reproduction.grid import Experiment, named
+from undistill.reproduction.grid import Experiment, Figure, named
 from undistill.reproduction.plan import Point
 from undistill.reproduction.published import ITSELF, SELF, reported
 from undistill.reproduction.scales import Scale, Stage
@@ -59,7 +59,7 @@ class Planner:
         elif experiment.kind == "table":
             yield from self._table(experiment, seed)
         if experiment.figure:
-            yield _fill(experiment, seed, self._figure(experiment, seed), experiment.teachers[0])
+            yield _fill(experiment, seed, self._figure(experiment, experiment.figure, seed), experiment.teachers[0])
 
     def _table(self, experiment: Experiment, seed: int) -> Iterator[Filled]:
         if "none" in experiment.arms:
@@ -210,18 +210,16 @@ class Planner:
         whole: dict[str, Any] = ATTACKS.make({"name": experiment.attack, **found}).model_dump(mode="json")
         return whole
 
-    def _figure(self, experiment: Experiment, seed: int) -> Task:
+    def _figure(self, experiment: Experiment, figure: Figure, seed: int) -> Task:
         victims = [self._victim(experiment, experiment.teachers[0], arm, seed).key for arm in ("normal", "nasty")]
         settings: dict[str, Any] = {"victims": victims}
-        if experiment.figure == "logit-response":
+        if figure == "logit-response":
             settings["temperatures"] = sorted({1.0, float(self.recipe(experiment.data).defense.temperature)})
-        elif experiment.figure == "embedding":
+        elif figure == "embedding":
             settings |= {"points": self.scale.points, "seed": seed}
         else:
             settings |= {"pictures": self.scale.pictures, "attack": self.data_free(experiment), "seed": seed}
-        return self._keep(
-            Task(experiment.figure or "embedding", experiment.name, settings, tuple(victims), experiment.data, seed)
-        )
+        return self._keep(Task(figure, experiment.name, settings, tuple(victims), experiment.data, seed))
 
     def _keep(self, task: Task) -> Task:
         return self.tasks.setdefault(task.key, task)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from undistill.auditing.cell import identify
+from undistill.reproduction.grid import Figure
 
-Kind = Literal["train", "protect", "attack", "logit-response", "embedding", "inversion"]
+Kind = Literal["train", "protect", "attack"] | Figure
 
 
 @dataclass(frozen=True)
