@@ -39,11 +39,11 @@ def run_jobs(jobs: Sequence[Job], processes: int | None = None) -> Iterator[str]
         processes: how many; None for one a core, 1 for this very process.
     """
     if (count := processes or len(os.sched_getaffinity(0))) == 1:
-        yield from _here(jobs)
+        yield from _here(list(jobs))
         return
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
-        yield from _spread(pool, count, list(jobs))
+        yield from _spread(pool.submit, count, list(jobs))
     except BrokenProcessPool as error:
         raise RunError(
             f"a worker process was killed, perhaps for memory; with fewer --jobs it may fit, {GO_ON}"
@@ -52,7 +52,7 @@ def run_jobs(jobs: Sequence[Job], processes: int | None = None) -> Iterator[str]
         pool.shutdown(cancel_futures=True)
 
 
-def _spread(pool: ProcessPoolExecutor, count: int, waiting: list[Job]) -> Iterator[str]:
+def _spread(submit: Callable[[Job], Future[str]], count: int, waiting: list[Job]) -> Iterator[str]:
     """Hand out jobs one by one, so that the first that may start is the next that does."""
     done: set[str] = set()
     failed: list[UndistillError] = []
@@ -60,7 +60,7 @@ def _spread(pool: ProcessPoolExecutor, count: int, waiting: list[Job]) -> Iterat
     while True:
         while len(running) < count and (job := next((j for j in waiting if done.issuperset(j.after)), None)):
             waiting.remove(job)
-            running[pool.submit(job)] = job.key
+            running[submit(job)] = job.key
         if not running:
             break
         ended, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -77,29 +77,26 @@ def _spread(pool: ProcessPoolExecutor, count: int, waiting: list[Job]) -> Iterat
         raise failed[0]
 
 
-def _here(jobs: Sequence[Job]) -> Iterator[str]:
+def _here(jobs: list[Job]) -> Iterator[str]:
     """One after another in this process, on one thread like a worker, for the number of threads moves the last bits."""
     import torch
 
-    done: set[str] = set()
-    failed: list[UndistillError] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for job in jobs:
-            if not done.issuperset(job.after):
-                continue
-            try:
-                line = job()
-                done.add(job.key)
-            except UndistillError as error:
-                failed.append(error)
-                line = f"failed: {error}"
-            yield line
+        yield from _spread(_now, 1, jobs)
     finally:
         torch.set_num_threads(threads)
-    if failed:
-        raise failed[0]
+
+
+def _now(job: Job) -> Future[str]:
+    """What a pool's `submit` gives, of a job that is done in this very process."""
+    future: Future[str] = Future()
+    try:
+        future.set_result(job())
+    except UndistillError as error:
+        future.set_exception(error)
+    return future
 
 
 def _begin() -> None:
