@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from reporting.browsing import DESK, PHONE, QUIET, Visit
 from reporting.reproduced import fill, plan_of
-from test_page_browser import CHROMIUM, DESK, FLAGS, PHONE, Visit
 from undistill.reporting.report import Report, write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium on this machine, and CI needs one")
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield found
-        found.close()
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +26,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=str)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_draws_everything_quietly_and_fits(
-    chromium: Browser, report: Report, size: dict[str, int], scheme: str
-) -> None:
-    visit = Visit(chromium, report.page, size=size, scheme=scheme)
+def test_draws_everything_quietly_and_fits(browser: Browser, report: Report, size: dict[str, int], scheme: str) -> None:
+    visit = Visit(browser, report.page, size=size, scheme=scheme)
     visit.page.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
     visit.drawn()
     assert visit.page.locator("[data-spec]").count() == visit.page.locator("[data-drawn]").count() == 1 + 2 + 6 + 4
@@ -55,8 +37,8 @@ def test_draws_everything_quietly_and_fits(
     visit.context.close()
 
 
-def test_colours_follow_light_and_dark(chromium: Browser, report: Report) -> None:
-    visit = Visit(chromium, report.page, size=DESK, scheme="light")
+def test_colours_follow_light_and_dark(browser: Browser, report: Report) -> None:
+    visit = Visit(browser, report.page, size=DESK, scheme="light")
     marks = "[...document.querySelectorAll('[data-spec^=embedding] .mark-symbol path')].slice(0, 200)"
 
     def fills() -> set[str]:
@@ -71,8 +53,8 @@ def test_colours_follow_light_and_dark(chromium: Browser, report: Report) -> Non
     visit.context.close()
 
 
-def test_without_scripts_the_tables_say_it_all(chromium: Browser, report: Report) -> None:
-    visit = Visit(chromium, report.page, size=PHONE, scheme="light", scripts=False)
+def test_without_scripts_the_tables_say_it_all(browser: Browser, report: Report) -> None:
+    visit = Visit(browser, report.page, size=PHONE, scheme="light", scripts=False)
     text = visit.page.locator("body").inner_text()
     assert "Charts need JavaScript" in text
     for row in report.values["tables"]["table1"]:
@@ -81,8 +63,8 @@ def test_without_scripts_the_tables_say_it_all(chromium: Browser, report: Report
     visit.context.close()
 
 
-def test_a_seed_leads_to_its_cell(chromium: Browser, report: Report) -> None:
-    visit = Visit(chromium, report.page, size=DESK, scheme="light")
+def test_a_seed_leads_to_its_cell(browser: Browser, report: Report) -> None:
+    visit = Visit(browser, report.page, size=DESK, scheme="light")
     link = visit.page.locator("table.results .seeds a").first
     link.focus()
     address = link.get_attribute("href") or ""

@@ -2,82 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from reporting.browsing import DESK, PHONE, QUIET, Visit
 from reporting.synthetic import figure, grid, thief, write
 from undistill.reporting.report import Report, write_report
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
-PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
-# Playwright's own event loop leaves sockets to the collector
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium on this machine, and CI needs one")
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = write(tmp_path_factory.mktemp("page"), grid(), figure())
     return write_report([folder], folder / "report")
-
-
-class Visit:
-    """An open page, and all that it said, broke or asked for."""
-
-    def __init__(
-        self, browser: Browser, file: Path, *, size: dict[str, int], scheme: str, scripts: bool = True
-    ) -> None:
-        self.context = browser.new_context(viewport=size, color_scheme=scheme, java_script_enabled=scripts)  # type: ignore[arg-type]
-        self.page: Page = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(file.as_uri())
-        if scripts:
-            self.drawn()
-
-    def drawn(self) -> None:
-        """Wait until every chart that can be seen is there."""
-        seen = "[...document.querySelectorAll('[data-spec]')].filter(box => box.offsetParent !== null)"
-        self.page.wait_for_function(
-            f"{seen}.length > 0 && {seen}.every(box => box.querySelector('svg'))", timeout=20_000
-        )
-
-    def overflow(self) -> int:
-        return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
-
-    def fills(self) -> set[str]:
-        """The computed colours of the dots."""
-        marks = "[...document.querySelectorAll('[data-spec^=dots] .mark-symbol path')]"
-        return set(self.page.evaluate(f"{marks}.map(mark => getComputedStyle(mark).fill)"))
-
-    def background(self) -> str:
-        return str(self.page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
 
 @pytest.fixture
