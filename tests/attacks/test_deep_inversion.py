@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from undistill.access import Access, Card
 from undistill.attacks import inversion
 from undistill.attacks.deep_inversion import DeepInversion
-from undistill.attacks.insider import Inside, at_inputs
+from undistill.attacks.insider import Inside, at_inputs, frozen
 from undistill.attacks.inversion import invert
 from undistill.auditing.plan import hold
 from undistill.data.images import ImageSet, Splits
@@ -241,6 +241,20 @@ def test_answers_that_the_thief_computes_are_counted_and_none_is_a_question(
     oracle = Oracle(victim, Access.WEIGHTS)
     list(SMALL.steal(oracle, make_model(seed=1), none, recipe, device=CPU))
     assert (oracle.queries, oracle.forwards) == (0, 2 * 20 + 2 * 20)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_frozen_victim_is_a_copy_that_nothing_moves(victim: Classifier, images: ImageSet, training: bool) -> None:
+    victim.train(training)
+    copied, before = frozen(victim, "cpu"), snapshot(victim)
+    seen = images.seen().requires_grad_()
+    copied(seen).sum().backward()
+    assert seen.grad is not None
+    assert all(p.grad is None for p in copied.parameters())
+    assert not any(module.training for module in copied.modules())
+    assert same(before, copied.state_dict())
+    assert not {id(p) for p in victim.parameters()} & {id(p) for p in copied.parameters()}
+    assert victim.training is training
 
 
 def test_an_answer_from_inside_is_the_victims_own_in_full_precision(victim: Classifier, images: ImageSet) -> None:

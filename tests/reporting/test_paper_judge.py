@@ -133,6 +133,15 @@ def test_slopes_over_a_logarithm(tmp_path: Path) -> None:
     assert case.values[1] == pytest.approx(expected)
 
 
+def test_no_slope_over_a_logarithm_takes_a_nothing(tmp_path: Path) -> None:
+    plan = plan_of("temperature")
+    points = tuple(p.model_copy(update={"x": 0.0}) if p.x == 1.0 else p for p in plan.points)
+    [claim] = judged(tmp_path, plan.model_copy(update={"points": points}))
+    line = [p for p in points if (p.arm, p.column, p.seed) == ("nasty", "CNN", 1) and p.x]
+    expected = -np.polyfit(np.log([float(p.x or 0) for p in line]), [accuracy(p) for p in line], 1)[0]
+    assert claim.cases[0].values[1] == pytest.approx(expected)
+
+
 def test_a_seed_without_one_x_has_no_slope(tmp_path: Path) -> None:
     gone = [p.key for p in ALPHA.points if (p.arm, p.column, p.x, p.seed) == ("nasty", "CNN", 0.3, 2)]
     [claim] = judged(tmp_path, ALPHA, diverged=gone)
