@@ -45,8 +45,8 @@ class ToyAttack(Attack):
         state: State | None = None,
     ) -> Iterator[EpochRecord]:
         """Train `student` on weighted answers."""
-        objective = SureAnswers(Questions(oracle, images, device), self.power)
         batches = image_batches(images, recipe, role="thief", device=str(device))
+        objective = SureAnswers(Questions(oracle, batches, recipe.training), self.power)
         return fit(student, batches, objective, recipe.training, seed=recipe.seed, state=state)
 
 

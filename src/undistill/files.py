@@ -28,8 +28,11 @@ def writing(path: Path) -> Iterator[None]:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` atomically: readers see the old file or the new one, and a full disk leaves the old one."""
+def write_bytes(path: Path, content: bytes, *, lasting: bool = True) -> None:
+    """Replace `path` atomically: readers see the old file or the new one, and a full disk leaves the old one.
+
+    `lasting` waits until a power cut cannot undo it; needless for what is checked when read and can be made again.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
@@ -37,7 +40,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:

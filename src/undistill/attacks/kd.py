@@ -45,9 +45,9 @@ class KD(Attack):
         state: State | None = None,
     ) -> Iterator[EpochRecord]:
         """Distil the oracle into `student`."""
-        questions = Questions(oracle, images, device)
-        objective = Distillation(questions, self.temperature, self.alpha, recipe.training.smoothing)
         batches = image_batches(images, recipe, role="thief", device=str(device))
+        questions = Questions(oracle, batches, recipe.training)
+        objective = Distillation(questions, self.temperature, self.alpha, recipe.training.smoothing)
         return fit(student, batches, objective, recipe.training, seed=recipe.seed, state=state)
 
 

@@ -40,8 +40,8 @@ class LabelOnly(Attack):
         state: State | None = None,
     ) -> Iterator[EpochRecord]:
         """Train `student` on the victim's labels."""
-        objective = VictimLabels(Questions(oracle, images, device), recipe.training.smoothing)
         batches = image_batches(images.unlabelled(), recipe, role="thief", device=str(device))
+        objective = VictimLabels(Questions(oracle, batches, recipe.training), recipe.training.smoothing)
         return fit(student, batches, objective, recipe.training, seed=recipe.seed, state=state)
 
 

@@ -12,6 +12,7 @@ from undistill.auditing.heist import Heist
 from undistill.auditing.plan import plan_recipe, remembering
 from undistill.data import Splits
 from undistill.errors import UsageError
+from undistill.oracle.bank import USUAL, Bank
 from undistill.oracle.blackbox import BlackBox
 from undistill.oracle.ledger import Ledger
 from undistill.oracle.victim import Model, resolve
@@ -40,6 +41,7 @@ def attack(
     ledger: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
+    bank: Bank | None = USUAL,
     watch: Watch | None = None,
 ) -> Cell:
     """Train a student on what a victim answers, and measure what it got. For models that you own or may test.
@@ -64,6 +66,7 @@ def attack(
         ledger: file that keeps a function's answers; None for `answers.parquet` in `out`. Thieves that share one pay once.
         resume: go on with an unfinished run there.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
+        bank: keeps a network's answers for the next thief of the same seed; None keeps nothing.
         watch: told each epoch.
 
     Returns:
@@ -80,16 +83,18 @@ def attack(
     if source is None:
         raise UsageError("the model brings no recipe for its thief; name one with --config")
     where = choose_device(device)
+    planned = of_data(plan_recipe(read(source), attack, student, seed), data)
     heist = Heist(
         remembering(victim, Path(ledger) if ledger else Path(out) / "answers.parquet"),
         data,
         Card.parse(card),
-        of_data(plan_recipe(read(source), attack, student, seed), data),
+        planned,
         where,
-        describe(where),
+        describe(where, planned.training.precision),
         experiment,
         unseen=unseen,
         ask_test=ask_test,
+        bank=bank,
     )
     where_to = Path(cells) if cells else Path(out) / "cells"
     run = drive(

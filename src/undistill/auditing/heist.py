@@ -20,6 +20,7 @@ from undistill.data import Splits
 from undistill.errors import Diverged, UsageError
 from undistill.models import build
 from undistill.models import folder as models
+from undistill.oracle.bank import Bank
 from undistill.oracle.blackbox import BlackBox, to_bytes
 from undistill.oracle.door import Oracle
 from undistill.oracle.ledger import Ledger
@@ -44,6 +45,7 @@ class Heist:
         *,
         unseen: bool = False,
         ask_test: bool = False,
+        bank: Bank | None = None,
     ) -> None:
         self.victim, self.data, self.card, self.recipe = victim, data, card, recipe
         self.device, self.env, self.experiment = device, env, experiment
@@ -51,7 +53,7 @@ class Heist:
         self.access = permit(self.thief, card)
         if isinstance(victim.model, BlackBox):
             self.access = min(self.access, victim.model.kind)  # a control asks nothing, whatever the card would give
-        self.ask_test = ask_test
+        self.ask_test, self.bank = ask_test, bank
         self.said_N: torch.Tensor | None = None
         self.vouched = card.pool == "fresh" and not victim.fresh_pool and unseen and not self.thief.control
         answerable(victim, card, self.thief)
@@ -94,7 +96,8 @@ class Heist:
         """Train the student; a loss that is not finite ends it without an error, for that too is a result."""
         budget = self.card.questions
         asked = before if budget is None else {}  # with a budget, a resumed thief asks its few questions again
-        self.oracle = Oracle(self.model, self.access, budget=budget, **asked)
+        precision = self.recipe.training.precision
+        self.oracle = Oracle(self.model, self.access, budget=budget, bank=self.bank, precision=precision, **asked)
         try:
             yield from self.thief.steal(
                 self.oracle, self.student, self.images, self.recipe, device=self.device, state=state
@@ -176,7 +179,7 @@ class Heist:
         test = self.data.test
         numbers = asdict(score(logits_NC, test.labels_N))
         if not self.thief.control:
-            self.said_N = top_class(self.model, test, ask=self.ask_test)
+            self.said_N = top_class(self.model, test, ask=self.ask_test, bank=self.bank)
         if self.said_N is not None:
             numbers["agreement"] = accuracy(logits_NC, self.said_N)
         return {name: round(value, 6) for name, value in numbers.items()}

@@ -13,12 +13,15 @@ from torch import Tensor
 from undistill import plugins
 from undistill.access import Access, Card
 from undistill.attacks.base import Attack
-from undistill.data import ImageSet, Splits
+from undistill.data import ImageBatches, ImageSet, Splits
 from undistill.errors import UsageError
 from undistill.models import Classifier
+from undistill.oracle.bank import Bank
 from undistill.oracle.blackbox import BlackBox, to_bytes
 from undistill.oracle.door import cut
+from undistill.oracle.frozen import Frozen
 from undistill.oracle.ledger import Answers, Ledger, same_victim
+from undistill.oracle.recall import recalled
 from undistill.oracle.victim import Victim
 from undistill.seeds import generator
 from undistill.training.evaluate import batch_for, predict
@@ -96,10 +99,17 @@ def remembering(victim: Victim, path: Path) -> Victim:
     return replace(victim, model=replace(box, predict=Ledger(answers, box, path)))
 
 
-def top_class(victim: Classifier | BlackBox, images: ImageSet, *, ask: bool = False) -> Tensor | None:
-    """N classes, what the victim says about each image; None for a black box that has not said it, unless it is to be asked."""
+def top_class(
+    victim: Classifier | BlackBox, images: ImageSet, *, ask: bool = False, bank: Bank | None = None
+) -> Tensor | None:
+    """N classes, what the victim says about each image; None for a black box that has not said it, unless it is to be asked.
+
+    A `bank` spares a network from answering about the same images for each of its thieves.
+    """
     if not isinstance(victim, BlackBox):
-        return predict(victim, images).argmax(dim=1)
+        device = next(victim.parameters(), torch.empty(0)).device
+        recall = recalled(Frozen(victim), ImageBatches(images, 2, seed=0, role="test", device=device), 1, bank)
+        return (predict(victim, images) if recall is None else recall.of(0)).argmax(dim=1)
     parts = []
     for chunk in images.chunks(batch_for(images)):
         seen_BCHW = images.seen(chunk)

@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from undistill.cli import paper, verbs
-from undistill.cli.options import Json, Options, Out, Plugin, Quiet, Resume, Verbose, shared, use_plugins
+from undistill.cli.options import (
+    BankFolder,
+    BankLimit,
+    Json,
+    Options,
+    Out,
+    Plugin,
+    Quiet,
+    Resume,
+    Verbose,
+    shared,
+    use_plugins,
+)
 from undistill.cli.progress import Reporter
 from undistill.errors import UsageError
 
@@ -46,6 +58,8 @@ def demo(
     seeds: Annotated[int, typer.Option("--seeds", help="How many seeds.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="One seed, three epochs: does everything run?")] = False,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; default one a core.")] = None,
+    bank: BankFolder = None,
+    bank_limit: BankLimit = 10.0,
     resume: Resume = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -55,11 +69,13 @@ def demo(
 
     Minutes on two cores, no GPU, no download.
     """
+    from undistill.oracle.bank import Bank
     from undistill.reporting.report import write_report
     from undistill.reproduction.demo import run_demo
 
+    kept = Bank.of(bank, bank_limit)
     with Reporter(quiet=quiet) as reporter:
-        run_demo(out, seed=seed, seeds=seeds, quick=quick, resume=resume, jobs=jobs, say=reporter.say)
+        run_demo(out, seed=seed, seeds=seeds, quick=quick, resume=resume, jobs=jobs, bank=kept, say=reporter.say)
     verbs.show_report(write_report([out], out / "report"), as_json=as_json)
 
 
@@ -132,6 +148,7 @@ def protect(
         raise UsageError("a hardened twin has its teacher's network: no setting of model can change it")
     recipe = verbs.recipe_for(model, options, changes, ("defense", defense), fallback="finetune")
     beginning(recipe.defense, start_from)
+    bank = options.open_bank()
     if options.dry_run:
         return verbs.show_recipe(recipe, as_json=options.as_json)
     options.use_threads()
@@ -146,6 +163,7 @@ def protect(
             out=out,
             resume=options.resume,
             device=options.device,
+            bank=bank,
             watch=reporter.epoch,
         )
         verbs.keep_victim(run, splits)
@@ -207,6 +225,7 @@ def attack(
     recipe = read(plan_recipe(recipe), own)  # behind the student's own recipe, which they change
     threat = Card.parse(card)
     permit(recipe.attack, threat)
+    bank = options.open_bank()
     if answers is not None:
         Access.parse(answers)
     if options.dry_run:
@@ -230,6 +249,7 @@ def attack(
             out=out,
             resume=options.resume,
             device=options.device,
+            bank=bank,
             watch=reporter.epoch,
         )
     return verbs.show_cell(cell, out, as_json=options.as_json)

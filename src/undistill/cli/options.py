@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from undistill.oracle.bank import Bank
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -20,6 +23,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in th
 Plugin = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Python file with components of your own; repeatable.")
 ]
+BankFolder = Annotated[
+    Path | None, typer.Option("--bank", help="Folder that keeps networks' answers; default in the user's cache.")
+]
+BankLimit = Annotated[float, typer.Option("--bank-limit", metavar="GB", help="Its size at most; 0 keeps no answers.")]
 TYPED = ("model.name=", "student.name=")
 """Settings that may name code; whoever types one trusts it."""
 
@@ -52,6 +59,8 @@ class Options:
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads; resumed runs are exact at the same number.")
     ] = None
+    bank: BankFolder = None
+    bank_limit: BankLimit = 10.0
     plugin: Plugin = None
     trust: Annotated[
         list[str] | None,
@@ -92,6 +101,12 @@ class Options:
         for name in [*(self.trust or []), *named, *(name for name in typed if name is not None)]:
             if ":" in name:
                 plugins.trust(name.strip("\"'"))
+
+    def open_bank(self) -> Bank:
+        """The bank of answers, checked."""
+        from undistill.oracle.bank import Bank
+
+        return Bank.of(self.bank, self.bank_limit)
 
     def use_threads(self) -> None:
         """Limit CPU threads, if asked to."""

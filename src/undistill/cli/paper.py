@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from undistill.cli import verbs
-from undistill.cli.options import Json, Quiet, Verbose
+from undistill.cli.options import BankFolder, BankLimit, Json, Quiet, Verbose
 from undistill.cli.progress import Reporter
 from undistill.reproduction.grid import NAMES
 
@@ -40,6 +40,8 @@ def reproduce(
         int | None, typer.Option("--jobs", min=1, help="Processes; default one a core, one on CUDA.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    bank: BankFolder = None,
+    bank_limit: BankLimit = 10.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print cells, arithmetic and time, and stop.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -61,10 +63,12 @@ def reproduce(
     folder = out or Path("runs/reproduction") / (f"{scale}-{recipe}" if recipe != "paper" else scale)
     if dry_run:
         return _dry_run(names, fixed, folder, jobs, device, as_json=as_json)
+    from undistill.oracle.bank import Bank
     from undistill.reporting.report import write_report
 
+    kept = Bank.of(bank, bank_limit)
     with Reporter(quiet=quiet) as reporter:
-        call(names, out=folder, data_dir=data_dir, jobs=jobs, device=device, say=reporter.say, **fixed)
+        call(names, out=folder, data_dir=data_dir, jobs=jobs, device=device, bank=kept, say=reporter.say, **fixed)
     return verbs.show_report(write_report([folder], folder / "report"), as_json=as_json)
 
 

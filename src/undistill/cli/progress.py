@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,11 @@ SHOWN = {"fit": ("loss", "accuracy", "agreement", "accuracy_val"), "invert": ("l
 """What is told of each phase; `hit` is the percent of made images that the victim takes for what they were to be."""
 
 
-class Reporter:
-    """Shows what a verb tells it. `quiet` says nothing but errors."""
+class Reporter(logging.Handler):
+    """Shows what a verb tells it, and what the library logs. `quiet` says nothing but warnings and errors."""
 
     def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(logging.WARNING if quiet else logging.INFO)
         self.quiet = quiet
         self.console = Console(stderr=True, highlight=False)
         self.bar: Progress | None = None
@@ -31,6 +33,9 @@ class Reporter:
         self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Reporter:
+        log = logging.getLogger("undistill")
+        log.addHandler(self)
+        log.setLevel(self.level)
         if self.console.is_terminal and not self.quiet:
             self.bar = Progress(
                 TextColumn("{task.description}"),
@@ -44,8 +49,13 @@ class Reporter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        logging.getLogger("undistill").removeHandler(self)
         if self.bar is not None:
             self.bar.stop()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line of the library's log."""
+        self.console.print(record.getMessage(), markup=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
         """One line."""

@@ -36,7 +36,7 @@ class ImageBatches:
             raise UsageError(f"training.batch must be at least 2, not {batch}")
         if len(images) < 2:
             raise UsageError(f"training needs at least 2 images, not {len(images)}")
-        self.device = torch.device(device)
+        self.device, self.images = torch.device(device), images
         in_order(views)
         self.size, self.source_size, self.image_size = len(images), images.source_size, images.image_size
         self.images_NCHW = images.images_NCHW.to(self.device)
@@ -50,10 +50,14 @@ class ImageBatches:
         full, rest = divmod(self.size, self.batch)
         return self.passes * (full + (rest > 1))
 
+    def views_of(self, number: int) -> Views:
+        """The views of pass `number`, from 0."""
+        return Views(self.views, self.views_seed, number, self.source_size, self.device, self.image_size)
+
     def epoch(self, e: int) -> Iterator[Batch]:
         """The batches of epoch `e`, from 0."""
         for number in range(e * self.passes, (e + 1) * self.passes):
-            views = Views(self.views, self.views_seed, number, self.source_size, self.device, self.image_size)
+            views = self.views_of(number)
             order = torch.randperm(self.size, generator=generator(self.order_seed, "order", str(number))).to(
                 self.device
             )

@@ -99,7 +99,7 @@ class ImageSet:
 
     def _with(self, hashes: NDArray[Any] | None, fingerprint: str | None = None, **changes: Any) -> ImageSet:
         changed = replace(self, **changes)
-        known = {"hashes_N": hashes, "fingerprint": fingerprint}
+        known = {"hashes_N": hashes, "fingerprint": fingerprint, "origin": self.origin}
         changed.__dict__.update({name: value for name, value in known.items() if value is not None})
         return changed
 
@@ -152,6 +152,11 @@ class ImageSet:
         """SHA-256 of shape, pixels, labels and class names, 16 hex digits: equal only for the same data in the same order."""
         pixels = np.ascontiguousarray(self.images_NCHW.numpy())
         return fingerprint_of(pixels.shape, self.class_names, [pixels.data], self.labels_N.numpy())
+
+    @cached_property
+    def origin(self) -> str:
+        """The fingerprint of the whole source split that these images are part of, to which `index_N` refers."""
+        return self.fingerprint
 
     @cached_property
     def hashes_N(self) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import torch
 
 from undistill.data import ImageSet, Splits
 from undistill.models import Classifier
+from undistill.oracle.bank import Bank
 from undistill.registry import Component, Registry
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe
@@ -31,6 +32,7 @@ class TrainedDefense(Component):
         *,
         device: torch.device,
         state: State | None = None,
+        bank: Bank | None = None,
     ) -> Iterator[EpochRecord]:
         """Train `network` in place, an epoch at a time.
 
@@ -41,6 +43,7 @@ class TrainedDefense(Component):
             recipe: its training section, views and seed.
             device: of both networks.
             state: to go on from.
+            bank: keeps what the adversary answers about the views; None keeps nothing.
         """
         raise NotImplementedError
 

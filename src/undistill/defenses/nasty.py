@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from undistill.data.images import ImageSet
 from undistill.defenses.base import DEFENSES, TrainedDefense
 from undistill.losses import self_undermining_loss
 from undistill.models import Classifier
+from undistill.oracle.bank import Bank
+from undistill.oracle.frozen import Frozen
+from undistill.oracle.recall import answers
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe
@@ -42,19 +44,22 @@ class Nasty(TrainedDefense):
         *,
         device: torch.device,
         state: State | None = None,
+        bank: Bank | None = None,
     ) -> Iterator[EpochRecord]:
         """Train `network` away from `adversary`."""
-        frozen = copy.deepcopy(adversary).eval().requires_grad_(False)
-        objective = SelfUndermining(frozen, self.omega, self.temperature, recipe.training.smoothing)
+        training = recipe.training
         batches = image_batches(images, recipe, role="nasty", device=str(device))
-        return fit(network, batches, objective, recipe.training, seed=recipe.seed, state=state)
+        frozen = Frozen(adversary, training.precision)
+        adversary_says = answers(frozen, batches, training.epochs * training.passes, bank)
+        objective = SelfUndermining(adversary_says, self.omega, self.temperature, training.smoothing)
+        return fit(network, batches, objective, training, seed=recipe.seed, state=state)
 
 
 @dataclass(frozen=True)
 class SelfUndermining:
-    """The objective; the adversary answers in full precision and is not among the trained modules."""
+    """The objective; the adversary's logits of a batch come from outside, so that no gradient reaches it."""
 
-    adversary: nn.Module
+    adversary: Callable[[Batch], Tensor]
     omega: float
     temperature: float
     smoothing: float = 0.0
@@ -64,12 +69,10 @@ class SelfUndermining:
         """`loss`, and `accuracy` on the training views."""
         if batch.labels_B is None:
             raise ValueError("a nasty teacher is trained on labels")
-        with torch.no_grad(), torch.autocast(batch.images_BCHW.device.type, enabled=False):
-            adversary_logits_BC = self.adversary(batch.images_BCHW)
         logits_BC = model(batch.images_BCHW)
         loss = self_undermining_loss(
             logits_BC,
-            adversary_logits_BC,
+            self.adversary(batch),
             batch.labels_B,
             omega=self.omega,
             temperature=self.temperature,

@@ -16,6 +16,7 @@ from undistill.defenses.base import DEFENSES, Start, TrainedDefense
 from undistill.errors import UsageError
 from undistill.losses import self_undermining_loss
 from undistill.models import Classifier
+from undistill.oracle.bank import Bank
 from undistill.seeds import derive, generator
 from undistill.training.evaluate import accuracy, batch_for
 from undistill.training.loop import EpochRecord, State, fit
@@ -47,13 +48,14 @@ class NastyHead(TrainedDefense):
         *,
         device: torch.device,
         state: State | None = None,
+        bank: Bank | None = None,
     ) -> Iterator[EpochRecord]:
         """Train `network.head` away from `adversary`; UsageError for a network without a linear head."""
-        bank = _bank(network, adversary, images, recipe, self.copies, device)
-        training = recipe.training.model_copy(update={"channels_last": False})
+        held = _held(network, adversary, images, recipe, self.copies, device)
+        training = recipe.training
         order = derive(recipe.seed, "nasty", "order")
-        batches = FeatureBatches(bank, training.batch, training.passes, order)
-        objective = HeadSelfUndermining(bank.adversary_NC, self.omega, self.temperature, training.smoothing)
+        batches = FeatureBatches(held, training.batch, training.passes, order)
+        objective = HeadSelfUndermining(held.adversary_NC, self.omega, self.temperature, training.smoothing)
         return fit(network.head, batches, objective, training, seed=recipe.seed, state=state)
 
     def validator(self, network: Classifier, data: Splits) -> Callable[[], dict[str, float]]:
@@ -66,7 +68,7 @@ class NastyHead(TrainedDefense):
             device = next(network.parameters()).device
             kept.extend(
                 _features(network, val.seen(chunk, device))[0]
-                for chunk in (val.chunks(batch_for(val)) if not kept else ())
+                for chunk in (val.chunks(batch_for(val, device)) if not kept else ())
             )
             with torch.no_grad():
                 return {"accuracy_val": accuracy(network.head(torch.cat(kept)).cpu(), val.labels_N)}
@@ -75,7 +77,7 @@ class NastyHead(TrainedDefense):
 
 
 @dataclass(frozen=True)
-class Bank:
+class Held:
     """Features, labels and the adversary's logits, a row for each copy of each image, on the device."""
 
     features_ND: Tensor
@@ -85,15 +87,15 @@ class Bank:
 
 @dataclass(frozen=True)
 class FeatureBatches:
-    """Shuffled batches of features where a network's batches hold images; `index_B` is the row in the bank."""
+    """Shuffled batches of features where a network's batches hold images; `index_B` is the row that holds them."""
 
-    bank: Bank
+    held: Held
     size: int
     passes: int
     order_seed: int
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.bank.labels_N), self.size)
+        full, rest = divmod(len(self.held.labels_N), self.size)
         return self.passes * (full + (rest > 0))
 
     def epoch(self, e: int) -> Iterator[Batch]:
@@ -101,9 +103,9 @@ class FeatureBatches:
         for number in range(e * self.passes, (e + 1) * self.passes):
             rng = generator(self.order_seed, "order", str(number))
             for rows in (
-                torch.randperm(len(self.bank.labels_N), generator=rng).to(self.bank.labels_N.device).split(self.size)
+                torch.randperm(len(self.held.labels_N), generator=rng).to(self.held.labels_N.device).split(self.size)
             ):
-                yield Batch(self.bank.features_ND[rows], self.bank.labels_N[rows], rows, number)
+                yield Batch(self.held.features_ND[rows], self.held.labels_N[rows], rows, number)
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,9 @@ class HeadSelfUndermining:
         return {"loss": loss, "accuracy": hits(logits_BC, batch.labels_B)}
 
 
-def _bank(
+def _held(
     network: Classifier, adversary: Classifier, images: ImageSet, recipe: Recipe, copies: int, device: torch.device
-) -> Bank:
+) -> Held:
     if not isinstance(network.head, nn.Linear):
         raise UsageError(f"{network.config['name']} ends in no linear layer, so it has no head to harden")
     itself = _same(network, adversary)  # the usual case: one pass gives the features and the adversary's answers
@@ -143,7 +145,7 @@ def _bank(
         shown = None
         if copy:
             shown = Views(recipe.data.views, seed, copy - 1, images.source_size, device, images.image_size)
-        for chunk in images.chunks(batch_for(images)):
+        for chunk in images.chunks(batch_for(images, device)):
             pixels_BCHW = images.seen(chunk, device)
             if shown is not None:
                 pixels_BCHW = shown(images.images_NCHW[chunk].to(device), images.index_N[chunk].to(device))
@@ -151,7 +153,7 @@ def _bank(
             features.append(features_BD)
             answers.append(logits_BC if itself else _logits(adversary, pixels_BCHW))
     labels_N = images.labels_N.to(device).repeat(copies)
-    return Bank(torch.cat(features), labels_N, torch.cat(answers))
+    return Held(torch.cat(features), labels_N, torch.cat(answers))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from undistill.defenses.base import Start, TrainedDefense
 from undistill.errors import UsageError
 from undistill.models import Classifier
 from undistill.models.base import FIXED
+from undistill.oracle.bank import USUAL, Bank
 from undistill.oracle.victim import Victim, resolve
 from undistill.training.env import choose_device, describe
 from undistill.training.evaluate import accuracy, predict
@@ -35,6 +36,7 @@ def protect(
     out: str | Path,
     resume: bool = False,
     device: str = "auto",
+    bank: Bank | None = USUAL,
     watch: Watch | None = None,
 ) -> Run:
     """Harden a network of `model`'s architecture.
@@ -51,6 +53,7 @@ def protect(
         out: run folder.
         resume: go on with an unfinished run there.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
+        bank: keeps the adversary's answers for the next hardening with the same seed; None keeps nothing.
         watch: told each epoch.
 
     Raises:
@@ -98,7 +101,7 @@ def protect(
     }
 
     def steps(state: State | None, _: dict[str, Any]) -> Iterator[EpochRecord]:
-        return chosen.defense.harden(network, frozen, data.train, chosen, device=where, state=state)
+        return chosen.defense.harden(network, frozen, data.train, chosen, device=where, state=state, bank=bank)
 
     def finish(metrics: list[dict[str, Any]]) -> dict[str, Any]:
         before = predict(teacher.network.to(where), data.test)
@@ -114,7 +117,7 @@ def protect(
     return drive(
         Path(out),
         config,
-        describe(where),
+        describe(where, chosen.training.precision),
         steps,
         finish,
         resume=resume,

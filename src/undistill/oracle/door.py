@@ -5,17 +5,21 @@ Legend: B batch, C classes, N images.
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from undistill.access import Access
-from undistill.data.images import ImageSet
+from undistill.data.batches import ImageBatches
 from undistill.errors import Refused
+from undistill.oracle.bank import Bank
 from undistill.oracle.blackbox import BlackBox
+from undistill.oracle.frozen import Frozen, Precision
+from undistill.oracle.recall import recalled
 from undistill.training.evaluate import batch_for
+from undistill.training.recipe import Training
 from undistill.types import Batch
 
 
@@ -58,32 +62,59 @@ class Oracle:
         queries: int = 0,
         forwards: int = 0,
         top_k: int = 5,
+        bank: Bank | None = None,
+        precision: Precision = "fp32",
     ) -> None:
+        """`bank` keeps a network's answers, `precision` is what it computes them in."""
         if isinstance(victim, BlackBox) and access > victim.kind:
             raise Refused(f"{victim.name} answers with {victim.kind.label}, which is less than {access.label}")
-        self._victim = victim if isinstance(victim, BlackBox) else copy.deepcopy(victim).eval().requires_grad_(False)
+        self._victim = victim if isinstance(victim, BlackBox) else Frozen(victim, precision)
+        self._bank = bank
         self.access, self.budget, self.top_k = access, budget, top_k
         self.queries, self.forwards = queries, forwards
 
     def ask(self, images_BCHW: Tensor) -> Answer:
         """The victim's answers to float images in [0, 1]. Each image is a question. Refused (a PermissionError) over budget."""
-        count = len(images_BCHW)
+        self._ask(len(images_BCHW))
+        self.forwards += len(images_BCHW)
+        if isinstance(self._victim, BlackBox):
+            return self._show(self._victim.answer(images_BCHW), self._victim.kind)
+        return self._show(self._victim(images_BCHW))
+
+    def recall(self, batches: ImageBatches, passes: int) -> Callable[[Batch], Answer] | None:
+        """What answers batches of `batches` as `ask` would, from the bank; None where nothing is kept.
+
+        Each image of a batch is a question all the same; `forwards` counts only what was computed.
+        """
+        if isinstance(self._victim, BlackBox):
+            return None
+        recall = recalled(self._victim, batches, passes, self._bank, self._computed)
+        if recall is None:
+            return None
+
+        def answer(batch: Batch) -> Answer:
+            self._ask(len(batch.index_B))
+            return self._show(recall(batch))
+
+        return answer
+
+    def _ask(self, count: int) -> None:
         if self.budget is not None and self.queries + count > self.budget:
             raise Refused(f"{count} more questions exceed the budget of {self.budget}; {self.queries} were asked")
         self.queries += count
+
+    def _computed(self, count: int) -> None:
         self.forwards += count
-        if isinstance(self._victim, BlackBox):
-            said, kind = self._victim.answer(images_BCHW), self._victim.kind
-            return Answer(self.access, cut(said, self.access, self.top_k, given=kind))
-        with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
-            logits_BC = self._victim(images_BCHW).float()
-        return Answer(self.access, cut(logits_BC, self.access, self.top_k))
+
+    def _show(self, values: Tensor, kind: Access = Access.LOGITS) -> Answer:
+        """As much of an answer as the access gives."""
+        return Answer(self.access, cut(values, self.access, self.top_k, given=kind))
 
     def weights(self) -> nn.Module:
         """A frozen copy of the victim; Refused below WEIGHTS."""
         if self.access < Access.WEIGHTS or isinstance(self._victim, BlackBox):
             raise Refused(f"weights are beyond the access {self.access.label}")
-        return copy.deepcopy(self._victim)
+        return self._victim.copy()
 
 
 def cut(values: Tensor, access: Access, top_k: int = 5, *, given: Access = Access.LOGITS) -> Tensor:
@@ -102,23 +133,26 @@ def cut(values: Tensor, access: Access, top_k: int = 5, *, given: Access = Acces
 class Questions:
     """How a thief's batches meet the oracle.
 
-    Without a budget each view is a question. With one, each image is asked once, as it is, and training on its views reads the
-    stored answer.
+    Without a budget each view is a question, and an oracle with a bank computes no answer twice. With one, each image is asked
+    once, as it is, and training on its views reads the stored answer.
     """
 
-    def __init__(self, oracle: Oracle, images: ImageSet, device: torch.device | str, batch: int | None = None) -> None:
+    def __init__(self, oracle: Oracle, batches: ImageBatches, training: Training) -> None:
+        """`training` says how many passes over `batches` there will be."""
         self._oracle = oracle
         self._kept: Answer | None = None
+        images, device = batches.images, batches.device
         if oracle.budget is None:
+            self._recall = oracle.recall(batches, training.epochs * training.passes)
             return
-        answers = [oracle.ask(images.seen(rows, device)).values for rows in images.chunks(batch or batch_for(images))]
-        self._kept = Answer(oracle.access, torch.cat(answers))
+        chunks = images.chunks(batch_for(images, device))
+        self._kept = Answer(oracle.access, torch.cat([oracle.ask(images.seen(rows, device)).values for rows in chunks]))
         self._row = torch.full((images.source_size,), -1)
         self._row[images.index_N] = torch.arange(len(images))
         self._row = self._row.to(device)
 
     def __call__(self, batch: Batch) -> Answer:
         """The answers that belong to a batch."""
-        if self._kept is None:
-            return self._oracle.ask(batch.images_BCHW)
-        return self._kept.take(self._row[batch.index_B])
+        if self._kept is not None:
+            return self._kept.take(self._row[batch.index_B])
+        return self._oracle.ask(batch.images_BCHW) if self._recall is None else self._recall(batch)

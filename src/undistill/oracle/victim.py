@@ -20,6 +20,7 @@ from undistill.models.base import MODELS, build
 from undistill.models.external import External, Wrapped
 from undistill.models.states import load_state, read_state
 from undistill.oracle.blackbox import BlackBox
+from undistill.oracle.frozen import identity
 from undistill.oracle.ledger import Answers, Ledger
 from undistill.training.recipe import Recipe
 from undistill.training.run import Run
@@ -198,14 +199,6 @@ def _of_folder(path: Path) -> Victim:
         kind=origin.get("kind", "unknown"),
         fresh_pool=models.fresh_pool(origin),
     )
-
-
-def identity(network: Classifier) -> str:
-    """What tells networks apart: their weights, and of a foreign one what its modules are, for some have no weights."""
-    known = models.weights_id(network)
-    if not isinstance(network, Wrapped):
-        return known
-    return hashlib.sha256(f"{known}/{network.inner!r}".encode()).hexdigest()[:16]
 
 
 def _of_answers(path: Path, kind: Access | None, data: Splits | None) -> Victim:

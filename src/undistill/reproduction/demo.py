@@ -17,6 +17,7 @@ from undistill.data import load
 from undistill.defenses.protect import protect
 from undistill.errors import UsageError
 from undistill.files import locked, read_json, write_json
+from undistill.oracle.bank import USUAL, Bank
 from undistill.reproduction.jobs import Job, run_jobs
 from undistill.training.recipe import Recipe, read
 from undistill.training.run import Run
@@ -57,6 +58,7 @@ class Demo:
     seed: int = 0
     seeds: int = 3
     quick: bool = False
+    bank: Bank | None = USUAL
 
     @property
     def recipe(self) -> Recipe:
@@ -76,6 +78,7 @@ def run_demo(
     quick: bool = False,
     resume: bool = False,
     jobs: int | None = None,
+    bank: Bank | None = USUAL,
     say: Say | None = None,
 ) -> Path:
     """Train teachers and students for `seeds` seeds from `seed` on; cells lie in `out/cells`. Returns `out`.
@@ -87,11 +90,12 @@ def run_demo(
         quick: one seed, three epochs.
         resume: go on with what is there.
         jobs: processes at a time, of one thread each; None for one a core.
+        bank: keeps the teachers' answers for students that ask again; None keeps nothing.
         say: told what was done, a line at a time.
     """
     if seeds < 1 or seed < 0:
         raise UsageError(f"the demo needs at least 1 seed from 0 up, not {seeds} from {seed}")
-    demo = Demo(Path(out), seed, 1 if quick else seeds, quick)
+    demo = Demo(Path(out), seed, 1 if quick else seeds, quick, bank)
     with locked(demo.out):
         _claim(demo, resume=resume)
         load("digits")  # decoded and cached once, before the workers look for it
@@ -134,7 +138,7 @@ def _teachers(demo: Demo, seed: int) -> str:
     """Train a normal teacher and its nasty twin."""
     data = load(demo.recipe.data)
     normal = train(None, data, demo.recipe, seed=seed, out=demo.teacher("normal", seed), resume=True)
-    nasty = protect(normal, data, seed=seed, out=demo.teacher("nasty", seed), resume=True)
+    nasty = protect(normal, data, seed=seed, out=demo.teacher("nasty", seed), resume=True, bank=demo.bank)
     for run in (normal, nasty):
         save(demo.out / "cells", *victim_cell(run, data, "demo"))
     save(demo.out / "cells", *logit_response(normal, nasty, data, "demo", temperatures=(1, 4)))
@@ -168,6 +172,7 @@ def _student(demo: Demo, seed: int, card: str, arm: str, teacher: str) -> str:
         cells=demo.out / "cells",
         experiment="demo",
         resume=True,
+        bank=demo.bank,
     )
     whose = "alone" if arm == "alone" else f"{arm} from {teacher}"
     got = "diverged" if cell.accuracy is None else f"{cell.accuracy:.1f}"

@@ -63,7 +63,7 @@ def hidden(network: Classifier, images: ImageSet) -> tuple[Tensor, Tensor]:
     device = next(network.parameters()).device
     features, logits = [], []
     with torch.inference_mode():
-        for chunk in images.chunks(batch_for(images)):
+        for chunk in images.chunks(batch_for(images, device)):
             features_BD = network.features(images.seen(chunk, device))
             features.append(features_BD.float().cpu())
             logits.append(network.head(features_BD).float().cpu())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from undistill.errors import UsageError, unknown
 from undistill.files import locked
+from undistill.oracle.bank import USUAL, Bank
 from undistill.reproduction.grid import EXPERIMENTS, NAMES, named
 from undistill.reproduction.jobs import Job, run_jobs
 from undistill.reproduction.plan import FILE, Plan, read, write
@@ -66,6 +67,7 @@ def reproduce(
     data_dir: str | Path | None = None,
     jobs: int | None = None,
     device: str = "auto",
+    bank: Bank | None = USUAL,
     say: Say | None = None,
 ) -> Path:
     """Do experiments of the paper; what is done already, by this or another experiment, is found and not done again.
@@ -81,6 +83,7 @@ def reproduce(
         data_dir: folder with `cifar10`, `cifar100` and `tiny-imagenet` in the hub's format; None to download.
         jobs: processes at a time, of one thread each; None for one a core, or one on CUDA.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
+        bank: keeps networks' answers, for all that ask them again; None keeps nothing.
         say: told what was done, a line at a time.
 
     Returns:
@@ -89,7 +92,7 @@ def reproduce(
     Raises:
         UsageError: names or settings that do not fit, a folder of another scale.
     """
-    place = Place(Path(out), None if data_dir is None else Path(data_dir), device)
+    place = Place(Path(out), None if data_dir is None else Path(data_dir), device, bank)
     plan, planner = prepare(names, scale=scale, recipe=recipe, seed=seed, seeds=seeds, only=only)
     with locked(place.out):
         write(place.out, _joined(place.out, plan))

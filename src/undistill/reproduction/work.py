@@ -16,6 +16,7 @@ from undistill.data import Splits, load
 from undistill.defenses.protect import protect
 from undistill.errors import Diverged, NotFinite, UsageError
 from undistill.files import read_json, write_json
+from undistill.oracle.bank import USUAL, Bank
 from undistill.reproduction import figures
 from undistill.reproduction.tasks import Task
 from undistill.training.env import choose_device, describe
@@ -33,6 +34,7 @@ class Place:
     out: Path
     data_dir: Path | None = None
     device: str = "auto"
+    bank: Bank | None = USUAL
 
     @property
     def cells(self) -> Path:
@@ -123,6 +125,7 @@ def _protect(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, d
             out=place.folder(task),
             resume=True,
             device=place.device,
+            bank=place.bank,
         )
     except (Diverged, NotFinite) as error:
         return _diverged(place, task, "nasty", recipe, error), {}
@@ -144,6 +147,7 @@ def _attack(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, di
         experiment=EXPERIMENT,
         resume=True,
         device=place.device,
+        bank=place.bank,
     )
     return cell, {}
 

@@ -30,8 +30,9 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def describe(device: torch.device) -> dict[str, Any]:
-    """Versions, processor, threads and device, for `env.json` and cells."""
+def describe(device: torch.device, precision: str = "fp32") -> dict[str, Any]:
+    """Versions, processor, threads, device and how it computes, for `env.json` and cells."""
+    emulated = precision == "bf16" and device.type == "cpu" and not _has_bf16()
     return {
         "undistill": _version("undistill"),
         "commit": commit(),
@@ -40,10 +41,35 @@ def describe(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "precision": f"{precision} (emulated)" if emulated else precision,
+        "layout": "channels-last",
         "tf32": torch.backends.cudnn.allow_tf32 if device.type == "cuda" else False,
         "system": platform.system(),
     }
+
+
+def chosen(env: dict[str, Any]) -> str:
+    """One line of what was chosen for this machine."""
+    place = env["device"] if env["device"] != "cpu" else f"{env['processor']} ({env['instructions']})"
+    threads = f"{env['threads']} thread{'s' if env['threads'] > 1 else ''}"
+    parts = [
+        place,
+        threads,
+        env["precision"],
+        *(["TF32 convolutions"] if env["tf32"] else []),
+        env["layout"],
+        "fused steps",
+    ]
+    slow = "; this processor has no bf16 arithmetic, fp32 is faster here" if "emulated" in env["precision"] else ""
+    return f"on {', '.join(parts)}{slow}"
+
+
+def _has_bf16() -> bool:
+    """Whether the processor computes in bf16 itself; unknown is taken for yes."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(known.get(name, not known) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
 @cache

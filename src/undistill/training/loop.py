@@ -65,9 +65,7 @@ def fit(
     trained = nn.ModuleDict({"model": model, **modules})
     parameters = [p for p in trained.parameters() if p.requires_grad]
     device = parameters[0].device
-    if (
-        training.channels_last and device.type == "cuda"
-    ):  # on a CPU, narrow layers with such weights corrupt memory in torch 2.13
+    if device.type == "cuda":  # on a CPU, narrow layers with such weights corrupt memory in torch 2.13
         trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = training.optimizer.build(parameters)
     if state is not None:
@@ -127,7 +125,7 @@ def _epoch(
         lr = training.optimizer.lr * training.schedule.factor(epoch + step / steps, training.epochs)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        if training.channels_last:
+        if batch.images_BCHW.ndim == 4:
             batch = batch._replace(images_BCHW=batch.images_BCHW.contiguous(memory_format=torch.channels_last))
         with autocast:
             terms = objective(model, batch)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from functools import cache
+from inspect import unwrap
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -30,6 +32,18 @@ class Optimizer(Component):
         raise NotImplementedError
 
 
+@cache
+def lean(kind: type[Any]) -> type[Any]:
+    """An optimiser of PyTorch whose steps do not begin with importing PyTorch's compiler, which nobody uses on them.
+
+    The import takes longer than many a training of a small network. What is left out is what keeps the compiler's hands off.
+    """
+    own = {
+        name: unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    }
+    return type(kind.__name__, (kind,), {**own, "step": torch.no_grad()(unwrap(kind.step))})
+
+
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "undistill.training.optim")
 
 
@@ -49,7 +63,7 @@ class SGD(Optimizer):
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """torch.optim.SGD, fused."""
-        return torch.optim.SGD(
+        return lean(torch.optim.SGD)(
             parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov, fused=True
         )
 
@@ -63,7 +77,7 @@ class Adam(Optimizer):
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """torch.optim.Adam, fused."""
-        return torch.optim.Adam(parameters, self.lr, self.betas, weight_decay=self.weight_decay, fused=True)
+        return lean(torch.optim.Adam)(parameters, self.lr, self.betas, weight_decay=self.weight_decay, fused=True)
 
 
 @OPTIMIZERS.register
@@ -75,7 +89,7 @@ class AdamW(Optimizer):
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """torch.optim.AdamW, fused."""
-        return torch.optim.AdamW(parameters, self.lr, self.betas, weight_decay=self.weight_decay, fused=True)
+        return lean(torch.optim.AdamW)(parameters, self.lr, self.betas, weight_decay=self.weight_decay, fused=True)
 
 
 class Schedule(Component):

@@ -15,6 +15,7 @@ from pydantic import (
     field_serializer,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from undistill.data.load import DataSettings
@@ -47,10 +48,15 @@ class Training(Record):
     passes: int = Field(1, ge=1)
     clip: float | None = Field(None, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = False
     smoothing: float = Field(0.0, ge=0, lt=1)
     optimizer: Any = Field(default={"name": "sgd", "lr": 0.1}, validate_default=True)
     schedule: Any = Field(default_factory=Constant)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _before_layouts(cls, values: Any) -> Any:
+        """Without the memory layout, which was a setting once and is `fit`'s own affair."""
+        return {k: v for k, v in values.items() if k != "channels_last"} if isinstance(values, dict) else values
 
     @field_validator("optimizer", mode="before")
     @classmethod

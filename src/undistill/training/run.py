@@ -7,6 +7,7 @@ whole epoch. The folder is locked while a process works in it.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from undistill.files import locked, read_json, sweep, write_json, write_text, wr
 from undistill.models import Classifier
 from undistill.models import folder as models
 from undistill.training import checkpoint
+from undistill.training.env import chosen as told
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import SCHEMA, Recipe
 from undistill.training.recipe import read as read_recipe
 
+log = logging.getLogger(__name__)
 Watch = Callable[[EpochRecord, dict[str, Any]], None]
 """Told each epoch's record and its line in `metrics.jsonl`."""
 
@@ -157,6 +160,7 @@ def drive(
             if {**earlier, "before": None} != {**env, "before": None}:  # other threads or versions move the last bits
                 env = {**env, "before": [*earlier.pop("before", []), {**earlier, "epochs": epoch}]}
         write_json(folder / "env.json", env)
+        log.info(told(env))
         metrics = [line for line in read_metrics(folder) if line["epoch"] <= epoch]
         write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
         for record in steps(state, before):
@@ -181,7 +185,7 @@ def drive(
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
     """Settings that differ, as `training.epochs was 2, now 3`. Where the data lie does not count: their fingerprint does."""
-    if path in ("recipe.data.dir",):
+    if path in ("recipe.data.dir", "recipe.training.channels_last"):  # the layout was a setting once
         return
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:

@@ -75,7 +75,7 @@ def train(
     return drive(
         Path(out),
         {"kind": "train", "data_fingerprint": data.fingerprint, **begun, "recipe": recipe.dump()},
-        describe(where),
+        describe(where, recipe.training.precision),
         steps,
         lambda metrics: conclude(
             Path(out), network, data, metrics, {"seed": recipe.seed, **begun}, "train", fresh_pool=unseen

@@ -1,0 +1,86 @@
+"""A network that only answers: victims behind their door, adversaries that nasty teachers are pushed away from.
+
+Legend: B batch, C classes or channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from undistill.models import folder as models
+from undistill.models.external import Wrapped
+
+Precision = Literal["fp32", "bf16"]
+CLOSE = {"fp32": 1e-3, "bf16": 5e-2}
+"""How far two answers of one network may lie apart by rounding, as a share of the largest of them."""
+
+
+class Frozen:
+    """A frozen copy in evaluation mode, arranged for speed: images channels-last, batch normalisation folded into convolutions.
+
+    Its answers are the network's to rounding. `precision` bf16 computes in it and answers in float32 all the same.
+    """
+
+    def __init__(self, network: nn.Module, precision: Precision = "fp32") -> None:
+        self._network = copy.deepcopy(network).eval().requires_grad_(False)
+        self._folded: nn.Module | None = None
+        self.precision = precision
+
+    @torch.no_grad()
+    def __call__(self, images_BCHW: Tensor) -> Tensor:
+        """B × C float32 logits of float images in [0, 1]; no gradient."""
+        if self._folded is None:
+            self._folded = self._fold(images_BCHW[:2])
+        return self._answer(self._folded, images_BCHW)
+
+    def copy(self) -> nn.Module:
+        """The network itself, whole, to look inside."""
+        return copy.deepcopy(self._network)
+
+    @property
+    def id(self) -> str:
+        """What tells networks apart: `models.weights_id`, and the modules of a foreign one, for some have no weights."""
+        return identity(self._network)
+
+    def arithmetic(self, device: torch.device) -> str:
+        """What its answers are computed in there: bf16, fp32, or tf32 where CUDA rounds convolutions' factors."""
+        tf32 = device.type == "cuda" and self.precision == "fp32" and torch.backends.cudnn.allow_tf32
+        return "tf32" if tf32 else self.precision
+
+    def _answer(self, network: nn.Module, images_BCHW: Tensor) -> Tensor:
+        with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return network(images_BCHW.contiguous(memory_format=torch.channels_last)).float()
+
+    def _fold(self, images_BCHW: Tensor) -> nn.Module:
+        """The network with fewer layers, if it can be followed and still answers alike; else the network itself."""
+        from torch.fx.experimental.optimization import fuse
+
+        whole = self._answer(self._network, images_BCHW)
+        try:
+            folded = fuse(self._network)
+            if alike(self._answer(folded, images_BCHW), whole, self.precision):
+                return folded
+        except Exception:  # noqa: BLE001  what a foreign network does when traced is anybody's guess, and it need not be
+            return self._network
+        return self._network
+
+
+def alike(ours_BC: Tensor, theirs_BC: Tensor, precision: Precision) -> bool:
+    """Whether two answers differ by no more than rounding; never if one is not finite."""
+    if ours_BC.shape != theirs_BC.shape or not bool(ours_BC.isfinite().all()):
+        return False
+    furthest = (ours_BC - theirs_BC).abs().max()
+    return bool(furthest <= CLOSE[precision] * theirs_BC.abs().max().clamp_min(1e-6))
+
+
+def identity(network: nn.Module) -> str:
+    """16 hex digits: the network's weights, and of a foreign one what its modules are."""
+    known = models.weights_id(network)
+    if not isinstance(network, Wrapped):
+        return known
+    return hashlib.sha256(f"{known}/{network.inner!r}".encode()).hexdigest()[:16]

@@ -1,0 +1,166 @@
+"""Answers to batches, each computed once: a pass at a time ahead of training, and from the bank where it has them.
+
+Legend: B batch, C classes, M images held.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from undistill.data.batches import ImageBatches
+from undistill.oracle.bank import Bank, Entry, Held
+from undistill.oracle.frozen import Frozen, alike
+from undistill.training.evaluate import batch_for
+from undistill.types import Batch
+
+AHEAD = 8
+"""How many passes ahead a process fills while another one fills the pass that it waits for."""
+PROBE = 16
+"""Answers of an entry that are computed anew when it is first read."""
+log = logging.getLogger(__name__)
+Count = Callable[[int], None]
+
+
+def answers(
+    network: Frozen, batches: ImageBatches, passes: int, bank: Bank | None, computed: Count = lambda _: None
+) -> Callable[[Batch], Tensor]:
+    """What gives the B × C float32 logits of a batch of `batches`: recalled where the bank has room, else computed each time.
+
+    Args:
+        network: whose answers.
+        batches: about whose images and views.
+        passes: how many passes over the images there will be.
+        bank: None for none.
+        computed: told how many answers were computed.
+    """
+
+    def plainly(batch: Batch) -> Tensor:
+        computed(len(batch.images_BCHW))
+        return network(batch.images_BCHW)
+
+    recall = recalled(network, batches, passes, bank, computed)
+    return plainly if recall is None else recall
+
+
+def recalled(
+    network: Frozen, batches: ImageBatches, passes: int, bank: Bank | None, computed: Count = lambda _: None
+) -> Recall | None:
+    """`answers` out of the bank; None without one, without room in it, and for a network that answers at random."""
+    if bank is None or not bank.limit:
+        return None
+    probe_BCHW = batches.views_of(0)(batches.images_NCHW[:2], batches.index_N[:2])
+    once, again = network(probe_BCHW), network(probe_BCHW)
+    if not alike(once, again, network.precision):
+        log.info("bank: the same question is not always answered alike, so no answer is kept")
+        return None
+    passes = passes if batches.views else 1
+    entry = bank.open(
+        network.id,
+        once.shape[1],
+        batches.images,
+        views=batches.views,
+        views_seed=batches.views_seed,
+        precision=network.arithmetic(batches.device),
+        passes=passes,
+    )
+    return None if entry is None else Recall(network, batches, passes, entry, computed)
+
+
+class Recall:
+    """Answers from an entry of the bank, which is filled on the way, a pass at a time.
+
+    Where several processes read one entry, each pass is filled by one of them: who finds a pass being filled fills a later one.
+    """
+
+    def __init__(self, network: Frozen, batches: ImageBatches, passes: int, entry: Entry, computed: Count) -> None:
+        self._network, self._batches, self._passes = network, batches, passes
+        self._entry, self._computed = entry, computed
+        self._index_M = batches.index_N.cpu()
+        self._row = _rows(self._index_M, batches.source_size).to(batches.device)
+        self._number = -1
+        self._logits_MC = torch.empty(0)
+        self._trusted = False
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """B × C logits of a batch."""
+        number = batch.epoch if self._batches.views else 0
+        if number != self._number:
+            self._number, self._logits_MC = number, self.of(number).to(self._batches.device)
+        return self._logits_MC[self._row[batch.index_B]]
+
+    def of(self, number: int) -> Tensor:
+        """M × C logits of pass `number` in the order of the images, on the CPU."""
+        while True:
+            kept = self._kept(number)
+            if kept is not None:
+                return kept
+            with self._entry.claim(number) as mine:
+                if mine:
+                    kept = self._kept(number)  # it may just have been filled
+                    return self._fill(number) if kept is None else kept
+            if not self._work_ahead(number + 1):
+                time.sleep(0.02)
+
+    def _work_ahead(self, start: int) -> bool:
+        """Fill the next pass that nobody fills; False if there is none."""
+        for number in range(start, min(start + AHEAD, self._passes)):
+            if self._entry.file(number).exists():
+                continue
+            with self._entry.claim(number) as mine:
+                if mine and not self._entry.file(number).exists():
+                    self._fill(number)
+                    return True
+        return False
+
+    def _kept(self, number: int) -> Tensor | None:
+        """A pass as it is kept, if that is all of it."""
+        held = self._entry.read(number)
+        if held is None:
+            return None
+        row_M = _rows(held.index_M, self._batches.source_size)[self._index_M]
+        if bool((row_M < 0).any()):
+            return None
+        logits_MC = held.logits_MC[row_M]
+        return logits_MC if self._trusted or self._trust(number, logits_MC) else None
+
+    def _trust(self, number: int, logits_MC: Tensor) -> bool:
+        """Whether some answers of an entry are still this network's; if not, the entry is emptied."""
+        picked = torch.arange(0, len(logits_MC), max(1, len(logits_MC) // PROBE))
+        self._trusted = alike(logits_MC[picked], self._compute(number, picked), self._network.precision)
+        if not self._trusted:
+            log.warning(
+                "bank: %s holds answers that the network does not give; they are computed anew", self._entry.folder
+            )
+            self._entry.forget()
+        return self._trusted
+
+    def _fill(self, number: int) -> Tensor:
+        """Compute what is missing of a pass, keep it, and return all of it."""
+        size = self._batches.source_size
+        held = self._entry.read(number) or Held(torch.empty(0, dtype=torch.int64), torch.empty(0, self._entry.classes))
+        missing = (_rows(held.index_M, size)[self._index_M] < 0).nonzero().squeeze(1)
+        if len(missing):
+            fresh_MC = self._compute(number, missing)
+            held = Held(torch.cat([held.index_M, self._index_M[missing]]), torch.cat([held.logits_MC, fresh_MC]))
+            self._entry.write(number, held)
+        return held.logits_MC[_rows(held.index_M, size)[self._index_M]]
+
+    def _compute(self, number: int, rows: Tensor) -> Tensor:
+        """Logits of some of the images in pass `number`, on the CPU."""
+        batches = self._batches
+        views = batches.views_of(number)
+        chunks = rows.to(batches.device).split(batch_for(batches.images, batches.device))
+        self._computed(len(rows))
+        return torch.cat([self._network(views(batches.images_NCHW[c], batches.index_N[c])) for c in chunks]).cpu()
+
+
+def _rows(index_M: Tensor, size: int) -> Tensor:
+    """Where each image of the source stands among these; −1 for those that do not."""
+    row_N = torch.full((size,), -1)
+    row_N[index_M] = torch.arange(len(index_M))
+    return row_N
