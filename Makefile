@@ -9,9 +9,10 @@ export OMP_NUM_THREADS ?= 1
 
 # torchvision's wheels ask for a torch with CUDA, so timm and torchvision live in an environment of their own, without dependencies.
 VISION := .venv-vision
+PEER := .venv-peer
 VISION_PINS := timm==1.0.31 torchvision==0.29.2
 
-.PHONY: setup demo test test-vision check bench docs constraints clean
+.PHONY: setup demo test test-vision check bench bench-peer docs constraints clean
 
 setup: $(STAMP)
 
@@ -43,8 +44,19 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# `make bench ARGS='--only loop grid --out results/bench/here.json'`; every arm chooses its own threads.
 bench: setup
-	$(BIN)/python -m benchmarks
+	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks $(ARGS)
+
+# The same with torchdistill beside it, in an environment of its own: what it depends on would bring CUDA along.
+bench-peer: $(PEER)/.peer
+	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks --peer $(PEER)/bin/python $(ARGS)
+
+$(PEER)/.peer: $(STAMP)
+	@$(MAKE) --no-print-directory VENV=$(PEER) setup
+	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")}" \
+	  $(PEER)/bin/uv pip install --quiet --python $(PEER)/bin/python --no-deps torchdistill==1.1.5 torchvision==0.29.2
+	@touch $@
 
 docs: setup
 	$(BIN)/python docs/make.py
@@ -57,4 +69,4 @@ constraints: setup
 	(echo 'torch==2.13.0'; cat constraints.new) | sort > constraints.txt && rm constraints.new
 
 clean:
-	rm -rf $(VENV) $(VISION) dist build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VISION) $(PEER) dist build .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,103 +1,217 @@
-"""`make bench`: a few ratios, each of two arms timed in turn in one run; medians, as a table and as JSON.
+"""`make bench`: ratios of two arms, each in a process of its own, run in turn; medians over repeats, as JSON and as a table.
 
-Machines are noisy: read the ratios, not the milliseconds.
+Machines are noisy: read the ratios, not the seconds. Rows are named in ROWS; `--only` picks some, `--quick` does less of each.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import statistics
-import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import torch
-import torch.nn.functional as F
+from benchmarks import table
+from benchmarks.measure import arm, in_turn, median, once, steady
 
-from undistill.data import VIEWS, ImageBatches, load
-from undistill.data.views import Views, to_float
-from undistill.models import build
-from undistill.training import Training, fit
-from undistill.training.objectives import CrossEntropy
-
-Arm = Callable[[], object]
+Row = dict[str, Any]
 
 
-def in_turn(first: Arm, second: Arm, repeats: int) -> tuple[float, float]:
-    """Median milliseconds of both arms, timed alternately after one warm-up each."""
-    first(), second()
-    spent: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats):
-        for arm, times in zip((first, second), spent, strict=True):
-            began = time.perf_counter()
-            arm()
-            times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(spent[0]), statistics.median(spent[1])
+class Bench:
+    """What is measured on and how long."""
+
+    def __init__(self, device: str, repeats: int, peer: str | None, scale: float) -> None:
+        self.device, self.repeats, self.peer, self.scale = device, repeats, peer, scale
+        self.cuda = device.startswith("cuda")
+
+    def images(self, network: str) -> int:
+        """How many a training takes; whole batches."""
+        many = {"cnn": 2560, "resnetc20": 1280, "resnet18": 256}[network] * (20 if self.cuda else 1)
+        return max(256, int(many * self.scale) // 128 * 128)
+
+    def spec(self, work: str, network: str, other: str | None = None, **more: Any) -> dict[str, Any]:
+        """The common part of both arms."""
+        heavy = "resnet18" if "resnet18" in (network, other) and work != "plain" else network
+        given = {"work": work, "network": network, "images": self.images(heavy), "batch": 128, "epochs": 3}
+        return {**given, **({"other": other} if other else {}), "device": self.device, **more}
+
+    def pair(
+        self, what: str, spec: dict[str, Any], ours: dict[str, Any] | None = None, other: str = "reference"
+    ) -> Row:
+        """`other` against ours: seconds of an epoch behind the first, and memory."""
+        commands = {other: arm(arm=other, **spec), "ours": arm(arm="ours", **{**spec, **(ours or {})})}
+        runs = in_turn(commands, self.repeats)
+        row = _row(what, steady(runs[other]), steady(runs["ours"]), "s an epoch")
+        name = "cuda_mib" if self.cuda else "mib"
+        return row | {"memory": round(median(runs["ours"], name) / median(runs[other], name), 3)}
 
 
-def views() -> tuple[float, float]:
-    """Crop and flip of 256 images of 32 × 32: whole batch against one image at a time."""
-    images = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8)
-    index = torch.arange(256)
-    whole = Views([VIEWS.make("crop"), VIEWS.make("flip")], 0, 0, 256, torch.device("cpu"))
-    tops, mirrored = whole.tables
-
-    def singly() -> torch.Tensor:
-        out = []
-        for image, (top, left), flip in zip(images, tops.tolist(), mirrored.squeeze(1).tolist(), strict=True):
-            cut = F.pad(image, (4,) * 4)[:, top : top + 32, left : left + 32]
-            out.append(to_float(cut.flip(2) if flip else cut))
-        return torch.stack(out)
-
-    assert torch.equal(whole(images, index), singly())
-    return in_turn(lambda: whole(images, index), singly, 20)
+def _row(what: str, reference: float, ours: float, unit: str) -> Row:
+    return {"what": what, "reference": reference, "ours": ours, "unit": unit, "ratio": round(reference / ours, 3)}
 
 
-def loop() -> tuple[float, float]:
-    """Ten epochs of the demo's teacher on 810 digits: `fit` against a bare forward, backward and step over the same batches."""
-    data = load("digits")
-    training = Training.model_validate({"epochs": 10, "batch": 64, "optimizer": {"name": "sgd", "lr": 0.1}})
-    batches = ImageBatches(data.train, 64, [VIEWS.make({"name": "crop", "padding": 1})], seed=0, role="bench")
-
-    def ours() -> None:
-        model = build("cnn", 10, 1, 8, width=0.5, seed=0)
-        for _ in fit(model, batches, CrossEntropy(), training, seed=0):
-            pass
-
-    def bare() -> None:
-        model = build("cnn", 10, 1, 8, width=0.5, seed=0).train()
-        optimizer = training.optimizer.build(model.parameters())
-        for epoch in range(10):
-            for batch in batches.epoch(epoch):
-                assert batch.labels_B is not None
-                optimizer.zero_grad()
-                F.cross_entropy(model(batch.images_BCHW), batch.labels_B).backward()
-                optimizer.step()
-
-    return in_turn(ours, bare, 5)
+def trainings(bench: Bench) -> list[Row]:
+    """Ordinary, nasty and KD training of three networks, fp32."""
+    rows = [
+        bench.pair(f"ordinary training, {name}", bench.spec("plain", name)) for name in ("cnn", "resnetc20", "resnet18")
+    ]
+    rows += [
+        bench.pair(f"nasty training, {name}", bench.spec("nasty", name)) for name in ("cnn", "resnetc20", "resnet18")
+    ]
+    pairs = (("cnn", "resnet18"), ("cnn", "resnetc20"), ("resnetc20", "resnet18"), ("resnet18", "resnet18"))
+    return rows + [
+        bench.pair(f"KD of {name} from {of}, first student", bench.spec("kd", name, of)) for name, of in pairs
+    ]
 
 
-def start() -> tuple[float, float]:
-    """`undistill --help` against an empty Python."""
+def bf16(bench: Bench) -> list[Row]:
+    """The same with bf16, against the reference in fp32."""
+    specs = {"nasty training, resnet18": bench.spec("nasty", "resnet18")}
+    specs["KD of cnn from resnet18, first student"] = bench.spec("kd", "cnn", "resnet18")
+    return [bench.pair(f"{what}, ours in bf16", spec, {"precision": "bf16"}) for what, spec in specs.items()]
 
-    def run(*command: str) -> Arm:
-        return lambda: subprocess.run([sys.executable, *command], check=True, capture_output=True)
 
-    return in_turn(run("-m", "undistill", "--help"), run("-c", "pass"), 5)
+def grid(bench: Bench) -> list[Row]:
+    """20 students of one ResNet18, τ × α, in all, with start-up; once, for it takes long."""
+    spec = bench.spec("grid", "cnn", "resnet18", epochs=2)
+    spec["images"] = max(256, 2 * spec["images"])
+    reference = once(arm(arm="reference", **spec))
+    ours = once(arm(arm="grid", **spec, jobs=1 if bench.cuda else 2))
+    row = _row("5 × 4 grid of τ × α, cnn from resnet18, 20 students", reference["wall"], ours["wall"], "s in all")
+    return [row | {"memory": round(ours["mib"] / reference["mib"], 3)}]
+
+
+def whole(bench: Bench) -> list[Row]:
+    """KD of `cnn` from `resnetc20` on digits, 30 epochs: the shell's command against a script, with start-up and test."""
+    import torch
+
+    from undistill.training.run import Run
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, shell = Path(name), [sys.executable, "-m", "undistill"]
+        teacher = [*shell, "train", "--model", "resnetc20", "-s", "training.epochs=1", "-o", f"{folder}/t", "-q"]
+        once(teacher)
+        torch.save(Run.open(folder / "t").model().state_dict(), folder / "t.pt")
+        attack = [*shell, "attack", f"{folder}/t", "--with", "kd", "--student", "cnn", "-q", "-s", "training.epochs=30"]
+        attack += ["-s", "student.width=1.0", "-s", "training.batch=64", "--bank", f"{folder}/bank"]
+        reference, ours, second = [], [], []
+        for number in range(bench.repeats):
+            reference.append(
+                once([sys.executable, "-m", "benchmarks.script", f"{folder}/t.pt", "30", f"{folder}/s.pt"])
+            )
+            ours.append(once([*attack, "-o", f"{folder}/{number}", "--seed", str(number)]))
+            again = ["-o", f"{folder}/{number}b", "--seed", str(number), "-s", "attack.temperature=2"]
+            second.append(once([*attack, *again]))
+    rows = []
+    for what, runs in (("first student", ours), ("second student", second)):
+        what = f"KD of cnn from resnetc20 on digits, 30 epochs, end to end, {what}"
+        row = _row(what, median(reference, "wall"), median(runs, "wall"), "s in all")
+        rows.append(row | {"memory": round(median(runs, "mib") / median(reference, "mib"), 3)})
+    return rows
+
+
+def loop(bench: Bench) -> list[Row]:
+    """`fit` against forward, backward and step alone: a ratio below 1 is overhead."""
+    networks = ("cnn", "resnet18") if bench.cuda else ("cnn", "resnetc20", "resnet18")
+    what = "bare forward, backward and step against fit"
+    return [bench.pair(f"{what}, {name}", bench.spec("plain", name, epochs=4), other="bare") for name in networks]
+
+
+def floor(bench: Bench) -> list[Row]:
+    """The share of the floor that training reaches."""
+    rows = []
+    for name in ("cnn", "resnetc20", "resnet18"):
+        spec = bench.spec("plain", name)
+        measured = in_turn(
+            {"floor": arm(module="benchmarks.floor", **spec), "ours": arm(arm="ours", **spec)}, bench.repeats
+        )
+        step = min(run["step"] for run in measured["floor"])
+        ours = steady(measured["ours"]) / (spec["images"] / spec["batch"])
+        best = max(measured["floor"], key=lambda run: run["gflops"])
+        note = f"{best['gflops']:.0f} GFLOP/s convolution, {best['gbytes']:.1f} GB/s"
+        rows.append(_row(f"share of the floor, ordinary training, {name}", step, ours, "s a step") | {"note": note})
+    return rows
+
+
+def start(bench: Bench) -> list[Row]:
+    """From nothing to the first step of an optimiser, and to `--help`."""
+    first = "import torch; m = torch.nn.Linear(2, 2); {0}; m(torch.ones(1, 2)).sum().backward(); o.step()"
+    plain = first.format("o = torch.optim.SGD(m.parameters(), 0.1, 0.9)")
+    made = "from undistill.training.optim import SGD; o = SGD(lr=0.1).build(m.parameters())"
+    python = [sys.executable, "-c"]
+    steps = in_turn({"reference": [*python, plain], "ours": [*python, first.format(made)]}, bench.repeats + 2)
+    helps = in_turn(
+        {"reference": [*python, "import torch"], "ours": [sys.executable, "-m", "undistill", "--help"]}, bench.repeats
+    )
+    rows = [
+        ("start to the first optimiser step, torch.optim against ours", steps),
+        ("import torch against undistill --help", helps),
+    ]
+    return [_row(what, median(runs["reference"], "wall"), median(runs["ours"], "wall"), "s") for what, runs in rows]
+
+
+def peer(bench: Bench) -> list[Row]:
+    """The reference against torchdistill, on the same networks and pictures; the environment is `make bench-peer`'s."""
+    rows = []
+    for name, of in (("cnn", "resnet18"), ("cnn", "resnetc20")):
+        spec = bench.spec("kd", name, of)
+        command = arm(bench.peer or "", "benchmarks.peer", **spec)
+        runs = in_turn({"torchdistill": command, "reference": arm(arm="reference", **spec)}, bench.repeats)
+        what = f"torchdistill against the reference, KD of {name} from {of}"
+        rows.append(_row(what, steady(runs["torchdistill"]), steady(runs["reference"]), "s an epoch"))
+    return rows
+
+
+ROWS: dict[str, Callable[[Bench], list[Row]]] = {
+    "start": start,
+    "whole": whole,
+    "loop": loop,
+    "trainings": trainings,
+    "floor": floor,
+    "grid": grid,
+    "bf16": bf16,
+    "peer": peer,
+}
 
 
 def main() -> None:
-    """Measure and print."""
-    torch.set_num_threads(1)
-    rows = {}
-    for name, bench in (("views", views), ("loop", loop), ("start", start)):
-        ours, other = bench()
-        rows[name] = {"ours_ms": round(ours, 2), "other_ms": round(other, 2), "ratio": round(other / ours, 2)}
-        print(
-            f"{name:<6} {ours:9.2f} ms against {other:9.2f} ms: {other / ours:5.2f} ×   {(bench.__doc__ or '').splitlines()[0]}"
-        )
-    print(json.dumps(rows))
+    """Measure, print, and keep what was measured."""
+    import torch
+
+    from undistill.training.env import choose_device, describe
+
+    options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    options.add_argument("--only", nargs="+", choices=list(ROWS), default=None)
+    options.add_argument("--device", default="auto")
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--quick", action="store_true", help="a quarter of the images, one repeat")
+    options.add_argument("--peer", help="a Python with torchdistill, as `make bench-peer` sets up")
+    options.add_argument("--out", type=Path, help="JSON to write; rows that it holds already and are not measured stay")
+    given = options.parse_args()
+    device = choose_device(given.device)
+    bench = Bench(str(device), 1 if given.quick else given.repeats, given.peer, 0.25 if given.quick else 1.0)
+    found: dict[str, Any] = json.loads(given.out.read_text()) if given.out and given.out.exists() else {"rows": {}}
+    for name in given.only or ROWS:
+        emulated = "emulated" in describe(device, "bf16")["precision"]
+        if (name == "peer" and given.peer is None) or (name == "bf16" and emulated):
+            print(
+                f"{name}: left out, {'no --peer' if name == 'peer' else 'this processor has no bf16'}", file=sys.stderr
+            )
+            continue
+        rows = ROWS[name](bench)
+        found["rows"][name] = rows
+        found["env"] = describe(device) | {
+            "repeats": bench.repeats,
+            "quick": given.quick,
+            "threads": torch.get_num_threads(),
+        }
+        for row in rows:
+            print(table.line(row), flush=True)
+        if given.out:
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            given.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch import nn
 from undistill.data import ImageSet
 from undistill.defenses.base import DEFENSES, TrainedDefense
 from undistill.models import Classifier
+from undistill.oracle import Bank
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe
@@ -40,8 +41,9 @@ class ToyDefense(TrainedDefense):
         *,
         device: torch.device,
         state: State | None = None,
+        bank: Bank | None = None,
     ) -> Iterator[EpochRecord]:
-        """Train `network` on labels and lies."""
+        """Train `network` on labels and lies; the adversary is not asked, so no bank is filled."""
         batches = image_batches(images, recipe, role="nasty", device=str(device))
         return fit(network, batches, LabelAndLie(self.lie), recipe.training, seed=recipe.seed, state=state)
 
