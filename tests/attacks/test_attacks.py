@@ -264,7 +264,8 @@ def test_a_thief_asks_each_view_or_each_image_once(
 @pytest.mark.parametrize("labels_B", [torch.tensor([3, 3, 3, 3]), None])
 def test_kd_minimises_the_papers_loss(victim: Classifier, images: ImageSet, labels_B: Tensor | None) -> None:
     pixels, rows = to_float(images.images_NCHW[:4]), torch.arange(4)
-    objective = Distillation(Questions(Oracle(victim, Access.LOGITS), images, CPU), temperature=4.0, alpha=0.9)
+    questions = Questions(Oracle(victim, Access.LOGITS), ImageBatches(images, 4, seed=0, role="thief"), Training())
+    objective = Distillation(questions, temperature=4.0, alpha=0.9)
     student = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     terms = objective(student, Batch(pixels, labels_B, rows, 0))
     answers, given = victim(pixels).double(), student(pixels).double()

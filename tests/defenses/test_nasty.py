@@ -17,6 +17,7 @@ from undistill.defenses.base import DEFENSES
 from undistill.defenses.nasty import SelfUndermining
 from undistill.losses import softened_kl
 from undistill.models import Classifier
+from undistill.oracle.frozen import Frozen
 from undistill.training.loop import fit
 from undistill.training.objectives import CrossEntropy
 from undistill.training.recipe import Recipe, read
@@ -36,6 +37,12 @@ class Says(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         return self.logits_C.expand(len(images_BCHW), -1)
+
+
+def ask(adversary: nn.Module) -> Callable[[Batch], Tensor]:
+    """A frozen adversary's answers to a batch, as `harden` gets them."""
+    frozen = Frozen(adversary)
+    return lambda batch: frozen(batch.images_BCHW)
 
 
 def batch_of(*labels: int) -> Batch:
@@ -65,7 +72,7 @@ def same(one: Weights, two: Weights) -> bool:
 
 
 def test_the_loss_is_cross_entropy_minus_omega_tau_squared_kl() -> None:
-    objective = SelfUndermining(Says(0.0, 0.0).eval(), omega=0.04, temperature=4)
+    objective = SelfUndermining(ask(Says(0.0, 0.0)), omega=0.04, temperature=4)
     terms = objective(Says(4 * math.log(3), 0.0), batch_of(0, 0, 1))
     cross_entropy = math.log(82 / 81) * 2 / 3 + math.log(82) / 3
     kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
@@ -75,13 +82,13 @@ def test_the_loss_is_cross_entropy_minus_omega_tau_squared_kl() -> None:
 
 def test_gradients_reach_the_nasty_network_alone() -> None:
     nasty, adversary = Says(1.0, 0.0), Says(0.0, 0.5)
-    SelfUndermining(adversary, omega=1, temperature=2)(nasty, batch_of(0, 1))["loss"].backward()
+    SelfUndermining(ask(adversary), omega=1, temperature=2)(nasty, batch_of(0, 1))["loss"].backward()
     assert nasty.logits_C.grad is not None
     assert adversary.logits_C.grad is None
 
 
 def test_the_adversary_is_not_among_the_trained_modules() -> None:
-    assert dict(SelfUndermining(Says(0.0, 0.0), 1, 1).modules) == {}
+    assert dict(SelfUndermining(ask(Says(0.0, 0.0)), 1, 1).modules) == {}
 
 
 def test_omega_zero_is_ordinary_training_to_the_bit(
@@ -121,12 +128,19 @@ def test_the_adversary_answers_in_evaluation_mode_and_is_never_changed(
 def test_the_adversary_answers_in_full_precision(make_model: Callable[..., Classifier], images: ImageSet) -> None:
     seen: list[Tensor] = []
     adversary, nasty = make_model().eval(), make_model(role="nasty").eval()
-    adversary.register_forward_hook(lambda *call: seen.append(call[2]))
+    frozen = ask(adversary)
+
+    def overheard(batch: Batch) -> Tensor:
+        seen.append(frozen(batch))
+        return seen[-1]
+
     batch = Batch(to_float(images.images_NCHW), images.labels_N, images.index_N, 0)
     with torch.autocast("cpu", torch.bfloat16):
-        SelfUndermining(adversary, 1, 4)(nasty, batch)
-    assert torch.equal(seen[0], adversary(batch.images_BCHW))
+        SelfUndermining(overheard, 1, 4)(nasty, batch)
+        rounded = adversary(batch.images_BCHW).float()
     assert seen[0].dtype == torch.float32
+    torch.testing.assert_close(seen[0], adversary(batch.images_BCHW))
+    assert not torch.allclose(rounded, seen[0], rtol=1e-4, atol=1e-5)  # the control: bf16 would show
 
 
 def test_hardening_is_the_same_each_time(

@@ -79,7 +79,9 @@ def test_loss_and_gradient_are_those_of_self_undermining_on_the_same_logits(
     objective = HeadSelfUndermining(answers, omega, 4.0, smoothing)
     head, twin = copy.deepcopy(teacher.head), copy.deepcopy(teacher)
     terms = objective(head, Batch(features[rows], images.labels_N[rows], rows, 0))
-    whole = SelfUndermining(adversary, omega, 4.0, smoothing)(twin, Batch(pixels[rows], images.labels_N[rows], rows, 0))
+    whole = SelfUndermining(lambda _: answers[rows], omega, 4.0, smoothing)(
+        twin, Batch(pixels[rows], images.labels_N[rows], rows, 0)
+    )
     assert terms["loss"].item() == pytest.approx(whole["loss"].item(), rel=1e-5)
     assert terms["accuracy"].item() == whole["accuracy"].item()
     terms["loss"].backward()

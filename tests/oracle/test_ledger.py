@@ -353,7 +353,9 @@ def test_a_ledger_for_what_is_no_function_is_refused(steal: Attacked, tmp_path: 
 
 
 def test_a_thief_that_asks_less_is_counted_less(steal: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("undistill.attacks.kd.Questions", lambda oracle, images, device: Lazy(oracle, images))
+    monkeypatch.setattr(
+        "undistill.attacks.kd.Questions", lambda oracle, batches, training: Lazy(oracle, batches.images)
+    )
     api = Api()
     cell = steal(api.box, "probs/unlabelled/trained/random/10")
     assert cell.queries == len(api.asked) == 4

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -332,3 +334,70 @@ def test_float32_is_the_default_precision(images: ImageSet) -> None:
 def test_ordinary_training_needs_labels(images: ImageSet) -> None:
     with pytest.raises(ValueError, match="cross-entropy needs labels"):
         list(fit(Random(0), batches_of(images.unlabelled()), CrossEntropy(), training(), seed=0))
+
+
+# -- how images lie in memory -------------------------------------------------------------------------------------------
+
+
+class Strided(nn.Module):
+    """A 1 × 1 convolution of stride 2 over some channels, between an ordinary convolution and a head."""
+
+    def __init__(self, channels: int, size: int = 1, stride: int = 2, groups: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, channels, 3)
+        self.second = nn.Conv2d(channels, 2 * groups, size, stride, groups=groups)
+        self.head = nn.Linear(2 * groups, 4)
+        self.lay: list[bool] = []
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        self.lay.append(images_BCHW.is_contiguous(memory_format=torch.channels_last))
+        return self.head(self.second(self.first(images_BCHW)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("network", "channels_last"),
+    [
+        (Strided(2), False),
+        (Strided(15), False),
+        (Strided(16), True),
+        (Strided(2, stride=1), True),
+        (Strided(2, size=3), True),
+        (Strided(32, groups=4), False),
+        (Strided(32, groups=2), True),
+    ],
+    ids=["2", "15", "16", "stride 1", "3 x 3", "8 a group", "16 a group"],
+)
+def test_images_are_channels_last_unless_their_gradient_would_leave_its_memory(
+    images: ImageSet, network: Strided, channels_last: bool
+) -> None:
+    batches = ImageBatches(images, 8, seed=0, role="teacher")
+    list(fit(network, batches, CrossEntropy(), Training(epochs=1), seed=0))
+    assert set(network.lay) == {channels_last}
+
+
+def test_modules_trained_along_have_a_say_in_the_layout(images: ImageSet) -> None:
+    network = Strided(16)
+    objective = CrossEntropy()
+    along = replace(objective, modules={"adapter": nn.Conv2d(4, 4, 1, stride=2)})
+    list(fit(network, ImageBatches(images, 8, seed=0, role="teacher"), along, Training(epochs=1), seed=0))
+    assert set(network.lay) == {False}
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet18", 0.0625), ("resnetc20", 0.125), ("resnetc20", 0.25)])
+def test_narrow_residual_networks_survive_their_training(name: str, width: float) -> None:
+    """In a process of its own, which memory written past its end would kill."""
+    code = f"""
+import torch
+from undistill.data.batches import ImageBatches
+from undistill.data.images import ImageSet
+from undistill.models import build
+from undistill.training.loop import fit
+from undistill.training.objectives import CrossEntropy
+from undistill.training.recipe import Training
+torch.set_num_threads(1)
+images = ImageSet.of(torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8), torch.arange(24) % 4, tuple("abcd"))
+network = build({name!r}, 4, 3, 8, {width}, seed=0)
+list(fit(network, ImageBatches(images, 7, seed=0, role="t"), CrossEntropy(), Training(epochs=12), seed=0))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (found.returncode, found.stderr) == (0, "")

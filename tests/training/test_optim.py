@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -171,3 +173,105 @@ def test_what_torch_cannot_take_is_refused_by_the_record(settings: dict[str, Any
     except UsageError:
         return
     record.build([nn.Parameter(torch.zeros(()))])
+
+
+# -- lean optimisers ----------------------------------------------------------------------------------------------------
+
+LEAN: list[tuple[dict[str, Any], type[torch.optim.Optimizer], dict[str, Any]]] = [
+    ({"name": "sgd", "momentum": 0.0}, torch.optim.SGD, {"momentum": 0.0}),
+    ({"name": "sgd", "momentum": 0.9}, torch.optim.SGD, {"momentum": 0.9}),
+    ({"name": "sgd", "momentum": 0.8, "nesterov": True}, torch.optim.SGD, {"momentum": 0.8, "nesterov": True}),
+    ({"name": "adam", "betas": [0.8, 0.9]}, torch.optim.Adam, {"betas": (0.8, 0.9)}),
+    ({"name": "adamw"}, torch.optim.AdamW, {"betas": (0.9, 0.999)}),
+]
+each_optimiser = pytest.mark.parametrize(
+    ("settings", "kind", "arguments"), LEAN, ids=["sgd", "momentum", "nesterov", "adam", "adamw"]
+)
+
+
+def weights() -> list[nn.Parameter]:
+    rng = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=rng)) for shape in ((3, 5), (7,))]
+
+
+def stepped(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], steps: int, start: int = 0) -> None:
+    for step in range(start, start + steps):
+        rng = torch.Generator().manual_seed(step)
+        optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            (parameter.square() * torch.randn(parameter.shape, generator=rng)).sum().backward()
+        optimizer.step()
+
+
+@each_optimiser
+def test_lean_steps_are_torchs_to_the_bit(
+    settings: dict[str, Any], kind: type[torch.optim.Optimizer], arguments: dict[str, Any]
+) -> None:
+    ours, theirs = weights(), weights()
+    one = OPTIMIZERS.make({**settings, "lr": 0.05, "weight_decay": 0.01}).build(ours)
+    make: Any = kind
+    two = make(theirs, lr=0.05, weight_decay=0.01, fused=True, **arguments)
+    assert isinstance(one, kind)
+    assert type(one) is not kind  # the control: it is the lean one
+    stepped(one, ours, 5)
+    stepped(two, theirs, 5)
+    assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+    assert not any(torch.equal(*pair) for pair in zip(ours, weights(), strict=True))
+    mine, other = one.state_dict(), two.state_dict()
+    assert mine["param_groups"] == other["param_groups"]
+    assert mine["state"].keys() == other["state"].keys()
+    for index, kept in mine["state"].items():
+        for name, value in kept.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(other["state"][index][name])), name
+
+
+@each_optimiser
+@pytest.mark.parametrize("saved_by", ["lean", "torch"])
+def test_a_lean_state_goes_back_and_forth(
+    settings: dict[str, Any], kind: type[torch.optim.Optimizer], arguments: dict[str, Any], saved_by: str
+) -> None:
+    make: Any = kind
+
+    def lean(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = OPTIMIZERS.make({**settings, "lr": 0.05}).build(parameters)
+        return made
+
+    def torchs_own(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = make(parameters, lr=0.05, weight_decay=0, fused=True, **arguments)
+        return made
+
+    before, after = (lean, torchs_own) if saved_by == "lean" else (torchs_own, lean)
+    whole, parts = weights(), weights()
+    stepped(lean(whole), whole, 5)
+    first = before(parts)
+    stepped(first, parts, 3)
+    second = after(parts)
+    second.load_state_dict(first.state_dict())
+    stepped(second, parts, 2, start=3)
+    assert all(torch.equal(*pair) for pair in zip(whole, parts, strict=True))
+
+
+def test_training_never_imports_the_compiler() -> None:
+    code = """
+import sys, torch
+from torch import nn
+from undistill.data.batches import ImageBatches
+from undistill.data.images import ImageSet
+from undistill.training.loop import fit
+from undistill.training.objectives import CrossEntropy
+from undistill.training.recipe import Training
+images = ImageSet.of(torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), torch.arange(8) % 2, ("a", "b"))
+for name in ("sgd", "adam", "adamw"):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+    training = Training(epochs=1, batch=4, optimizer={"name": name, "lr": 0.1})
+    records = list(fit(network, ImageBatches(images, 4, seed=0, role="t"), CrossEntropy(), training, seed=0))
+    assert records[0].images == 8
+assert "torch._dynamo" not in sys.modules
+optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+optimizer.zero_grad()
+optimizer.step()
+print("torch._dynamo" in sys.modules)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout == "True\n"  # the control: PyTorch's own optimisers import it

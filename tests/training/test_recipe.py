@@ -227,3 +227,12 @@ def test_another_data_set_forgets_where_the_first_one_lay() -> None:
     data = read(first, ["data.name=cifar10"]).data
     assert (data.name, data.dir, data.label_column, data.size, data.pool) == ("cifar10", None, None, None, 5)
     assert read(first, ["data.name=folder"]).data.dir == "/photos"
+
+
+@pytest.mark.parametrize("layout", [True, False])
+def test_the_layout_that_was_a_setting_once_is_dropped_from_old_recipes(layout: bool) -> None:
+    old = read("digits").dump()
+    old["training"]["channels_last"] = layout
+    assert read(old) == read("digits")
+    assert "channels_last" not in read(old).dump()["training"]
+    assert "channels_last" in old["training"]  # what was given stays as it is

@@ -179,7 +179,7 @@ def test_another_machine_on_the_way_is_written_down(
 
     with pytest.raises(Stop):
         undistill.train(None, undistill.load("digits"), recipe, out=out, watch=stop)
-    monkeypatch.setattr("undistill.training.train.describe", lambda device: describe(device) | {"threads": 64})
+    monkeypatch.setattr("undistill.training.train.describe", lambda *place: describe(*place) | {"threads": 64})
     undistill.train(None, undistill.load("digits"), recipe, out=out, resume=True)
     env = json.loads((out / "env.json").read_text())
     assert env["threads"] == 64

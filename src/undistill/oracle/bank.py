@@ -12,38 +12,24 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import Any
 
 from undistill.data.cache import cache_root
 from undistill.data.images import ImageSet
 from undistill.data.views import View
-from undistill.errors import RunError, UsageError
-from undistill.files import TEMPORARY, sweep, write_bytes, write_json, writing
+from undistill.errors import UsageError
+from undistill.files import TEMPORARY
+from undistill.oracle.entry import Entry, in_bytes
 
 SCHEMA = 1
 LIMIT = 10 * 10**9
-TOLD = 10**6
-"""Bytes from which on an entry is worth a line."""
-NAME = re.compile(r"[0-9a-f]{24}")
+WRITTEN = re.compile(rf"\d{{5,}}\.safetensors|\.\d{{5,}}\.lock|\..*{re.escape(TEMPORARY)}")
+"""What lies in an entry beside `about.json` and `.use`."""
 log = logging.getLogger(__name__)
-
-
-class Held(NamedTuple):
-    """Answers about some images: their index in the source split, and a row of logits for each. M images, C classes."""
-
-    index_M: Tensor
-    logits_MC: Tensor
 
 
 @dataclass(frozen=True)
@@ -100,18 +86,24 @@ class Bank:
             "views_seed": views_seed if views else 0,
             "precision": precision,
         }
-        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
-        entry = Entry(self.place / key, classes, images.source_size)
+        entry = Entry(self.place / _key(about), classes, images.source_size)
         size = passes * len(images) * (4 * classes + 4)
-        if not self.limit or not entry.prepare(about, size, self):
+        if not self.limit:
             return None
-        return entry
+        if not self.make_room(size, entry.folder):
+            log.info(
+                "bank: %s of answers are more than its limit of %s, so they are computed each time",
+                in_bytes(size),
+                in_bytes(self.limit),
+            )
+            return None
+        return entry if entry.prepare(about, size) else None
 
     def make_room(self, size: int, but: Path) -> bool:
         """Whether `size` more bytes fit beside the entry `but`, once others were removed as far as needed and unused."""
-        found = [path.parent for path in self.place.glob("*/about.json") if NAME.fullmatch(path.parent.name)]
+        found = [path.parent for path in self.place.glob("*/about.json") if _is_entry(path)]
         entries = sorted((entry for entry in found if entry != but), key=_last_used)
-        used = {entry: sum(_size(file) for file in entry.iterdir()) for entry in entries}
+        used = {entry: _size(entry) for entry in entries}
         for entry in entries:
             if sum(used.values()) + size <= self.limit:
                 break
@@ -124,120 +116,16 @@ USUAL = Bank()
 """Where answers are kept unless somebody says otherwise."""
 
 
-class Entry:
-    """One network's answers about the views of one source, a file for each pass. Open for as long as it is referred to."""
-
-    def __init__(self, folder: Path, classes: int, source_size: int) -> None:
-        self.folder, self.classes, self.source_size = folder, classes, source_size
-        self._writable = True
-        self._use: Any = None
-
-    def prepare(self, about: dict[str, Any], size: int, bank: Bank) -> bool:
-        """Hold the entry against removal and make room; False, with a word about why, where there is none."""
-        try:
-            if not bank.make_room(size, self.folder):
-                log.info(
-                    "bank: %s of answers are more than its limit of %s, so they are computed each time",
-                    in_bytes(size),
-                    in_bytes(bank.limit),
-                )
-                return False
-            with writing(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._use = (self.folder / ".use").open("w")
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    sweep(self.folder)  # alone here: whatever is half-written was left by a killed process
-                fcntl.flock(self._use, fcntl.LOCK_SH)
-                write_json(self.folder / "about.json", about)  # its time says when the entry was last used
-            kept = sum(1 for _ in self.folder.glob("*.safetensors"))
-        except (RunError, OSError) as error:
-            log.warning("bank: %s; answers are computed each time", str(error).rstrip("."))
-            return False
-        if size >= TOLD:
-            log.info("bank: up to %s of answers in %s, %d passes kept before", in_bytes(size), self.folder, kept)
-        return True
-
-    def file(self, number: int) -> Path:
-        """Where pass `number` lies."""
-        return self.folder / f"{number:05d}.safetensors"
-
-    def read(self, number: int) -> Held | None:
-        """What is kept of pass `number`; None where there is nothing, or it is damaged."""
-        path = self.file(number)
-        try:
-            return self._checked(safetensors.torch.load(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-            log.warning("bank: %s is damaged and is computed anew (%s)", path, error)
-            return None
-
-    def _checked(self, found: dict[str, Tensor]) -> Held:
-        """What a file says, or ValueError; read whole, for a mapped file that somebody cuts short kills its readers."""
-        index_M, logits_MC, total = found["index"], found["logits"], found["sum"]
-        if (index_M.dtype, logits_MC.dtype, total.dtype) != (
-            torch.int32,
-            torch.float32,
-            torch.int64,
-        ) or total.numel() != 1:
-            raise ValueError("numbers of other types")
-        if index_M.ndim != 1 or logits_MC.shape != (len(index_M), self.classes):
-            raise ValueError("other shapes")
-        if _checksum(index_M, logits_MC) != int(total):
-            raise ValueError("another checksum")
-        if len(index_M) and not 0 <= int(index_M.min()) <= int(index_M.max()) < self.source_size:
-            raise ValueError("images that the source does not have")
-        return Held(index_M.long(), logits_MC)
-
-    def write(self, number: int, held: Held) -> None:
-        """Keep a pass. A disk that refuses is told of once; the answers are then computed each time."""
-        if not self._writable:
-            return
-        index_M, logits_MC = held.index_M.int().contiguous(), held.logits_MC.contiguous()
-        tensors = {"index": index_M, "logits": logits_MC, "sum": torch.tensor(_checksum(index_M, logits_MC))}
-        try:
-            write_bytes(self.file(number), safetensors.torch.save(tensors), lasting=False)
-        except RunError as error:
-            self._writable = False
-            log.warning("bank: %s; answers are computed each time", str(error).partition(";")[0])
-
-    @contextlib.contextmanager
-    def claim(self, number: int) -> Iterator[bool]:
-        """Whether pass `number` is this process's to fill: nobody else fills it. The system lets go when a process dies."""
-        path = self.folder / f".{number:05d}.lock"
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError:  # removed, or a disk that refuses: then everybody fills for himself
-            yield True
-            return
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-            path.unlink(missing_ok=True)
-        finally:
-            os.close(handle)
-
-    def forget(self) -> None:
-        """Remove all passes: they are another network's."""
-        for path in self.folder.glob("*.safetensors"):
-            path.unlink(missing_ok=True)
+def _key(about: Any) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def in_bytes(size: float) -> str:
-    """For people: 352 MB."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
-
-
-def _checksum(index_M: Tensor, logits_MC: Tensor) -> int:
-    return zlib.crc32(logits_MC.numpy().data, zlib.crc32(index_M.numpy().data)) if len(index_M) else 0
+def _is_entry(about: Path) -> bool:
+    """Whether a folder is named after what its `about.json` says: then a bank wrote it."""
+    try:
+        return _key(json.loads(about.read_text())) == about.parent.name
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _last_used(entry: Path) -> float:
@@ -246,10 +134,10 @@ def _last_used(entry: Path) -> float:
     return 0.0
 
 
-def _size(file: Path) -> int:
+def _size(entry: Path) -> int:
     with contextlib.suppress(OSError):
-        return file.stat().st_size
-    return 0
+        return sum(file.stat().st_size for file in entry.iterdir())
+    return 0  # just removed by somebody else
 
 
 def _removed(entry: Path) -> bool:
@@ -257,11 +145,13 @@ def _removed(entry: Path) -> bool:
     try:
         with (entry / ".use").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for path in [*entry.glob("*.safetensors"), *entry.glob(".*.lock"), *entry.glob(f".*{TEMPORARY}")]:
-                path.unlink()
+            for path in entry.iterdir():
+                if WRITTEN.fullmatch(path.name):
+                    path.unlink()
             (entry / "about.json").unlink()
             (entry / ".use").unlink()
-        entry.rmdir()
-    except OSError:  # in use, or something else lies there
+    except OSError:  # in use
         return False
+    with contextlib.suppress(OSError):  # something else lies there
+        entry.rmdir()
     return True

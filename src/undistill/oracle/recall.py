@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from undistill.data.batches import ImageBatches
-from undistill.oracle.bank import Bank, Entry, Held
+from undistill.oracle.bank import Bank
+from undistill.oracle.entry import Entry, Held
 from undistill.oracle.frozen import Frozen, alike
 from undistill.training.evaluate import batch_for
 from undistill.types import Batch
@@ -119,19 +120,24 @@ class Recall:
 
     def _kept(self, number: int) -> Tensor | None:
         """A pass as it is kept, if that is all of it."""
-        held = self._entry.read(number)
-        if held is None:
-            return None
-        row_M = _rows(held.index_M, self._batches.source_size)[self._index_M]
-        if bool((row_M < 0).any()):
-            return None
-        logits_MC = held.logits_MC[row_M]
-        return logits_MC if self._trusted or self._trust(number, logits_MC) else None
+        held, row_M = self._held(number)
+        return None if bool((row_M < 0).any()) else held.logits_MC[row_M]
 
-    def _trust(self, number: int, logits_MC: Tensor) -> bool:
+    def _held(self, number: int) -> tuple[Held, Tensor]:
+        """What is kept of a pass, and where each of the images stands in it; −1 for those that do not."""
+        size = self._batches.source_size
+        nothing = Held(torch.empty(0, dtype=torch.int64), torch.empty(0, self._entry.classes))
+        held = self._entry.read(number) or nothing
+        row_M = _rows(held.index_M, size)[self._index_M]
+        if self._trusted or bool((row_M < 0).all()) or self._trust(number, held, row_M):
+            return held, row_M
+        return nothing, torch.full_like(row_M, -1)
+
+    def _trust(self, number: int, held: Held, row_M: Tensor) -> bool:
         """Whether some answers of an entry are still this network's; if not, the entry is emptied."""
-        picked = torch.arange(0, len(logits_MC), max(1, len(logits_MC) // PROBE))
-        self._trusted = alike(logits_MC[picked], self._compute(number, picked), self._network.precision)
+        known = (row_M >= 0).nonzero().squeeze(1)
+        picked = known[:: max(1, len(known) // PROBE)]
+        self._trusted = alike(held.logits_MC[row_M[picked]], self._compute(number, picked), self._network.precision)
         if not self._trusted:
             log.warning(
                 "bank: %s holds answers that the network does not give; they are computed anew", self._entry.folder
@@ -141,14 +147,13 @@ class Recall:
 
     def _fill(self, number: int) -> Tensor:
         """Compute what is missing of a pass, keep it, and return all of it."""
-        size = self._batches.source_size
-        held = self._entry.read(number) or Held(torch.empty(0, dtype=torch.int64), torch.empty(0, self._entry.classes))
-        missing = (_rows(held.index_M, size)[self._index_M] < 0).nonzero().squeeze(1)
+        held, row_M = self._held(number)
+        missing = (row_M < 0).nonzero().squeeze(1)
         if len(missing):
             fresh_MC = self._compute(number, missing)
             held = Held(torch.cat([held.index_M, self._index_M[missing]]), torch.cat([held.logits_MC, fresh_MC]))
             self._entry.write(number, held)
-        return held.logits_MC[_rows(held.index_M, size)[self._index_M]]
+        return held.logits_MC[_rows(held.index_M, self._batches.source_size)[self._index_M]]
 
     def _compute(self, number: int, rows: Tensor) -> Tensor:
         """Logits of some of the images in pass `number`, on the CPU."""

@@ -44,7 +44,7 @@ def describe(device: torch.device, precision: str = "fp32") -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "precision": f"{precision} (emulated)" if emulated else precision,
-        "layout": "channels-last",
+        "layout": "channels-last where safe",
         "tf32": torch.backends.cudnn.allow_tf32 if device.type == "cuda" else False,
         "system": platform.system(),
     }

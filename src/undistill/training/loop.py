@@ -65,7 +65,8 @@ def fit(
     trained = nn.ModuleDict({"model": model, **modules})
     parameters = [p for p in trained.parameters() if p.requires_grad]
     device = parameters[0].device
-    if device.type == "cuda":  # on a CPU, narrow layers with such weights corrupt memory in torch 2.13
+    layout = _layout(trained, device)
+    if device.type == "cuda":
         trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = training.optimizer.build(parameters)
     if state is not None:
@@ -75,7 +76,7 @@ def fit(
         trained.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive(seed, "fit", str(epoch)))
-            totals, images = _epoch(model, batches, objective, training, optimizer, parameters, epoch)
+            totals, images = _epoch(model, batches, objective, training, optimizer, parameters, epoch, layout)
         yield EpochRecord(
             epoch=epoch + 1,
             epochs=training.epochs,
@@ -106,6 +107,22 @@ def _restore(
                 kept[name] = torch.empty_like(parameter).copy_(value)
 
 
+def _layout(trained: nn.Module, device: torch.device) -> torch.memory_format:
+    """Of the images: channels-last, but on a CPU not for 1 × 1 convolutions that stride over few channels.
+
+    There oneDNN's gradient of their weights writes past its memory where a pixel has fewer channels than a register holds
+    numbers, and the process dies (torch 2.13; uxlfoundation/oneDNN#6035).
+    """
+    narrow = any(
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and layer.stride != (1, 1)
+        and layer.in_channels // layer.groups < 16
+        for layer in trained.modules()
+    )
+    return torch.contiguous_format if narrow and device.type == "cpu" else torch.channels_last
+
+
 def _epoch(
     model: nn.Module,
     batches: Batches,
@@ -114,6 +131,7 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     parameters: list[nn.Parameter],
     epoch: int,
+    layout: torch.memory_format,
 ) -> tuple[dict[str, float], int]:
     """One pass: (means of the terms, images seen). The device is asked for numbers once, at the end."""
     device = parameters[0].device
@@ -126,7 +144,7 @@ def _epoch(
         for group in optimizer.param_groups:
             group["lr"] = lr
         if batch.images_BCHW.ndim == 4:
-            batch = batch._replace(images_BCHW=batch.images_BCHW.contiguous(memory_format=torch.channels_last))
+            batch = batch._replace(images_BCHW=batch.images_BCHW.contiguous(memory_format=layout))
         with autocast:
             terms = objective(model, batch)
         optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,64 @@
+"""What a number was computed with is written down and said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from undistill.training.env import chosen, describe
+
+CPU = torch.device("cpu")
+
+
+def having(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+
+
+@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16", "sve_bf16"])
+def test_bf16_on_a_processor_that_has_it_is_bf16(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    having(monkeypatch, avx2=True, **{name: True})
+    assert describe(CPU, "bf16")["precision"] == "bf16"
+    assert "fp32 is faster" not in chosen(describe(CPU, "bf16"))
+
+
+def test_emulated_bf16_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    having(monkeypatch, avx2=True, avx512_bf16=False)
+    env = describe(CPU, "bf16")
+    assert env["precision"] == "bf16 (emulated)"
+    assert "bf16 (emulated)" in chosen(env)
+    assert chosen(env).endswith("; this processor has no bf16 arithmetic, fp32 is faster here")
+    assert describe(CPU)["precision"] == describe(CPU, "fp32")["precision"] == "fp32"
+    assert "emulated" not in chosen(describe(CPU))
+
+
+def test_a_processor_that_tells_nothing_is_taken_for_one_that_has_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    having(monkeypatch)
+    assert describe(CPU, "bf16")["precision"] == "bf16"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert describe(CPU, "bf16")["precision"] == "bf16"
+
+
+CARD: dict[str, Any] = {
+    "device": "a card",
+    "processor": "a processor",
+    "instructions": "AVX2",
+    "threads": 1,
+    "precision": "fp32",
+    "layout": "channels-last",
+    "tf32": True,
+}
+
+
+def test_one_line_says_what_was_chosen() -> None:
+    assert chosen(CARD) == "on a card, 1 thread, fp32, TF32 convolutions, channels-last, fused steps"
+    cpu = {**CARD, "device": "cpu", "tf32": False, "threads": 2}
+    assert chosen(cpu) == "on a processor (AVX2), 2 threads, fp32, channels-last, fused steps"
+
+
+def test_what_is_described_can_be_said() -> None:
+    env = describe(CPU)
+    assert env["threads"] == torch.get_num_threads()
+    assert env["tf32"] is False
+    assert chosen(env).startswith(f"on {env['processor']} ({env['instructions']}), ")
