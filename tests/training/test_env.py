@@ -46,15 +46,15 @@ CARD: dict[str, Any] = {
     "instructions": "AVX2",
     "threads": 1,
     "precision": "fp32",
-    "layout": "channels-last",
+    "layout": "channels-last where safe",
     "tf32": True,
 }
 
 
 def test_one_line_says_what_was_chosen() -> None:
-    assert chosen(CARD) == "on a card, 1 thread, fp32, TF32 convolutions, channels-last, fused steps"
+    assert chosen(CARD) == "on a card, 1 thread, fp32, TF32 convolutions, channels-last where safe, fused steps"
     cpu = {**CARD, "device": "cpu", "tf32": False, "threads": 2}
-    assert chosen(cpu) == "on a processor (AVX2), 2 threads, fp32, channels-last, fused steps"
+    assert chosen(cpu) == "on a processor (AVX2), 2 threads, fp32, channels-last where safe, fused steps"
 
 
 def test_what_is_described_can_be_said() -> None:
