@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import table
+from benchmarks.decoding import decode
 from benchmarks.measure import arm, in_turn, median, once, steady
 
 Row = dict[str, Any]
@@ -34,7 +35,7 @@ class Bench:
     def spec(self, work: str, network: str, other: str | None = None, **more: Any) -> dict[str, Any]:
         """The common part of both arms."""
         heavy = "resnet18" if "resnet18" in (network, other) and work != "plain" else network
-        given = {"work": work, "network": network, "images": self.images(heavy), "batch": 128, "epochs": 3}
+        given = {"work": work, "network": network, "images": self.images(heavy), "batch": 128, "epochs": 2}
         return {**given, **({"other": other} if other else {}), "device": self.device, **more}
 
     def pair(
@@ -80,7 +81,7 @@ def grid(bench: Bench) -> list[Row]:
     reference = once(arm(arm="reference", **spec))
     ours = once(arm(arm="grid", **spec, jobs=1 if bench.cuda else 2))
     row = _row("5 × 4 grid of τ × α, cnn from resnet18, 20 students", reference["wall"], ours["wall"], "s in all")
-    return [row | {"memory": round(ours["mib"] / reference["mib"], 3)}]
+    return [row | {"memory": round(ours["mib"] / reference["mib"], 3), "note": "one run"}]
 
 
 def whole(bench: Bench) -> list[Row]:
@@ -116,7 +117,10 @@ def loop(bench: Bench) -> list[Row]:
     """`fit` against forward, backward and step alone: a ratio below 1 is overhead."""
     networks = ("cnn", "resnet18") if bench.cuda else ("cnn", "resnetc20", "resnet18")
     what = "bare forward, backward and step against fit"
-    return [bench.pair(f"{what}, {name}", bench.spec("plain", name, epochs=4), other="bare") for name in networks]
+    return [
+        bench.pair(f"{what}, {name}", bench.spec("plain", name, epochs=4), other="bare") | {"memory": None}
+        for name in networks
+    ]
 
 
 def floor(bench: Bench) -> list[Row]:
@@ -132,6 +136,22 @@ def floor(bench: Bench) -> list[Row]:
         best = max(measured["floor"], key=lambda run: run["gflops"])
         note = f"{best['gflops']:.0f} GFLOP/s convolution, {best['gbytes']:.1f} GB/s"
         rows.append(_row(f"share of the floor, ordinary training, {name}", step, ours, "s a step") | {"note": note})
+    return rows
+
+
+def candidates(bench: Bench) -> list[Row]:
+    """On CUDA: what might make the bare step faster, against the step as it is."""
+    tries: dict[str, dict[str, Any]] = {"cuDNN's search": {"search": True}}
+    tries |= {f"torch.compile, {mode}": {"compile": mode} for mode in ("default", "reduce-overhead", "max-autotune")}
+    rows = []
+    for name, precision in (("cnn", "fp32"), ("resnetc20", "fp32"), ("resnet18", "fp32"), ("resnet18", "bf16")):
+        spec = bench.spec("plain", name, precision=precision, arm="bare")
+        for what, more in tries.items():
+            runs = in_turn({"as it is": arm(**spec), what: arm(**spec, **more)}, bench.repeats)
+            row = _row(
+                f"{what}: bare step, {name}, {precision}", steady(runs["as it is"]), steady(runs[what]), "s an epoch"
+            )
+            rows.append(row | {"note": f"first epoch {runs[what][0]['epochs'][0]:.0f} s"})
     return rows
 
 
@@ -168,11 +188,13 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "start": start,
     "whole": whole,
     "loop": loop,
+    "decode": decode,
     "trainings": trainings,
     "floor": floor,
     "grid": grid,
     "bf16": bf16,
     "peer": peer,
+    "candidates": candidates,
 }
 
 
@@ -192,21 +214,19 @@ def main() -> None:
     given = options.parse_args()
     device = choose_device(given.device)
     bench = Bench(str(device), 1 if given.quick else given.repeats, given.peer, 0.25 if given.quick else 1.0)
-    found: dict[str, Any] = json.loads(given.out.read_text()) if given.out and given.out.exists() else {"rows": {}}
+    found: dict[str, Any] = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
     for name in given.only or ROWS:
-        emulated = "emulated" in describe(device, "bf16")["precision"]
-        if (name == "peer" and given.peer is None) or (name == "bf16" and emulated):
-            print(
-                f"{name}: left out, {'no --peer' if name == 'peer' else 'this processor has no bf16'}", file=sys.stderr
-            )
+        lacking = {
+            "peer": given.peer is None and "no --peer is given",
+            "bf16": "emulated" in describe(device, "bf16")["precision"] and "this processor has no bf16",
+            "candidates": not bench.cuda and "they are for CUDA",
+        }
+        if lacking.get(name):
+            print(f"{name}: left out, for {lacking[name]}", file=sys.stderr)
             continue
         rows = ROWS[name](bench)
-        found["rows"][name] = rows
-        found["env"] = describe(device) | {
-            "repeats": bench.repeats,
-            "quick": given.quick,
-            "threads": torch.get_num_threads(),
-        }
+        env = describe(device) | {"repeats": bench.repeats, "quick": given.quick, "threads": torch.get_num_threads()}
+        found[name] = {"env": env, "rows": rows}
         for row in rows:
             print(table.line(row), flush=True)
         if given.out:

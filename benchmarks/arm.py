@@ -1,13 +1,14 @@
 """One arm of a benchmark in a process of its own: `python -m benchmarks.arm '{"arm": "ours", "work": "kd", …}'` prints JSON.
 
 Arms: `reference` (benchmarks/plain.py); `ours`; `grid`, ours with a student for each τ and α; `bare`, forward, backward and step
-over batches that are there already.
+over batches that are there already (`compile`: in a mode of torch.compile; `search`: with cuDNN's search for kernels).
 Pixels are random and of CIFAR-10's size, unless `images` is 0: then they are the embedded digits.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -133,8 +134,10 @@ def reference(spec: dict[str, Any], device: Any) -> Iterator[object]:
     )
     padding, flip = (4, True) if spec["images"] else (1, False)
     pictures = plain.Pictures(images.images_NCHW, images.labels_N, padding, flip=flip)
-    workers = spec.get("workers", 2)
-    loader = DataLoader(pictures, spec["batch"], shuffle=True, num_workers=workers, pin_memory=device.type == "cuda")
+    workers = spec.get("workers", min(os.cpu_count() or 1, 8))
+    pinned = device.type == "cuda"
+    kept: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": pinned}
+    loader = DataLoader(pictures, spec["batch"], shuffle=True, **kept)
     losses: dict[str, list[plain.Loss]] = {
         "plain": [plain.cross_entropy],
         "nasty": [plain.nasty],
@@ -165,6 +168,9 @@ def bare(spec: dict[str, Any], device: Any) -> Iterator[object]:
         (batch.images_BCHW.contiguous(memory_format=torch.channels_last), batch.labels_B)
         for batch in image_batches(images, recipe, role="teacher", device=str(device)).epoch(0)
     ]
+    if spec.get("compile"):
+        model = torch.compile(model, mode=spec["compile"])
+    torch.backends.cudnn.benchmark = spec.get("search", False)
     for _ in range(spec["epochs"]):
         for images_BCHW, labels_B in batches:
             with torch.autocast(device.type, torch.bfloat16, enabled=spec.get("precision") == "bf16"):

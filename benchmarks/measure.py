@@ -72,7 +72,7 @@ def _watch(pid: int, most: list[float]) -> None:
     while Path(f"/proc/{pid}").exists() and _state(pid) not in ("Z", ""):
         total = sum(_pss(each) for each in _family(pid))
         most[0] = max(most[0], total / 1024)
-        time.sleep(0.1)
+        time.sleep(0.5)  # looking at a process's memory holds it up
 
 
 def _state(pid: int) -> str:

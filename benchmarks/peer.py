@@ -30,7 +30,10 @@ def main() -> None:
     padding, flip = (4, True) if spec["images"] else (1, False)
     pictures = Pictures(images.images_NCHW, images.labels_N, padding, flip=flip)
     loader = {"dataset_id": "train", "random_sample": True, "batch_size": spec["batch"]}
-    loader |= {"kwargs": {"batch_size": spec["batch"], "num_workers": spec.get("workers", 2)}, "requires_supp": True}
+    loader |= {
+        "kwargs": {"batch_size": spec["batch"], "num_workers": 2, "persistent_workers": True},
+        "requires_supp": True,
+    }
     head = {"kd": {"criterion": {"key": "KDLoss", "kwargs": KD}, "weight": 1.0}}
     config = {
         "num_epochs": spec["epochs"],

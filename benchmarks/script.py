@@ -23,8 +23,10 @@ def main() -> None:
     images = torch.tensor(pixels * 255 / 16).round().to(torch.uint8).view(-1, 1, 8, 8)
     train = plain.Pictures(images[:810], torch.tensor(labels[:810]), 1, flip=False)
     test = plain.Pictures(images[810:1307], torch.tensor(labels[810:1307]), 0, flip=False)
-    loader = DataLoader(train, 64, shuffle=True, num_workers=2)
-    teacher, student = build("resnetc20", 10, 1, 8, seed=0), build("cnn", 10, 1, 8, seed=1)
+    loader = DataLoader(train, 64, shuffle=True, num_workers=2, persistent_workers=True)
+    pixels_N = images[:810].float() / 255
+    moments = {"mean": [float(pixels_N.mean())], "std": [float(pixels_N.std())]}
+    teacher, student = build("resnetc20", 10, 1, 8, seed=0, **moments), build("cnn", 10, 1, 8, seed=1, **moments)
     teacher.load_state_dict(torch.load(teacher_file, weights_only=True))
     teacher.eval()
     optimizer = torch.optim.SGD(student.parameters(), 0.1, 0.9)

@@ -8,7 +8,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def line(row: dict[str, Any]) -> str:
@@ -19,14 +18,16 @@ def line(row: dict[str, Any]) -> str:
 
 def section(found: dict[str, Any]) -> str:
     """One machine's rows in Markdown."""
-    env = found["env"]
+    groups = list(found.values())
+    env = groups[0]["env"]
     place = (
         env["device"] if env["device"] != "cpu" else f"{env['processor']}, {env['instructions']}, {env['cores']} cores"
     )
-    rows = [row for rows in found["rows"].values() for row in rows]
-    head = f"### {place}\n\ntorch {env['torch']}, commit `{env['commit']}`, medians of {env['repeats']} repeats\n\n"
+    said = {name: sorted({str(group["env"][name]) for group in groups}) for name in ("torch", "commit", "repeats")}
+    told = {name: " and ".join(values) for name, values in said.items()}
+    head = f"### {place}\n\ntorch {told['torch']}, commit {told['commit']}, medians of {told['repeats']} repeats.\n\n"
     lines = ["| what | reference | ours | ratio | memory |", "|---|---|---|---|---|"]
-    for row in rows:
+    for row in (row for group in groups for row in group["rows"]):
         memory = f"{row['memory']:.2f} ×" if row.get("memory") else ""
         note = f" ({row['note']})" if row.get("note") else ""
         numbers = f"{row['reference']:.3g} {row['unit']} | {row['ours']:.3g} | **{row['ratio']:.2f} ×**"
@@ -34,12 +35,33 @@ def section(found: dict[str, Any]) -> str:
     return head + "\n".join(lines) + "\n"
 
 
+def effect(found: dict[str, Any]) -> str:
+    """What bf16 does, in Markdown."""
+    env = found["env"]
+    head = f"`{found['command']}`, commit `{env['commit']}`, torch {env['torch']}, {env['processor']}, {env['precision']}. Test "
+    head += f"accuracy on digits, percent, {len(found['seeds'])} seeds; the difference is bf16 − fp32, seed by seed, with a 95 % "
+    head += "interval.\n\n"
+    lines = ["| | fp32 | bf16 | difference |", "|---|---|---|---|"]
+    for name, arm in found["arms"].items():
+        lines.append(
+            f"| {name} | {arm['fp32']:.2f} | {arm['bf16']:.2f} | {arm['difference']:+.2f} ± {arm['half']:.2f} |"
+        )
+    return head + "\n".join(lines) + "\n"
+
+
 def page(text: str) -> str:
     """docs/performance.md with the tables of what is kept."""
     files = sorted((ROOT / "results" / "bench").glob("*.json"))
     tables = "\n".join(section(json.loads(file.read_text())) for file in files)
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{tables}\n{END}{rest.partition(END)[2]}"
+    told = effect(json.loads((ROOT / "results" / "precision" / "digits.json").read_text()))
+    return between(between(text, "measured", tables), "bf16", told)
+
+
+def between(text: str, name: str, content: str) -> str:
+    """The text with other content between the two marks of a name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n\n{content}\n{end}{rest.partition(end)[2]}"
 
 
 if __name__ == "__main__":

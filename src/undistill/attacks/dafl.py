@@ -23,6 +23,7 @@ from undistill.losses import activation_loss, information_entropy_loss, one_hot_
 from undistill.oracle.door import Oracle
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
+from undistill.training.optim import lean
 from undistill.training.recipe import Recipe
 from undistill.types import Batch, Terms
 
@@ -90,7 +91,7 @@ class Generated:
         mean_C11, std_C11 = scale_of(self.victim, channels)
         made = generator.build(settings.latent, size, mean_C11, std_C11, settings.width, seed=recipe.seed)
         self.generator = made.to(device).train()
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), settings.lr, fused=True)
+        self.optimizer = lean(torch.optim.Adam)(self.generator.parameters(), settings.lr, fused=True)
         self.index_B = torch.arange(settings.batch, device=device)
         self.answer_BC = torch.empty(0)
         """The victim's logits of the batch that was handed over last."""

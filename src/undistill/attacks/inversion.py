@@ -15,6 +15,7 @@ from undistill import seeds
 from undistill.attacks.insider import at_inputs, differentiable, frozen, scale_of
 from undistill.errors import UsageError
 from undistill.losses import mean_norm, statistics_distance, total_variation
+from undistill.training.optim import lean
 from undistill.types import Terms
 
 if TYPE_CHECKING:
@@ -66,12 +67,12 @@ def invert(
     sides = [(size + 1) // 2] * coarse + [size] * (settings.iterations - coarse)
     x_BCHW = torch.randn(len(targets_B), channels, sides[0], sides[0], generator=rng).to(device)
     x_BCHW = x_BCHW.clamp(low_C11, high_C11).requires_grad_()
-    optimizer = torch.optim.Adam([x_BCHW], settings.lr, fused=True)
+    optimizer = lean(torch.optim.Adam)([x_BCHW], settings.lr, fused=True)
     with torch.enable_grad(), at_inputs(layers, _moments_apart) as apart:
         for side in sides:
             if x_BCHW.shape[2] != side:
                 x_BCHW = _sized(x_BCHW.detach(), side).requires_grad_()
-                optimizer = torch.optim.Adam([x_BCHW], settings.lr, fused=True)
+                optimizer = lean(torch.optim.Adam)([x_BCHW], settings.lr, fused=True)
             apart.clear()
             shown_BCHW = _moved(_sized(x_BCHW, size), settings, rng)
             ce = F.cross_entropy(victim(shown_BCHW * std_C11 + mean_C11).float(), targets_B)

@@ -25,6 +25,7 @@ class Reporter(logging.Handler):
     def __init__(self, *, quiet: bool = False) -> None:
         super().__init__(logging.WARNING if quiet else logging.INFO)
         self.quiet = quiet
+        self.told: set[str] = set()
         self.console = Console(stderr=True, highlight=False)
         self.bar: Progress | None = None
         self.last = self.began = time.monotonic()
@@ -34,6 +35,7 @@ class Reporter(logging.Handler):
 
     def __enter__(self) -> Reporter:
         log = logging.getLogger("undistill")
+        self.before = log.level
         log.addHandler(self)
         log.setLevel(self.level)
         if self.console.is_terminal and not self.quiet:
@@ -49,13 +51,17 @@ class Reporter(logging.Handler):
         return self
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger("undistill").removeHandler(self)
+        log = logging.getLogger("undistill")
+        log.removeHandler(self)
+        log.setLevel(self.before)
         if self.bar is not None:
             self.bar.stop()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A line of the library's log."""
-        self.console.print(record.getMessage(), markup=False, soft_wrap=True)
+        """A line of the library's log, once."""
+        if (line := record.getMessage()) not in self.told:
+            self.told.add(line)
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
         """One line."""

@@ -12,7 +12,9 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ from undistill.oracle.entry import Entry, in_bytes
 
 SCHEMA = 1
 LIMIT = 10 * 10**9
+MARGIN = 10**8
+"""Bytes of the disk that are left to others."""
 WRITTEN = re.compile(rf"\d{{5,}}\.safetensors|\.\d{{5,}}\.lock|\..*{re.escape(TEMPORARY)}")
 """What lies in an entry beside `about.json` and `.use`."""
 log = logging.getLogger(__name__)
@@ -87,21 +91,27 @@ class Bank:
             "precision": precision,
         }
         entry = Entry(self.place / _key(about), classes, images.source_size)
-        size = passes * len(images) * (4 * classes + 4)
-        if not self.limit:
+        size = max(passes * len(images) * (4 * classes + 4), _size(entry.folder))
+        if not self.limit or not self.make_room(size, entry.folder):
             return None
-        if not self.make_room(size, entry.folder):
-            log.info(
-                "bank: %s of answers are more than its limit of %s, so they are computed each time",
-                in_bytes(size),
-                in_bytes(self.limit),
-            )
-            return None
-        return entry if entry.prepare(about, size) else None
+        return entry if entry.prepare({**about, "reserved": size}, size) else None
 
     def make_room(self, size: int, but: Path) -> bool:
-        """Whether `size` more bytes fit beside the entry `but`, once others were removed as far as needed and unused."""
-        found = [path.parent for path in self.place.glob("*/about.json") if _is_entry(path)]
+        """Whether `size` bytes fit beside all entries but one, once unused ones were removed as far as needed.
+
+        Nothing is removed in vain: not for what is larger than the limit or than the disk.
+        """
+        free = shutil.disk_usage(next(p for p in (self.place, *self.place.absolute().parents) if p.exists())).free
+        missing = size - _written(but)
+        if size > self.limit or missing > free - MARGIN:
+            left = (
+                f"the limit of {in_bytes(self.limit)}"
+                if size > self.limit
+                else f"the {in_bytes(free)} left on the disk"
+            )
+            log.info("bank: %s of answers are more than %s, so they are computed each time", in_bytes(size), left)
+            return False
+        found = [path.parent for path in self.place.glob("*/about.json") if _about(path) is not None]
         entries = sorted((entry for entry in found if entry != but), key=_last_used)
         used = {entry: _size(entry) for entry in entries}
         for entry in entries:
@@ -109,7 +119,10 @@ class Bank:
                 break
             if _removed(entry):
                 del used[entry]
-        return sum(used.values()) + size <= self.limit
+        fits = sum(used.values()) + size <= self.limit
+        if not fits:
+            log.info("bank: others use what %s of answers would need, so they are computed each time", in_bytes(size))
+        return fits
 
 
 USUAL = Bank()
@@ -120,12 +133,14 @@ def _key(about: Any) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _is_entry(about: Path) -> bool:
-    """Whether a folder is named after what its `about.json` says: then a bank wrote it."""
+def _about(file: Path) -> dict[str, Any] | None:
+    """What an entry's `about.json` says; None if its folder is not named after that, for then no bank wrote it."""
     try:
-        return _key(json.loads(about.read_text())) == about.parent.name
-    except (OSError, ValueError, RecursionError):
-        return False
+        about = json.loads(file.read_text())
+        fixed = {name: value for name, value in about.items() if name != "reserved"}
+        return about if _key(fixed) == file.parent.name else None
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
 
 
 def _last_used(entry: Path) -> float:
@@ -135,9 +150,15 @@ def _last_used(entry: Path) -> float:
 
 
 def _size(entry: Path) -> int:
+    """Bytes that an entry takes, or will when those who fill it are done."""
+    reserved = (_about(entry / "about.json") or {}).get("reserved", 0)
+    return max(_written(entry), reserved if isinstance(reserved, int) else 0)
+
+
+def _written(entry: Path) -> int:
     with contextlib.suppress(OSError):
         return sum(file.stat().st_size for file in entry.iterdir())
-    return 0  # just removed by somebody else
+    return 0  # not there, or just removed by somebody else
 
 
 def _removed(entry: Path) -> bool:
@@ -145,6 +166,8 @@ def _removed(entry: Path) -> bool:
     try:
         with (entry / ".use").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(handle.fileno()).st_nlink:
+                return False  # somebody else removed it just now, and what lies there is a newer entry
             for path in entry.iterdir():
                 if WRITTEN.fullmatch(path.name):
                     path.unlink()

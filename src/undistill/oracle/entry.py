@@ -40,7 +40,7 @@ class Entry:
 
     def __init__(self, folder: Path, classes: int, source_size: int) -> None:
         self.folder, self.classes, self.source_size = folder, classes, source_size
-        self._writable = True
+        self.writable = True
         self._damaged: set[int] = set()
 
     def prepare(self, about: dict[str, Any], size: int) -> bool:
@@ -108,14 +108,14 @@ class Entry:
 
     def write(self, number: int, held: Held) -> None:
         """Keep a pass. A disk that refuses is told of once; the answers are then computed each time."""
-        if not self._writable:
+        if not self.writable:
             return
         index_M, logits_MC = held.index_M.int().contiguous(), held.logits_MC.contiguous()
         tensors = {"index": index_M, "logits": logits_MC, "sum": torch.tensor(_checksum(index_M, logits_MC))}
         try:
             write_bytes(self.file(number), safetensors.torch.save(tensors), lasting=False)
         except RunError as error:
-            self._writable = False
+            self.writable = False
             log.warning("bank: %s; answers are computed each time", str(error).partition(";")[0])
 
     @contextlib.contextmanager

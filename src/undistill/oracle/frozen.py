@@ -13,18 +13,24 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from undistill.models import Classifier
 from undistill.models import folder as models
 from undistill.models.external import Wrapped
 
 Precision = Literal["fp32", "bf16"]
-CLOSE = {"fp32": 1e-3, "bf16": 5e-2}
+CLOSE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
 """How far two answers of one network may lie apart by rounding, as a share of the largest of them."""
+PROBE = 16
+"""Images on which two ways to the same answers are compared."""
+FAMILIES = ("timm:", "torchvision:")
+"""Foreign networks whose code has a version and a name."""
 
 
 class Frozen:
-    """A frozen copy in evaluation mode, arranged for speed: images channels-last, batch normalisation folded into convolutions.
+    """A frozen copy in evaluation mode, arranged for speed: channels-last, batch normalisation folded into convolutions.
 
-    Its answers are the network's to rounding. `precision` bf16 computes in it and answers in float32 all the same.
+    Its answers are the network's to rounding. `precision` bf16 computes in it and answers in float32 all the same. A network whose
+    code nobody here knows, or one with hooks, is asked as it is: what it does beside its layers would be lost.
     """
 
     def __init__(self, network: nn.Module, precision: Precision = "fp32") -> None:
@@ -36,12 +42,26 @@ class Frozen:
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         """B × C float32 logits of float images in [0, 1]; no gradient."""
         if self._folded is None:
-            self._folded = self._fold(images_BCHW[:2])
+            self._folded = self._fold(images_BCHW[:PROBE]) if self.known else self._network
         return self._answer(self._folded, images_BCHW)
+
+    @torch.no_grad()
+    def plainly(self, images_BCHW: Tensor) -> Tensor:
+        """The answers without first arranging anything, for a few images."""
+        return self._answer(self._folded or self._network, images_BCHW)
 
     def copy(self) -> nn.Module:
         """The network itself, whole, to look inside."""
         return copy.deepcopy(self._network)
+
+    @property
+    def known(self) -> bool:
+        """Whether weights, settings and names of its layers say all about its answers."""
+        if not isinstance(self._network, Classifier):
+            return False
+        if isinstance(self._network, Wrapped) and not str(self._network.config["name"]).startswith(FAMILIES):
+            return False
+        return not any(layer._forward_hooks or layer._forward_pre_hooks for layer in self._network.modules())
 
     @property
     def id(self) -> str:
@@ -52,6 +72,14 @@ class Frozen:
         """What its answers are computed in there: bf16, fp32, or tf32 where CUDA rounds convolutions' factors."""
         tf32 = device.type == "cuda" and self.precision == "fp32" and torch.backends.cudnn.allow_tf32
         return "tf32" if tf32 else self.precision
+
+    def alike(self, ours_BC: Tensor, theirs_BC: Tensor, device: torch.device) -> bool:
+        """Whether two answers given on that device differ by no more than rounding; never if one is not finite."""
+        if ours_BC.shape != theirs_BC.shape:
+            return False
+        furthest = (ours_BC - theirs_BC).abs().max()
+        close = CLOSE[self.arithmetic(device)] * theirs_BC.abs().max().clamp_min(1e-6)
+        return bool(furthest.isfinite()) and bool(furthest <= close)
 
     def _answer(self, network: nn.Module, images_BCHW: Tensor) -> Tensor:
         with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -65,20 +93,17 @@ class Frozen:
 
         whole = self._answer(self._network, images_BCHW)
         try:
-            folded = fuse(self._network)
-            if alike(self._answer(folded, images_BCHW), whole, self.precision):
+            if isinstance(self._network, Wrapped):
+                folded: nn.Module = copy.deepcopy(self._network)
+                folded.inner = fuse(self._network.inner)
+            else:
+                folded = fuse(self._network)
+            folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if self.alike(self._answer(folded, images_BCHW), whole, images_BCHW.device):
                 return folded
         except Exception:  # noqa: BLE001  what a foreign network does when traced is anybody's guess, and it need not be
             return self._network
         return self._network
-
-
-def alike(ours_BC: Tensor, theirs_BC: Tensor, precision: Precision) -> bool:
-    """Whether two answers differ by no more than rounding; never if one is not finite."""
-    if ours_BC.shape != theirs_BC.shape:
-        return False
-    furthest = (ours_BC - theirs_BC).abs().max()
-    return bool(furthest.isfinite()) and bool(furthest <= CLOSE[precision] * theirs_BC.abs().max().clamp_min(1e-6))
 
 
 def identity(network: nn.Module) -> str:

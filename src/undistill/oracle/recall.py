@@ -15,14 +15,12 @@ from torch import Tensor
 from undistill.data.batches import ImageBatches
 from undistill.oracle.bank import Bank
 from undistill.oracle.entry import Entry, Held
-from undistill.oracle.frozen import Frozen, alike
+from undistill.oracle.frozen import PROBE, Frozen
 from undistill.training.evaluate import batch_for
 from undistill.types import Batch
 
 AHEAD = 8
 """How many passes ahead a process fills while another one fills the pass that it waits for."""
-PROBE = 16
-"""Answers of an entry that are computed anew when it is first read."""
 log = logging.getLogger(__name__)
 Count = Callable[[int], None]
 
@@ -52,11 +50,11 @@ def recalled(
     network: Frozen, batches: ImageBatches, passes: int, bank: Bank | None, computed: Count = lambda _: None
 ) -> Recall | None:
     """`answers` out of the bank; None without one, without room in it, and for a network that answers at random."""
-    if bank is None or not bank.limit:
+    if bank is None or not bank.limit or not network.known:
         return None
     probe_BCHW = batches.views_of(0)(batches.images_NCHW[:2], batches.index_N[:2])
-    once, again = network(probe_BCHW), network(probe_BCHW)
-    if not alike(once, again, network.precision):
+    once, again = network.plainly(probe_BCHW), network.plainly(probe_BCHW)
+    if not network.alike(once, again, batches.device):
         log.info("bank: the same question is not always answered alike, so no answer is kept")
         return None
     passes = passes if batches.views else 1
@@ -105,11 +103,11 @@ class Recall:
                     kept = self._kept(number)  # it may just have been filled
                     return self._fill(number) if kept is None else kept
             if not self._work_ahead(number + 1):
-                time.sleep(0.02)
+                time.sleep(0.1)
 
     def _work_ahead(self, start: int) -> bool:
         """Fill the next pass that nobody fills; False if there is none."""
-        for number in range(start, min(start + AHEAD, self._passes)):
+        for number in range(start, min(start + AHEAD, self._passes) if self._entry.writable else start):
             if self._entry.file(number).exists():
                 continue
             with self._entry.claim(number) as mine:
@@ -136,8 +134,9 @@ class Recall:
     def _trust(self, number: int, held: Held, row_M: Tensor) -> bool:
         """Whether some answers of an entry are still this network's; if not, the entry is emptied."""
         known = (row_M >= 0).nonzero().squeeze(1)
-        picked = known[:: max(1, len(known) // PROBE)]
-        self._trusted = alike(held.logits_MC[row_M[picked]], self._compute(number, picked), self._network.precision)
+        picked = known[:: max(1, len(known) // PROBE)][:PROBE]
+        said = self._compute(number, picked, self._network.plainly)
+        self._trusted = self._network.alike(held.logits_MC[row_M[picked]], said, self._batches.device)
         if not self._trusted:
             log.warning(
                 "bank: %s holds answers that the network does not give; they are computed anew", self._entry.folder
@@ -150,18 +149,18 @@ class Recall:
         held, row_M = self._held(number)
         missing = (row_M < 0).nonzero().squeeze(1)
         if len(missing):
-            fresh_MC = self._compute(number, missing)
+            fresh_MC = self._compute(number, missing, self._network)
             held = Held(torch.cat([held.index_M, self._index_M[missing]]), torch.cat([held.logits_MC, fresh_MC]))
             self._entry.write(number, held)
         return held.logits_MC[_rows(held.index_M, self._batches.source_size)[self._index_M]]
 
-    def _compute(self, number: int, rows: Tensor) -> Tensor:
+    def _compute(self, number: int, rows: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
         """Logits of some of the images in pass `number`, on the CPU."""
         batches = self._batches
         views = batches.views_of(number)
         chunks = rows.to(batches.device).split(batch_for(batches.images, batches.device))
         self._computed(len(rows))
-        return torch.cat([self._network(views(batches.images_NCHW[c], batches.index_N[c])) for c in chunks]).cpu()
+        return torch.cat([ask(views(batches.images_NCHW[c], batches.index_N[c])) for c in chunks]).cpu()
 
 
 def _rows(index_M: Tensor, size: int) -> Tensor:

@@ -20,12 +20,10 @@ from undistill.models.base import MODELS, build
 from undistill.models.external import External, Wrapped
 from undistill.models.states import load_state, read_state
 from undistill.oracle.blackbox import BlackBox
-from undistill.oracle.frozen import identity
+from undistill.oracle.frozen import FAMILIES, identity
 from undistill.oracle.ledger import Answers, Ledger
 from undistill.training.recipe import Recipe
 from undistill.training.run import Run
-
-FAMILIES = ("timm:", "torchvision:")
 
 
 @dataclass(frozen=True)

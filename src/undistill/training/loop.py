@@ -66,7 +66,7 @@ def fit(
     parameters = [p for p in trained.parameters() if p.requires_grad]
     device = parameters[0].device
     layout = _layout(trained, device)
-    if device.type == "cuda":
+    if layout is torch.channels_last and (device.type == "cuda" or _grey(trained)):
         trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = training.optimizer.build(parameters)
     if state is not None:
@@ -121,6 +121,11 @@ def _layout(trained: nn.Module, device: torch.device) -> torch.memory_format:
         for layer in trained.modules()
     )
     return torch.contiguous_format if narrow and device.type == "cpu" else torch.channels_last
+
+
+def _grey(trained: nn.Module) -> bool:
+    """Whether pixels have one channel: they look the same in either layout, so the weights must say which one is meant."""
+    return any(isinstance(layer, nn.Conv2d) and layer.in_channels == 1 for layer in trained.modules())
 
 
 def _epoch(
