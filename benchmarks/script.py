@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import torch
 from benchmarks import plain
@@ -25,7 +26,7 @@ def main() -> None:
     test = plain.Pictures(images[810:1307], torch.tensor(labels[810:1307]), 0, flip=False)
     loader = DataLoader(train, 64, shuffle=True, num_workers=2, persistent_workers=True)
     pixels_N = images[:810].float() / 255
-    moments = {"mean": [float(pixels_N.mean())], "std": [float(pixels_N.std())]}
+    moments: Any = {"mean": [float(pixels_N.mean())], "std": [float(pixels_N.std())]}
     teacher, student = build("resnetc20", 10, 1, 8, seed=0, **moments), build("cnn", 10, 1, 8, seed=1, **moments)
     teacher.load_state_dict(torch.load(teacher_file, weights_only=True))
     teacher.eval()

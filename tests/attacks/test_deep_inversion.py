@@ -262,7 +262,7 @@ def test_an_answer_from_inside_is_the_victims_own_in_full_precision(victim: Clas
     batch = Batch(images.seen(), None, images.index_N, 1)
     with torch.autocast("cpu", torch.bfloat16):
         answer = Inside(oracle, victim.eval())(batch)
-    assert torch.equal(answer.scores_BC, Oracle(victim, Access.LOGITS).ask(batch.images_BCHW).scores_BC)
+    torch.testing.assert_close(answer.scores_BC, Oracle(victim, Access.LOGITS).ask(batch.images_BCHW).scores_BC)
     assert (answer.values.dtype, answer.values.requires_grad) == (torch.float32, False)
     assert (oracle.queries, oracle.forwards) == (0, len(images))
 

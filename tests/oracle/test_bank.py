@@ -11,6 +11,7 @@ import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ import torch
 from undistill.data.images import ImageSet
 from undistill.data.views import Crop
 from undistill.errors import RunError, UsageError
-from undistill.oracle.bank import SCHEMA, Bank
+from undistill.oracle.bank import Bank, MARGIN, SCHEMA
 from undistill.oracle.entry import Entry, Held, in_bytes
 
 VIEWS = (Crop(padding=2),)
@@ -97,6 +98,7 @@ def test_an_entry_says_what_it_is_about(bank: Bank, images: ImageSet) -> None:
         "views": [{"name": "crop", "padding": 2}],
         "views_seed": 5,
         "precision": "fp32",
+        "reserved": ENTRY,
     }
 
 
@@ -314,7 +316,7 @@ def test_what_just_fits_is_kept(tmp_path: Path, images: ImageSet) -> None:
 def test_an_entry_over_the_limit_is_told_of(tmp_path: Path, images: ImageSet, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "undistill")
     opened(Bank(tmp_path / "bank", 1000), images)
-    said = "bank: 1.44 kB of answers are more than its limit of 1 kB, so they are computed each time"
+    said = "bank: 1.44 kB of answers are more than the limit of 1 kB, so they are computed each time"
     assert caplog.messages == [said]
 
 
@@ -362,6 +364,40 @@ def test_what_is_refused_for_want_of_room_goes_on_with_its_own_entry(tmp_path: P
     folder = filled(bank, images)
     assert entry_in(bank, images).read(2) is not None  # its own answers are no other's in its way
     assert folder.exists()
+
+
+def test_room_is_not_made_in_vain(tmp_path: Path, images: ImageSet) -> None:
+    bank = Bank(tmp_path / "bank")
+    idle, used = (aged(filled(bank, images, name), 5) for name in "ab")
+    using = entry_in(bank, images, "b")
+    assert opened(Bank(bank.folder, ENTRY - 1), images, "new") is None
+    assert idle.exists()
+    assert using.folder == used
+
+
+def test_what_others_have_reserved_is_taken(tmp_path: Path, images: ImageSet) -> None:
+    """An entry that is still being filled takes what it will take."""
+    bank = Bank(tmp_path / "bank", 2 * ENTRY - 1)
+    first = opened(bank, images, "a")
+    assert first is not None
+    assert opened(bank, images, "b") is None
+    assert opened(bank, images, "a") is not None  # the same entry is reserved once
+    assert opened(Bank(bank.folder, 2 * ENTRY), images, "b") is not None  # the control
+
+
+def test_what_the_disk_does_not_hold_is_not_kept(
+    tmp_path: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "undistill")
+    kept = aged(filled(Bank(tmp_path / "bank"), images, "old"), 5)
+    caplog.clear()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=MARGIN + ENTRY - 1))
+    assert opened(Bank(tmp_path / "bank"), images) is None
+    said = "bank: 1.44 kB of answers are more than the 100 MB left on the disk, so they are computed each time"
+    assert caplog.messages == [said]
+    assert kept.exists()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=MARGIN + ENTRY))
+    assert opened(Bank(tmp_path / "bank"), images) is not None
 
 
 def test_nothing_but_what_a_bank_writes_is_ever_removed(tmp_path: Path, images: ImageSet) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from undistill.models import MODELS, Classifier, build
 from undistill.models.external import Wrapped
-from undistill.oracle.frozen import CLOSE, Frozen, Precision, alike, identity
+from undistill.oracle.frozen import CLOSE, Frozen, Precision, identity
 
 
 def pixels(count: int = 6, seed: int = 0) -> Tensor:
@@ -224,13 +224,19 @@ def batchwise() -> nn.Module:
     return network
 
 
+def known(inner: nn.Module) -> Wrapped:
+    """As a network of a family whose code has a version."""
+    sizes = {"num_classes": 4, "in_channels": 3, "image_size": 8, "mean": [0.0] * 3, "std": [1.0] * 3}
+    return Wrapped(inner, {"name": "timm:theirs", **sizes})
+
+
 @pytest.mark.parametrize(
     "make",
     [Plain, Branching, Tracing, Refusing, Doubling, hooked, quantised, batchwise],
     ids=lambda make: make.__name__,
 )
 def test_what_cannot_be_folded_answers_all_the_same(make: Callable[[], nn.Module]) -> None:
-    network = seasoned(make())
+    network = seasoned(known(make()))
     frozen = Frozen(network)
     with torch.no_grad():
         torch.testing.assert_close(frozen(pixels()), network(pixels()), rtol=1e-4, atol=1e-5)
@@ -238,6 +244,17 @@ def test_what_cannot_be_folded_answers_all_the_same(make: Callable[[], nn.Module
         assert norms(folded(frozen)) == 1
     if make is Plain:  # the control
         assert norms(folded(frozen)) == 0
+
+
+def test_unknown_code_is_never_folded() -> None:
+    """What it does now and then, a trace may lose, and a few images need not show."""
+    network = seasoned(Plain())
+    frozen = Frozen(network)
+    assert torch.equal(frozen(pixels()), network(pixels().contiguous(memory_format=torch.channels_last)).detach())
+    assert norms(folded(frozen)) == 1
+    assert not frozen.known
+    assert not Frozen(wrapped(Plain())).known
+    assert Frozen(known(Plain())).known
 
 
 def test_a_network_without_any_batch_norm_answers_to_the_bit() -> None:
@@ -278,6 +295,8 @@ def test_foreign_networks_without_weights_are_told_apart() -> None:
 
 # -- how close is alike -------------------------------------------------------------------------------------------------
 
+CPU = torch.device("cpu")
+
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_alike_is_within_rounding_of_the_largest(precision: Precision) -> None:
@@ -285,20 +304,28 @@ def test_alike_is_within_rounding_of_the_largest(precision: Precision) -> None:
     inside, outside = logits.clone(), logits.clone()
     inside[1, 0] += 9 * CLOSE[precision]
     outside[1, 0] += 11 * CLOSE[precision]
-    assert alike(inside, logits, precision)
-    assert not alike(outside, logits, precision)
+    frozen = Frozen(nn.Identity(), precision)
+    assert frozen.alike(inside, logits, CPU)
+    assert not frozen.alike(outside, logits, CPU)
+
+
+def test_tf32_rounds_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    frozen, logits = Frozen(nn.Identity()), torch.tensor([[1.0, 0.0]])
+    assert frozen.alike(logits + 0.005, logits, torch.device("cuda"))
+    assert not frozen.alike(logits + 0.005, logits, CPU)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_what_is_not_finite_is_like_nothing(bad: float) -> None:
-    logits = torch.tensor([[bad, 0.0]])
-    assert not alike(logits, logits, "fp32")
-    assert not alike(torch.zeros(1, 2), logits, "fp32")
-    assert not alike(logits, torch.zeros(1, 2), "fp32")
+    logits, frozen = torch.tensor([[bad, 0.0]]), Frozen(nn.Identity())
+    assert not frozen.alike(logits, logits, CPU)
+    assert not frozen.alike(torch.zeros(1, 2), logits, CPU)
+    assert not frozen.alike(logits, torch.zeros(1, 2), CPU)
 
 
 def test_other_shapes_are_not_alike() -> None:
-    assert not alike(torch.zeros(2, 3), torch.zeros(2, 1), "fp32")
+    assert not Frozen(nn.Identity()).alike(torch.zeros(2, 3), torch.zeros(2, 1), CPU)
 
 
 def test_arithmetic_names_what_answers_are_computed_in(network: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:

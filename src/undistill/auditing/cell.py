@@ -25,8 +25,9 @@ class Cell(BaseModel):
 
     `kind`: `victim` is the model itself, `cell` a thief, `control` a student without a victim, `figure` data for a picture.
     Accuracies, agreement (with the victim's top class on the test images) and ECE are percent; NLL is in nats. `queries` counts
-    what this thief asked, `forwards` what the victim computed. `vouched`: that the images are fresh is somebody's word. `key` is
-    the hash of the plan's settings that it was made for, `numbers` are those of a figure. `curve` holds one dict an epoch.
+    what this thief asked, `forwards` what the victim computed, less what a bank had kept. `vouched`: that the images are fresh is
+    somebody's word. `key` is the hash of the plan's settings that it was made for, `numbers` are those of a figure. `curve` holds
+    one dict an epoch.
     `accuracy` is null unless `status` is ok.
     """
 

@@ -10,6 +10,7 @@ import typer
 
 from undistill.cli import paper, verbs
 from undistill.cli.options import (
+    BANK_GB,
     BankFolder,
     BankLimit,
     Json,
@@ -59,7 +60,7 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="One seed, three epochs: does everything run?")] = False,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; default one a core.")] = None,
     bank: BankFolder = None,
-    bank_limit: BankLimit = 10.0,
+    bank_limit: BankLimit = BANK_GB,
     resume: Resume = False,
     as_json: Json = False,
     quiet: Quiet = False,

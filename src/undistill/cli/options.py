@@ -23,6 +23,8 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in th
 Plugin = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Python file with components of your own; repeatable.")
 ]
+BANK_GB = 10.0
+"""What the bank holds at most, unless told otherwise; `Bank` has the same number, but comes with torch."""
 BankFolder = Annotated[
     Path | None, typer.Option("--bank", help="Folder that keeps networks' answers; default in the user's cache.")
 ]
@@ -60,7 +62,7 @@ class Options:
         int | None, typer.Option("--threads", min=1, help="CPU threads; resumed runs are exact at the same number.")
     ] = None
     bank: BankFolder = None
-    bank_limit: BankLimit = 10.0
+    bank_limit: BankLimit = BANK_GB
     plugin: Plugin = None
     trust: Annotated[
         list[str] | None,

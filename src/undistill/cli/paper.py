@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from undistill.cli import verbs
-from undistill.cli.options import BankFolder, BankLimit, Json, Quiet, Verbose
+from undistill.cli.options import BANK_GB, BankFolder, BankLimit, Json, Quiet, Verbose
 from undistill.cli.progress import Reporter
 from undistill.reproduction.grid import NAMES
 
@@ -41,7 +41,7 @@ def reproduce(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     bank: BankFolder = None,
-    bank_limit: BankLimit = 10.0,
+    bank_limit: BankLimit = BANK_GB,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print cells, arithmetic and time, and stop.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,

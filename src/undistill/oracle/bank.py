@@ -91,7 +91,8 @@ class Bank:
             "precision": precision,
         }
         entry = Entry(self.place / _key(about), classes, images.source_size)
-        size = max(passes * len(images) * (4 * classes + 4), _size(entry.folder))
+        estimate = passes * len(images) * (4 * classes + 4)
+        size = max(estimate, min(self.limit, _size(entry.folder)))  # what it holds already is not in its own way
         if not self.limit or not self.make_room(size, entry.folder):
             return None
         return entry if entry.prepare({**about, "reserved": size}, size) else None
