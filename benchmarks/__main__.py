@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +53,15 @@ def _row(what: str, reference: float, ours: float, unit: str) -> Row:
     return {"what": what, "reference": reference, "ours": ours, "unit": unit, "ratio": round(reference / ours, 3)}
 
 
-def trainings(bench: Bench) -> list[Row]:
-    """Ordinary, nasty and KD training of three networks, fp32."""
-    rows = [
-        bench.pair(f"ordinary training, {name}", bench.spec("plain", name)) for name in ("cnn", "resnetc20", "resnet18")
-    ]
-    rows += [
-        bench.pair(f"nasty training, {name}", bench.spec("nasty", name)) for name in ("cnn", "resnetc20", "resnet18")
-    ]
-    pairs = (("cnn", "resnet18"), ("cnn", "resnetc20"), ("resnetc20", "resnet18"), ("resnet18", "resnet18"))
-    return rows + [
-        bench.pair(f"KD of {name} from {of}, first student", bench.spec("kd", name, of)) for name, of in pairs
-    ]
+def trainings(bench: Bench) -> Iterator[Row]:
+    """Nasty, KD and ordinary training of three networks, fp32."""
+    yield bench.pair("nasty training, resnet18", bench.spec("nasty", "resnet18"))
+    for name, of in (("cnn", "resnet18"), ("cnn", "resnetc20"), ("resnetc20", "resnet18"), ("resnet18", "resnet18")):
+        yield bench.pair(f"KD of {name} from {of}, first student", bench.spec("kd", name, of))
+    for name in ("cnn", "resnetc20", "resnet18"):
+        yield bench.pair(f"ordinary training, {name}", bench.spec("plain", name))
+    for name in ("cnn", "resnetc20"):
+        yield bench.pair(f"nasty training, {name}", bench.spec("nasty", name))
 
 
 def bf16(bench: Bench) -> list[Row]:
@@ -184,7 +181,7 @@ def peer(bench: Bench) -> list[Row]:
     return rows
 
 
-ROWS: dict[str, Callable[[Bench], list[Row]]] = {
+ROWS: dict[str, Callable[[Bench], Iterable[Row]]] = {
     "start": start,
     "whole": whole,
     "loop": loop,
@@ -202,6 +199,7 @@ def main() -> None:
     """Measure, print, and keep what was measured."""
     import torch
 
+    from undistill.files import write_json
     from undistill.training.env import choose_device, describe
 
     options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -224,14 +222,13 @@ def main() -> None:
         if lacking.get(name):
             print(f"{name}: left out, for {lacking[name]}", file=sys.stderr)
             continue
-        rows = ROWS[name](bench)
         env = describe(device) | {"repeats": bench.repeats, "quick": given.quick, "threads": torch.get_num_threads()}
-        found[name] = {"env": env, "rows": rows}
-        for row in rows:
+        found[name] = {"env": env, "rows": []}
+        for row in ROWS[name](bench):
+            found[name]["rows"].append(row)
             print(table.line(row), flush=True)
-        if given.out:
-            given.out.parent.mkdir(parents=True, exist_ok=True)
-            given.out.write_text(json.dumps(found, indent=1) + "\n")
+            if given.out:
+                write_json(given.out, found)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -63,7 +64,7 @@ class Frozen:
             return False
         return not any(layer._forward_hooks or layer._forward_pre_hooks for layer in self._network.modules())
 
-    @property
+    @cached_property
     def id(self) -> str:
         """What tells networks apart: `models.weights_id`, and the modules of a foreign one, for some have no weights."""
         return identity(self._network)
