@@ -133,6 +133,11 @@ def floor(bench: Bench) -> list[Row]:
         best = max(measured["floor"], key=lambda run: run["gflops"])
         note = f"{best['gflops']:.0f} GFLOP/s convolution, {best['gbytes']:.1f} GB/s"
         rows.append(_row(f"share of the floor, ordinary training, {name}", step, ours, "s a step") | {"note": note})
+        for part in ("forward", "backward") if "kernels" in best else ():
+            spent = min(run["kernels"][part] for run in measured["floor"])
+            share = spent / sum(best["kernels"].values())
+            what = f"share of the peak, {part} convolutions, {name}"
+            rows.append(_row(what, best[f"{part}_floor"], spent, "s a step") | {"note": f"{share:.0%} of a step"})
     return rows
 
 

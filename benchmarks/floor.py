@@ -100,6 +100,28 @@ def work(model: nn.Module, images_BCHW: Tensor, width: int) -> list[tuple[float,
     return rows
 
 
+def kernels(model: nn.Module, images_BCHW: Tensor, steps: int = 3) -> dict[str, float]:
+    """Seconds of a step by what computes: forward convolutions, backward convolutions, all else."""
+    from torch.profiler import ProfilerActivity, profile
+
+    images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+    labels_B = torch.arange(len(images_BCHW), device=images_BCHW.device) % 10
+
+    def step() -> None:
+        model.zero_grad()
+        F.cross_entropy(model(images_BCHW), labels_B).backward()
+
+    step()
+    with profile(activities=[ProfilerActivity.CPU]) as told:
+        for _ in range(steps):
+            step()
+    spent = {"forward": 0.0, "backward": 0.0, "rest": 0.0}
+    for event in told.key_averages():
+        name = {"aten::mkldnn_convolution": "forward", "aten::convolution_backward": "backward"}.get(event.key, "rest")
+        spent[name] += event.self_cpu_time_total / 1e6 / steps
+    return spent
+
+
 def main() -> None:
     """Measure and print."""
     spec: dict[str, Any] = json.loads(sys.argv[1])
@@ -116,7 +138,14 @@ def main() -> None:
     step = sum(max(f / rate, b / speed) + max(g / rate, c / speed) for f, b, g, c in rows)
     flop = sum(f + g for f, _, g, _ in rows)
     bound = sum(f / rate >= b / speed for f, b, _, _ in rows) / len(rows)
-    print(json.dumps({"gflops": rate / 1e9, "gbytes": speed / 1e9, "step": step, "flop": flop, "compute_bound": bound}))
+    found = {"gflops": rate / 1e9, "gbytes": speed / 1e9, "step": step, "flop": flop, "compute_bound": bound}
+    found |= {
+        "forward_floor": sum(f for f, _, _, _ in rows) / rate,
+        "backward_floor": sum(g for _, _, g, _ in rows) / rate,
+    }
+    if device.type == "cpu":
+        found["kernels"] = kernels(model, torch.rand(spec["batch"], 3, 32, 32))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
