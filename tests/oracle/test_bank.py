@@ -21,7 +21,7 @@ import torch
 from undistill.data.images import ImageSet
 from undistill.data.views import Crop
 from undistill.errors import RunError, UsageError
-from undistill.oracle.bank import Bank, MARGIN, SCHEMA
+from undistill.oracle.bank import MARGIN, SCHEMA, Bank
 from undistill.oracle.entry import Entry, Held, in_bytes
 
 VIEWS = (Crop(padding=2),)

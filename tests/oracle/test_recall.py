@@ -29,8 +29,8 @@ from undistill.errors import Refused, RunError
 from undistill.models import Classifier
 from undistill.oracle import Bank, BlackBox, Oracle, Questions
 from undistill.oracle.entry import Held
-from undistill.oracle.frozen import Frozen
-from undistill.oracle.recall import PROBE, Recall, answers, recalled
+from undistill.oracle.frozen import PROBE, Frozen
+from undistill.oracle.recall import Recall, answers, recalled
 from undistill.training.evaluate import predict
 from undistill.training.recipe import Recipe, Training, read
 
@@ -507,7 +507,7 @@ from undistill.data.images import ImageSet
 from undistill.data.views import Crop
 from undistill.models import build
 from undistill.oracle import Bank
-from undistill.oracle.frozen import Frozen
+from undistill.oracle.frozen import PROBE, Frozen
 from undistill.oracle.recall import recalled
 
 torch.set_num_threads(1)
