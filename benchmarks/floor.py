@@ -138,7 +138,13 @@ def main() -> None:
     step = sum(max(f / rate, b / speed) + max(g / rate, c / speed) for f, b, g, c in rows)
     flop = sum(f + g for f, _, g, _ in rows)
     bound = sum(f / rate >= b / speed for f, b, _, _ in rows) / len(rows)
-    found: dict[str, Any] = {"gflops": rate / 1e9, "gbytes": speed / 1e9, "step": step, "flop": flop, "compute_bound": bound}
+    found: dict[str, Any] = {
+        "gflops": rate / 1e9,
+        "gbytes": speed / 1e9,
+        "step": step,
+        "flop": flop,
+        "compute_bound": bound,
+    }
     found |= {
         "forward_floor": sum(f for f, _, _, _ in rows) / rate,
         "backward_floor": sum(g for _, _, g, _ in rows) / rate,
