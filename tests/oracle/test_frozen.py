@@ -154,6 +154,14 @@ def test_a_copy_is_the_whole_network_also_after_folding(network: Classifier) -> 
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in frozen.copy().state_dict().items())
 
 
+def test_what_nobody_looks_into_is_let_go_of(network: Classifier) -> None:
+    frozen, plain = Frozen(network, whole=False), Frozen(network)
+    assert torch.equal(frozen(pixels()), plain(pixels()))
+    assert frozen._network is frozen._folded
+    assert (frozen.id, frozen.known) == (plain.id, True)
+    assert torch.equal(frozen.plainly(pixels()), frozen(pixels()))
+
+
 def test_images_are_left_as_they_are(network: Classifier) -> None:
     mine = pixels()
     Frozen(network)(mine)

@@ -49,7 +49,7 @@ class Nasty(TrainedDefense):
         """Train `network` away from `adversary`."""
         training = recipe.training
         batches = image_batches(images, recipe, role="nasty", device=str(device))
-        frozen = Frozen(adversary, training.precision)
+        frozen = Frozen(adversary, training.precision, whole=False)
         adversary_says = answers(frozen, batches, training.epochs * training.passes, bank)
         objective = SelfUndermining(adversary_says, self.omega, self.temperature, training.smoothing)
         return fit(network, batches, objective, training, seed=recipe.seed, state=state)

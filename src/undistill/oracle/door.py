@@ -68,7 +68,9 @@ class Oracle:
         """`bank` keeps a network's answers, `precision` is what it computes them in."""
         if isinstance(victim, BlackBox) and access > victim.kind:
             raise Refused(f"{victim.name} answers with {victim.kind.label}, which is less than {access.label}")
-        self._victim = victim if isinstance(victim, BlackBox) else Frozen(victim, precision)
+        self._victim = (
+            victim if isinstance(victim, BlackBox) else Frozen(victim, precision, whole=access is Access.WEIGHTS)
+        )
         self._bank = bank
         self.access, self.budget, self.top_k = access, budget, top_k
         self.queries, self.forwards = queries, forwards

@@ -34,7 +34,9 @@ class Frozen:
     code nobody here knows, or one with hooks, is asked as it is: what it does beside its layers would be lost.
     """
 
-    def __init__(self, network: nn.Module, precision: Precision = "fp32") -> None:
+    def __init__(self, network: nn.Module, precision: Precision = "fp32", *, whole: bool = True) -> None:
+        """`whole` False lets go of the network itself once it is arranged, where nobody will ask for a `copy`."""
+        self._whole = whole
         self._network = copy.deepcopy(network).eval().requires_grad_(False)
         self._folded: nn.Module | None = None
         self.precision = precision
@@ -44,6 +46,8 @@ class Frozen:
         """B × C float32 logits of float images in [0, 1]; no gradient."""
         if self._folded is None:
             self._folded = self._fold(images_BCHW[:PROBE]) if self.known else self._network
+            if not self._whole and self.id:  # which is the whole network's
+                self._network = self._folded
         return self._answer(self._folded, images_BCHW)
 
     @torch.no_grad()
@@ -52,10 +56,10 @@ class Frozen:
         return self._answer(self._folded or self._network, images_BCHW)
 
     def copy(self) -> nn.Module:
-        """The network itself, whole, to look inside."""
+        """The network itself, whole, to look inside; only of one that was kept `whole`."""
         return copy.deepcopy(self._network)
 
-    @property
+    @cached_property
     def known(self) -> bool:
         """Whether weights, settings and names of its layers say all about its answers."""
         if not isinstance(self._network, Classifier):

@@ -50,8 +50,11 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """The resolved recipe."""
-        return read_recipe(self.config["recipe"])
+        """The resolved recipe; UsageError for one that is damaged, or that names what is not there."""
+        try:
+            return read_recipe(self.config["recipe"])
+        except UsageError as error:
+            raise UsageError(f"{self.folder / 'config.yaml'}: {error}") from error
 
     @property
     def accuracy(self) -> float:
