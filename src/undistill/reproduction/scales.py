@@ -183,8 +183,8 @@ SMALL = Scale(
     notes=(
         *_TOLD_SMALL,
         "The thief holds 500 fresh labelled images, asks once about each and trains on 25,000 altered copies; where it holds a "
-        "share of them, on 22,500 to 25,000 copies of fewer. In a trial run on the victim's own training images a student "
-        "without any teacher was as good as the victim, which leaves nothing to see.",
+        "share of them, on 22,500 to 25,000 copies of fewer. On the victim's own training images a student "
+        "without any teacher is as good as the victim (small-paper-card), which leaves nothing to see.",
         "Ablations have one student, the CNN.",
         "Data-free attacks are cut short: DAFL sees 82,000 generated images, not 246 million; DeepInversion takes 100 steps for "
         "its 2,560 images, not 2,000.",
