@@ -196,3 +196,27 @@ def test_omega_pushes_answers_away_while_the_control_stays(images: ImageSet, rec
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"^defense nasty: "):
         DEFENSES.make({"name": "nasty", **settings})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_adversary_answers_in_the_precision_of_the_run(
+    make_model: Callable[..., Classifier],
+    images: ImageSet,
+    recipe: Recipe,
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from undistill.defenses import nasty as module
+
+    used: list[str] = []
+
+    class Spy(module.Frozen):
+        def __call__(self, images_BCHW: Tensor) -> Tensor:
+            used.append(self.precision)
+            return super().__call__(images_BCHW)
+
+    monkeypatch.setattr(module, "Frozen", Spy)
+    training = recipe.training.model_copy(update={"precision": precision})
+    chosen = recipe.model_copy(update={"training": training})
+    next(DEFENSES.make("nasty").harden(make_model(role="nasty"), make_model(), images, chosen, device=CPU))
+    assert set(used) == {precision}

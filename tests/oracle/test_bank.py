@@ -18,6 +18,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from undistill.cli.options import BANK_GB
 from undistill.data.images import ImageSet
 from undistill.data.views import Crop
 from undistill.errors import RunError, UsageError
@@ -300,7 +301,7 @@ def test_a_limit_that_is_no_size_is_refused(gigabytes: float) -> None:
 
 def test_a_limit_is_in_gigabytes() -> None:
     assert Bank.of(None, 2.5).limit == 2_500_000_000
-    assert Bank.of().limit == Bank().limit == 10**10
+    assert Bank.of().limit == Bank().limit == BANK_GB * 10**9 == 10**10
 
 
 @pytest.mark.parametrize("limit", [0, ENTRY - 1])

@@ -401,3 +401,10 @@ list(fit(network, ImageBatches(images, 7, seed=0, role="t"), CrossEntropy(), Tra
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_grey_pixels_take_their_layout_from_the_weights() -> None:
+    from undistill.training.loop import _grey
+
+    assert _grey(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3)))
+    assert not _grey(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)))
