@@ -210,7 +210,7 @@ def test_the_adversary_answers_in_the_precision_of_the_run(
 
     used: list[str] = []
 
-    class Spy(module.Frozen):
+    class Spy(Frozen):
         def __call__(self, images_BCHW: Tensor) -> Tensor:
             used.append(self.precision)
             return super().__call__(images_BCHW)
