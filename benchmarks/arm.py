@@ -99,7 +99,7 @@ TEMPERATURES, ALPHAS = (1, 2, 4, 8, 16), (0.3, 0.5, 0.7, 0.9)
 
 def grid(spec: dict[str, Any], device: Any) -> Iterator[object]:
     """A student for each τ and α, in `jobs` processes over one bank, which begins empty. One "epoch": all of them."""
-    from undistill.reproduction.jobs import Job, run_jobs
+    from undistill.jobs import Job, run_jobs
 
     with tempfile.TemporaryDirectory() as folder:
         pairs = [(temperature, alpha) for temperature in TEMPERATURES for alpha in ALPHAS]

@@ -85,7 +85,6 @@ def test_a_card_without_a_share_holds_the_whole_pool() -> None:
         ("logits/labelled(1.5)/trained/random", "share: "),
         ("logits/labelled(..)/trained/random", "share: "),
         ("logits/labelled/found/random", "pool: "),
-        ("logits/labelled/trained/public", "start: "),
         ("logits/labelled/trained/random/0", "questions: "),
         ("logits/labelled/trained/random/many", "questions: "),
         ("weights/none/fresh/random", "a thief has a pool or no images: data none does not go with pool fresh"),
@@ -111,3 +110,26 @@ def test_a_refusal_speaks_english_not_pydantic() -> None:
 def test_a_card_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Card().share = 0.5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "access", "top", "digits"),
+    [
+        ("probs", Access.PROBS, None, None),
+        ("probs:2", Access.PROBS, None, 2),
+        ("top5:2", Access.TOPK, 5, 2),
+        ("top1", Access.TOPK, 1, None),
+        ("labels", Access.LABEL, None, None),
+        ("weights", Access.WEIGHTS, None, None),
+    ],
+)
+def test_a_card_says_how_the_victim_is_served(text: str, access: Access, top: int | None, digits: int | None) -> None:
+    card = Card.parse(f"{text}/unlabelled/fresh/public/50")
+    assert (card.access, card.top, card.digits, card.start) == (access, top, digits, "public")
+    assert Card.parse(str(card)) == card == Card.parse("api").served(text).model_copy(update={"start": "public"})
+
+
+@pytest.mark.parametrize("text", ["top0", "top", "top5:", "label:2", "logits:3", "probs:x", "top5:2:3", ""])
+def test_what_is_no_way_of_serving_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        Card.parse("api").served(text)

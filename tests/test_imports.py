@@ -15,7 +15,7 @@ import undistill
 
 ROOT = Path(undistill.__file__).parent
 LAYERS = [
-    {"access", "types", "registry", "plugins", "errors", "seeds", "files"},
+    {"access", "types", "registry", "plugins", "errors", "seeds", "files", "jobs"},
     {"losses", "data", "models"},
     {"training"},
     {"oracle"},

@@ -15,7 +15,7 @@ from undistill.attacks.base import ATTACKS
 from undistill.data.views import VIEWS
 from undistill.errors import UsageError
 from undistill.registry import Registry
-from undistill.reproduction.jobs import Job, run_jobs
+from undistill.jobs import Job, run_jobs
 
 TOY = """
 from typing import Literal

@@ -23,7 +23,7 @@ from undistill.auditing.cell import Cell, collect, save
 from undistill.auditing.describe import victim_cell
 from undistill.data import load
 from undistill.defenses.protect import protect
-from undistill.reproduction.jobs import Job, run_jobs
+from undistill.jobs import Job, run_jobs
 from undistill.training.recipe import Recipe, read
 from undistill.training.run import Run
 from undistill.training.train import train

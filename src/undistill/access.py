@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -36,7 +36,9 @@ class Access(IntEnum):
 class Card(BaseModel):
     """A threat model: access × data the thief holds × pool × start × budget of questions.
 
-    `share` is the part of the pool that the thief holds. `questions` None means one question for each view of each image
+    How a victim is served is more than its access: `top` classes are shown at `TOPK`, `digits` behind the point of a probability
+    (`top5:2`, `top1`, `probs:1`); None for five classes and for all digits. `start` is what the thief's network begins with: random
+    weights, or somebody's `public` ones. `share` is the part of the pool that the thief holds. `questions` None means one question for each view of each image
     (the paper's case: 160 epochs × 50,000 images are 8 M questions); a number Q means at most Q images, each asked once.
     Data `none` is a thief without images, who has nothing to share out or to ask about: `weights/none/none/random`.
     """
@@ -47,8 +49,18 @@ class Card(BaseModel):
     data: Literal["labelled", "unlabelled", "none"] = "labelled"
     share: float = Field(1.0, gt=0, le=1)
     pool: Literal["trained", "fresh", "none"] = "trained"
-    start: Literal["random"] = "random"
+    start: Literal["random", "public"] = "random"
     questions: int | None = Field(None, ge=1)
+    top: int | None = Field(None, ge=1)
+    digits: int | None = Field(None, ge=0, le=9)
+
+    @model_validator(mode="after")
+    def _served_as_the_access_allows(self) -> Card:
+        if self.top is not None and self.access is not Access.TOPK:
+            raise ValueError(f"a number of classes belongs to topk, not to {self.access.label}")
+        if self.digits is not None and self.access not in (Access.TOPK, Access.PROBS):
+            raise ValueError(f"probabilities alone are rounded to digits, not {self.access.label}")
+        return self
 
     @model_validator(mode="after")
     def _budget_needs_no_share(self) -> Card:
@@ -70,7 +82,17 @@ class Card(BaseModel):
         """`logits/labelled(1.0)/trained/random`, and `/50` behind it for a budget of 50 questions."""
         held = "none" if self.data == "none" else f"{self.data}({self.share})"
         budget = "" if self.questions is None else f"/{self.questions}"
-        return f"{self.access.label}/{held}/{self.pool}/{self.start}{budget}"
+        return f"{self.serving}/{held}/{self.pool}/{self.start}{budget}"
+
+    @property
+    def serving(self) -> str:
+        """How the victim is served: `probs`, `top5:2`, `top1`, `label`, `weights`."""
+        shown = self.access.label if self.top is None else f"top{self.top}"
+        return shown if self.digits is None else f"{shown}:{self.digits}"
+
+    def served(self, serving: str) -> Card:
+        """The same card of a victim that is served otherwise; UsageError for what is no way of serving."""
+        return self.model_copy(update=_serving(serving))
 
     @classmethod
     def parse(cls, text: str | Card) -> Card:
@@ -89,7 +111,7 @@ class Card(BaseModel):
         try:
             return cls.model_validate(
                 {
-                    "access": Access.parse(parts[0]),
+                    **_serving(parts[0]),
                     "data": held[1],
                     "share": held[2] or 1.0,
                     "pool": parts[2],
@@ -101,6 +123,21 @@ class Card(BaseModel):
             if isinstance(error, UsageError):
                 raise
             raise UsageError(f"card {text!r}: {_first_problem(error)}") from None
+
+
+def _serving(text: str) -> dict[str, Any]:
+    """`access`, `top` and `digits` of `probs`, `probs:2`, `top5`, `top5:2`, `top1`, `label` (or `labels`), `logits`, `weights`."""
+    found = re.fullmatch(r"top(\d{1,6})(?::(\d))?|(\w+)(?::(\d))?", text)
+    if found is None or found[1] == "0":
+        raise UsageError(
+            f"{text!r} is no way of serving; write probs, probs:2, top5, top5:2, top1, label, logits or weights"
+        )
+    if found[1]:
+        return {"access": Access.TOPK, "top": int(found[1]), "digits": int(found[2]) if found[2] else None}
+    access = Access.LABEL if found[3] == "labels" else Access.parse(found[3])
+    if found[4] and access not in (Access.TOPK, Access.PROBS):
+        raise UsageError(f"probabilities alone are rounded to digits, not {access.label}")
+    return {"access": access, "top": None, "digits": int(found[4]) if found[4] else None}
 
 
 def _first_problem(error: ValueError) -> str:

@@ -12,7 +12,7 @@ import torch
 import undistill
 from undistill.auditing.cell import collect, read
 from undistill.errors import UsageError
-from undistill.reproduction.jobs import Job, run_jobs
+from undistill.jobs import Job, run_jobs
 from whole.commands import SMALL, Shell
 
 TINY = ["training.epochs=1", "model.width=0.125", "student.width=0.125"]

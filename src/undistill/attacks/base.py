@@ -22,12 +22,14 @@ class Attack(Component):
     `needs` is the least access it can work with, None for a control that asks nothing; `reads` the most it makes use of.
     A `control` is handed true labels on any card: it is what the thief is measured against, no thief itself.
     `holds_images` False is data-free: it makes its own images, and plays cards without data alone.
+    `knows` names the defenses that it was written against, for an audit to say whether anybody tried.
     """
 
     needs: ClassVar[Access | None]
     reads: ClassVar[Access] = Access.LOGITS
     control: ClassVar[bool] = False
     holds_images: ClassVar[bool] = True
+    knows: ClassVar[tuple[str, ...]] = ()
 
     def steal(
         self,

@@ -28,6 +28,8 @@ class Cell(BaseModel):
     what this thief asked, `forwards` what the victim computed, less what a bank had kept. `vouched`: that the images are fresh is
     somebody's word. `key` is the hash of the plan's settings that it was made for, `numbers` are those of a figure. `curve` holds
     one dict an epoch.
+    `held_out` (percent) is what searches choose by: on images that nobody trained on, never the test images, against true labels for
+    a thief that holds labels and against the victim's top class for others. A cell of phase `selection` has no accuracy.
     `accuracy` is null unless `status` is ok.
     """
 
@@ -54,6 +56,7 @@ class Cell(BaseModel):
     phase: Literal["selection", "report"] = "report"
     accuracy: float | None = None
     accuracy_val: float | None = None
+    held_out: float | None = None
     n_test: int = 0
     agreement: float | None = None
     nll: float | None = None

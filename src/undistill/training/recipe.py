@@ -74,17 +74,21 @@ class Training(Record):
 
 
 class Student(Record):
-    """The thief's network with its own settings, and the recipe that trains it (none: the victim's training section)."""
+    """The thief's network with its own settings, and the recipe that trains it (none: the victim's training section).
+
+    `weights`: a model folder, run folder or state dict with the public weights that it starts from; only on a card that starts so.
+    """
 
     name: str = "cnn"
     width: float = Field(1.0, gt=0, le=16)
     settings: dict[str, Any] = {}
     recipe: str | None = None
+    weights: str | None = None
 
     @model_serializer(mode="wrap")
     def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without empty settings, so that cells of students who have none keep their ids."""
-        return {key: value for key, value in whole(self).items() if key != "settings" or value}
+        """Without empty settings and weights, so that cells of students who have none keep their ids."""
+        return {key: value for key, value in whole(self).items() if key not in ("settings", "weights") or value}
 
     @field_validator("name")
     @classmethod
