@@ -36,10 +36,12 @@ class Access(IntEnum):
 class Card(BaseModel):
     """A threat model: access × data the thief holds × pool × start × budget of questions.
 
-    How a victim is served is more than its access: `top` classes are shown at `TOPK`, `digits` behind the point of a probability
-    (`top5:2`, `top1`, `probs:1`); None for five classes and for all digits. `start` is what the thief's network begins with: random
-    weights, or somebody's `public` ones. `share` is the part of the pool that the thief holds. `questions` None means one question for each view of each image
-    (the paper's case: 160 epochs × 50,000 images are 8 M questions); a number Q means at most Q images, each asked once.
+    How a victim is served is more than its access: `top` classes are shown at `TOPK`, `digits` behind the point of a
+    probability (`top5:2`, `top1`, `probs:1`); None for five classes and for all digits. `start` is what the thief's network
+    begins with: random weights, or somebody's `public` ones.
+
+    `share` is the part of the pool that the thief holds. `questions` None means one question for each view of each image (the
+    paper's case: 160 epochs × 50,000 images are 8 M questions); a number Q means at most Q images, each asked once.
     Data `none` is a thief without images, who has nothing to share out or to ask about: `weights/none/none/random`.
     """
 

@@ -28,9 +28,9 @@ class Cell(BaseModel):
     what this thief asked, `forwards` what the victim computed, less what a bank had kept. `vouched`: that the images are fresh is
     somebody's word. `key` is the hash of the plan's settings that it was made for, `numbers` are those of a figure. `curve` holds
     one dict an epoch.
-    `held_out` (percent) is what searches choose by: on images that nobody trained on, never the test images, against true labels for
-    a thief that holds labels and against the victim's top class for others. A cell of phase `selection` has no accuracy.
-    `accuracy` is null unless `status` is ok.
+    `held_out` (percent) is what searches choose by: on images that nobody trained on, never the test images, against true
+    labels for a thief that holds labels and against the victim's top class for others. A cell of phase `selection` has no
+    accuracy. `accuracy` is null unless `status` is ok.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True)

@@ -148,7 +148,8 @@ class VictimResult(Record):
 
 class Flag(Record):
     """A reason to doubt. `name` has an entry in docs/flags.md; `about` says what was seen here, with numbers; `card` its id,
-    or ""."""
+    or "".
+    """
 
     name: str
     about: str

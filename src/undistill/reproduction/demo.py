@@ -17,8 +17,8 @@ from undistill.data import load
 from undistill.defenses.protect import protect
 from undistill.errors import UsageError
 from undistill.files import locked, read_json, write_json
-from undistill.oracle.bank import USUAL, Bank
 from undistill.jobs import Job, run_jobs
+from undistill.oracle.bank import USUAL, Bank
 from undistill.training.recipe import Recipe, read
 from undistill.training.run import Run
 from undistill.training.train import train

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from undistill.errors import UsageError, unknown
 from undistill.files import locked
+from undistill.jobs import Job, run_jobs
 from undistill.oracle.bank import USUAL, Bank
 from undistill.reproduction.grid import EXPERIMENTS, NAMES, named
-from undistill.jobs import Job, run_jobs
 from undistill.reproduction.plan import FILE, Plan, read, write
 from undistill.reproduction.planner import Planner
 from undistill.reproduction.scales import Scale, chosen
