@@ -17,6 +17,7 @@ from undistill.errors import UsageError
 
 __all__ = [
     "activation_loss",
+    "decoupled_kl",
     "distillation_loss",
     "information_entropy_loss",
     "mean_norm",
@@ -24,6 +25,7 @@ __all__ = [
     "self_undermining_loss",
     "smoothed_cross_entropy",
     "softened_kl",
+    "standardised_kl",
     "statistics_distance",
     "total_variation",
 ]
@@ -47,17 +49,10 @@ def softened_kl(p_logits_BC: Tensor, q_logits_BC: Tensor, temperature: float) ->
         UsageError: τ ≤ 0, or shapes that differ or are not B × C.
     """
     _check_temperature(temperature)
-    if p_logits_BC.shape != q_logits_BC.shape or p_logits_BC.ndim != 2:
-        raise UsageError(
-            f"softened_kl compares two B × C tensors of one shape, not {tuple(p_logits_BC.shape)} and "
-            f"{tuple(q_logits_BC.shape)}"
-        )
+    _check_pair("softened_kl", p_logits_BC, q_logits_BC)
     log_p_BC = F.log_softmax(_wide(p_logits_BC) / temperature, dim=1)
     log_q_BC = F.log_softmax(_wide(q_logits_BC) / temperature, dim=1)
-    p_BC = log_p_BC.exp()
-    held_BC = p_BC > 0
-    log_ratio_BC = torch.where(held_BC, log_p_BC, 0.0) - torch.where(held_BC, log_q_BC, 0.0)
-    return (p_BC * log_ratio_BC).sum(dim=1).mean() * temperature**2
+    return _kl(log_p_BC, log_q_BC) * temperature**2
 
 
 def distillation_loss(
@@ -93,6 +88,65 @@ def distillation_loss(
         raise UsageError(f"alpha {alpha} weighs labels by {1 - alpha:g}, but there are no labels")
     hard = smoothed_cross_entropy(student_logits_BC, labels_B, smoothing)
     return alpha * soft + (1 - alpha) * hard
+
+
+def standardised_kl(p_logits_BC: Tensor, q_logits_BC: Tensor, temperature: float) -> Tensor:
+    """`softened_kl` of z-scores: each row less its mean, divided by its standard deviation (divisor n), τ on top; in nats.
+
+    It sees neither a shift nor a positive scale of a row. Only classes that p shows take part: one of −∞ under p has probability 0
+    on both sides, and a row that shows one class adds 0. 10⁻⁶ is added to the variance, so that a row of equal logits has a finite
+    gradient and becomes zeros. Source: Sun et al. 2024 (Logit Standardization in Knowledge Distillation), algorithm 1.
+
+    Raises:
+        UsageError: as `softened_kl`.
+    """
+    _check_pair("standardised_kl", p_logits_BC, q_logits_BC)
+    shown_BC = p_logits_BC != -torch.inf
+    return softened_kl(_z_scores(p_logits_BC, shown_BC), _z_scores(q_logits_BC, shown_BC), temperature)
+
+
+def decoupled_kl(
+    p_logits_BC: Tensor,
+    q_logits_BC: Tensor,
+    classes_B: Tensor,
+    *,
+    temperature: float,
+    target: float = 1.0,
+    beta: float = 0.0,
+) -> Tensor:
+    """τ² · (target · KL(b ‖ b′) + beta · KL(r ‖ r′)), mean over the batch, in nats. No gradient reaches p.
+
+    b is (probability of the row's class, that of all others together) under softmax(p/τ), r the distribution among the others
+    alone; b′ and r′ are those of q. Where p leaves the others nothing there is no r, and that term is 0. For one row
+    KL(p ‖ q) = KL(b ‖ b′) + (1 − b of the class) · KL(r ‖ r′).
+
+    Source: Zhao et al. 2022 (Decoupled Knowledge Distillation): its target-class and its non-target-class term, weighed by α and β.
+
+    Args:
+        p_logits_BC: logits of the reference, C ≥ 2.
+        q_logits_BC: logits of the other one.
+        classes_B: int64, the class of each row that is told apart from the others.
+        temperature: τ > 0.
+        target: weight of the first term.
+        beta: weight of the second; 0 leaves it out.
+
+    Raises:
+        UsageError: τ ≤ 0, or shapes that differ or are not B × C.
+    """
+    _check_temperature(temperature)
+    _check_pair("decoupled_kl", p_logits_BC, q_logits_BC)
+    chosen_BC = F.one_hot(classes_B, p_logits_BC.shape[1]).bool()
+    pairs, others = [], []
+    for logits_BC in (p_logits_BC.detach(), q_logits_BC):
+        log_BC = F.log_softmax(_wide(logits_BC) / temperature, dim=1)
+        rest_BC = log_BC.masked_fill(chosen_BC, -torch.inf)
+        log_rest_B1 = rest_BC.logsumexp(dim=1, keepdim=True)
+        pairs.append(torch.cat([log_BC.gather(1, classes_B[:, None]), log_rest_B1], dim=1))
+        others.append(rest_BC - torch.where(log_rest_B1 == -torch.inf, 0.0, log_rest_B1))
+    loss = target * _kl(pairs[0], pairs[1])
+    if beta:
+        loss = loss + beta * _kl(others[0], others[1])
+    return loss * temperature**2
 
 
 def self_undermining_loss(
@@ -207,6 +261,30 @@ def total_variation(images_BCHW: Tensor) -> Tensor:
 def mean_norm(images_BCHW: Tensor) -> Tensor:
     """‖x‖₂ of each image, mean over the batch, in the units of the pixels. Source: Yin et al. 2020 (DeepInversion), section 3.1."""
     return torch.linalg.vector_norm(_wide(images_BCHW).flatten(1), dim=1).mean()
+
+
+def _kl(log_p_BC: Tensor, log_q_BC: Tensor) -> Tensor:
+    """KL of log-probabilities, mean over the batch; 0 · log 0 = 0."""
+    p_BC = log_p_BC.exp()
+    held_BC = p_BC > 0
+    log_ratio_BC = torch.where(held_BC, log_p_BC, 0.0) - torch.where(held_BC, log_q_BC, 0.0)
+    return (p_BC * log_ratio_BC).sum(dim=1).mean()
+
+
+def _z_scores(logits_BC: Tensor, shown_BC: Tensor) -> Tensor:
+    """Each row's z-scores over the classes that are shown; −∞ elsewhere."""
+    count_B1 = shown_BC.sum(dim=1, keepdim=True)
+    logits_BC = torch.where(shown_BC, _wide(logits_BC), 0.0)
+    centred_BC = torch.where(shown_BC, logits_BC - logits_BC.sum(dim=1, keepdim=True) / count_B1, 0.0)
+    variance_B1 = centred_BC.square().sum(dim=1, keepdim=True) / count_B1
+    return (centred_BC * (variance_B1 + 1e-6).rsqrt()).masked_fill(~shown_BC, -torch.inf)
+
+
+def _check_pair(who: str, p_logits_BC: Tensor, q_logits_BC: Tensor) -> None:
+    if p_logits_BC.shape != q_logits_BC.shape or p_logits_BC.ndim != 2:
+        raise UsageError(
+            f"{who} compares two B × C tensors of one shape, not {tuple(p_logits_BC.shape)} and {tuple(q_logits_BC.shape)}"
+        )
 
 
 def _check_temperature(temperature: float) -> None:

@@ -104,7 +104,11 @@ def registry(kind: str) -> Registry[Any]:
     return Registry.all[kind]
 
 
-OWNERS = {"defense": "undistill.defenses.base", "attack": "undistill.attacks.base"}
+OWNERS = {
+    "defense": "undistill.defenses.base",
+    "answer-defense": "undistill.oracle.serving",
+    "attack": "undistill.attacks.base",
+}
 
 
 def problem(error: ValidationError, model: type[BaseModel]) -> str:

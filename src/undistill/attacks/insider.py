@@ -14,10 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from undistill.access import Access
+from undistill.data.images import ImageSet
 from undistill.errors import UsageError
 from undistill.models import Classifier
 from undistill.oracle.door import Answer, Oracle
+from undistill.training.evaluate import batch_for
 from undistill.types import Batch
+
+PAST_ANSWERS = (
+    "nasty",
+    "nasty-head",
+    "stingy",
+    "reverse-sigmoid",
+    "noise",
+    "rounding",
+    "top-k",
+    "top1",
+    "answer-top1",
+)
+"""Defenses of answers, which whoever reads weights and features goes around."""
 
 
 def frozen(victim: nn.Module, device: torch.device | str) -> nn.Module:
@@ -38,6 +53,13 @@ class Inside:
             logits_BC = self.victim(batch.images_BCHW).float()
         self.oracle.forwards += len(logits_BC)
         return Answer(Access.LOGITS, logits_BC)
+
+
+@torch.no_grad()
+def said(victim: nn.Module, images: ImageSet, device: torch.device | str) -> Tensor:
+    """The victim's top class of each image as it is, N int64 on the CPU; nothing is counted."""
+    chunks = images.chunks(batch_for(images, device))
+    return torch.cat([victim(images.seen(rows, device)).argmax(dim=1).cpu() for rows in chunks])
 
 
 def differentiable(victim: nn.Module, images_BCHW: Tensor, who: str) -> None:

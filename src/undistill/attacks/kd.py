@@ -32,7 +32,7 @@ class KD(Attack):
     name: Literal["kd"] = "kd"
     temperature: float = Field(4.0, gt=0)
     alpha: float = Field(0.9, ge=0, le=1)
-    needs: ClassVar[Access | None] = Access.PROBS
+    needs: ClassVar[Access | None] = Access.TOPK
 
     def steal(
         self,

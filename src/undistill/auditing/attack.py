@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from undistill.access import Card
 from undistill.attacks.base import Attack
 from undistill.auditing.cell import Cell, save
-from undistill.auditing.heist import Heist
+from undistill.auditing.heist import Heist, Phase
 from undistill.auditing.plan import plan_recipe, remembering
 from undistill.data import Splits
 from undistill.errors import UsageError
 from undistill.oracle.bank import USUAL, Bank
 from undistill.oracle.blackbox import BlackBox
 from undistill.oracle.ledger import Ledger
+from undistill.oracle.serving import AnswerDefense
 from undistill.oracle.victim import Model, resolve
 from undistill.training.env import choose_device, describe
 from undistill.training.recipe import Recipe, Student, read
@@ -42,6 +44,9 @@ def attack(
     resume: bool = False,
     device: str = "auto",
     bank: Bank | None = USUAL,
+    behind: Sequence[str | dict[str, Any] | AnswerDefense] = (),
+    phase: Phase = "report",
+    key: str = "",
     watch: Watch | None = None,
 ) -> Cell:
     """Train a student on what a victim answers, and measure what it got. For models that you own or may test.
@@ -67,6 +72,9 @@ def attack(
         resume: go on with an unfinished run there.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         bank: keeps a network's answers for the next thief of the same seed; None keeps nothing.
+        behind: answer-side defenses in front of the victim, the first one first: names, `rounding digits=1`, `{name: …}`.
+        phase: `selection` measures no test image: a search may choose by `held_out` alone.
+        key: of the plan that the cell is made for.
         watch: told each epoch.
 
     Returns:
@@ -75,7 +83,7 @@ def attack(
     Raises:
         UsageError: a card the attack or the data cannot play, settings that do not fit.
     """
-    victim = resolve(model, data, answers=answers, called=called)
+    victim = resolve(model, data, answers=answers, called=called, behind=behind)
     victim.check(data)
     if ledger is not None and (not isinstance(victim.model, BlackBox) or isinstance(victim.model.predict, Ledger)):
         raise UsageError(f"--ledger keeps what a function answers; {victim.label} is none")
@@ -95,6 +103,8 @@ def attack(
         unseen=unseen,
         ask_test=ask_test,
         bank=bank,
+        phase=phase,
+        key=key,
     )
     where_to = Path(cells) if cells else Path(out) / "cells"
     run = drive(
@@ -110,5 +120,6 @@ def attack(
     )
     cell = Cell.model_validate(run.result["cell"])
     if not (where_to / f"{cell.id}.json").exists():  # a finished run whose cell was lost, or is wanted elsewhere
-        cell = save(where_to, cell, {} if cell.status != "ok" else heist.predictions(run.model()))
+        measured = cell.status == "ok" and phase == "report"
+        cell = save(where_to, cell, heist.predictions(run.model()) if measured else {})
     return cell

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from undistill.access import Card
+from undistill.access import Access, Card
 from undistill.attacks.base import Attack
 from undistill.auditing.cell import Cell, identify, save
 from undistill.auditing.describe import served_cell
-from undistill.auditing.plan import answerable, hold, permit, top_class
-from undistill.data import Splits
+from undistill.auditing.plan import answerable, hold, permit, spare, top_class
+from undistill.data import ImageSet, Splits
 from undistill.errors import Diverged, UsageError
-from undistill.models import build
+from undistill.models import Classifier, build
 from undistill.models import folder as models
 from undistill.oracle.bank import Bank
 from undistill.oracle.blackbox import BlackBox, to_bytes
 from undistill.oracle.door import Oracle
 from undistill.oracle.ledger import Ledger
 from undistill.oracle.victim import Victim
-from undistill.training.evaluate import accuracy, predict, score
+from undistill.training.evaluate import accuracy, batch_for, predict, score
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe
+from undistill.training.weights import begin
+
+Phase = Literal["selection", "report"]
+TOP = 5
+"""Classes that a top-k answer shows where the card does not say."""
 
 
 class Heist:
@@ -46,7 +51,10 @@ class Heist:
         unseen: bool = False,
         ask_test: bool = False,
         bank: Bank | None = None,
+        phase: Phase = "report",
+        key: str = "",
     ) -> None:
+        self.phase, self.key = phase, key
         self.victim, self.data, self.card, self.recipe = victim, data, card, recipe
         self.device, self.env, self.experiment = device, env, experiment
         self.thief: Attack = recipe.attack
@@ -70,12 +78,27 @@ class Heist:
         self.images = hold(data, card, self.thief, recipe.seed, victim)
         mean, std = self.images.moments() if len(self.images) else _moments_in(victim)  # not of the victim's data
         shape = (data.num_classes, self.images.channels, self.images.image_size)
-        self.student = build(recipe.student.network, *shape, mean=mean, std=std, seed=recipe.seed, role="thief").to(
-            device
-        )
+        self.begun: dict[str, Any] = {}
+        if card.start == "public":
+            self.student = self._public(mean, std).to(device)
+        elif recipe.student.weights is not None:
+            raise UsageError(f"the student has weights to start from, and the card {card} starts from random ones")
+        else:
+            network = recipe.student.network
+            self.student = build(network, *shape, mean=mean, std=std, seed=recipe.seed, role="thief").to(device)
         self.model = victim.model if isinstance(victim.model, BlackBox) else victim.model.to(device)
         self.oracle: Oracle | None = None
         self.diverged = ""
+
+    def _public(self, mean: Sequence[float], std: Sequence[float]) -> Classifier:
+        """The student with the public weights that its recipe names."""
+        weights = self.recipe.student.weights
+        if weights is None:
+            raise UsageError(f"the card {self.card} starts from public weights: name them with student.weights")
+        known = replace(self.data, mean=tuple(mean), std=tuple(std))  # not the moments of the victim's data
+        seed = self.recipe.seed
+        student, self.begun = begin(self.recipe.student.network, known, Path(weights), seed=seed, role="thief")
+        return student
 
     @property
     def config(self) -> dict[str, Any]:
@@ -86,6 +109,8 @@ class Heist:
             "victim_id": self.victim.id,
             "card": str(self.card),
             "recipe": self.recipe.dump(),
+            **({"public": self.begun["id"]} if self.begun else {}),
+            **({"phase": self.phase} if self.phase != "report" else {}),
         }
 
     def counts(self) -> dict[str, int]:
@@ -96,8 +121,18 @@ class Heist:
         """Train the student; a loss that is not finite ends it without an error, for that too is a result."""
         budget = self.card.questions
         asked = before if budget is None else {}  # with a budget, a resumed thief asks its few questions again
-        precision = self.recipe.training.precision
-        self.oracle = Oracle(self.model, self.access, budget=budget, bank=self.bank, precision=precision, **asked)
+        self.oracle = Oracle(
+            self.model,
+            self.access,
+            budget=budget,
+            bank=self.bank,
+            precision=self.recipe.training.precision,
+            behind=self.victim.behind,
+            top_k=self.card.top or TOP,
+            digits=self.card.digits,
+            seed=self.recipe.seed,
+            **asked,
+        )
         try:
             yield from self.thief.steal(
                 self.oracle, self.student, self.images, self.recipe, device=self.device, state=state
@@ -107,14 +142,17 @@ class Heist:
 
     def finish(self, metrics: list[dict[str, Any]], out: Path, cells: Path) -> dict[str, Any]:
         """Measure the student, write its model and the cell, and return the result."""
-        logits_NC = predict(self.student, self.data.test)
+        shown = self.data.test if self.phase == "report" else self.images  # a search never looks at test images
+        logits_NC = predict(self.student, shown) if len(shown) else torch.empty(0)
         if not self.diverged and not bool(logits_NC.isfinite().all()):
             self.diverged = "the trained student answers with numbers that are not finite"
         cell = self.cell(metrics)
         arrays: dict[str, Any] = {}
         if not self.diverged:
-            arrays = _named(logits_NC)
-            update = self.measure(logits_NC) | {"accuracy_val": metrics[-1].get("accuracy_val")}
+            update: dict[str, Any] = {"held_out": self.held_out()}
+            if self.phase == "report":
+                arrays = _named(logits_NC)
+                update |= self.measure(logits_NC) | {"accuracy_val": metrics[-1].get("accuracy_val")}
             cell = cell.model_copy(update=update)
             facts = {"victim": self.victim.id, "attack": self.thief.model_dump(mode="json"), "card": str(self.card)}
             origin = {"kind": "attack", "data": self.data.fingerprint, "seed": self.recipe.seed, "fresh_pool": False}
@@ -157,12 +195,14 @@ class Heist:
             attack=self.thief.name,
             attack_settings=self.thief.settings,
             student=recipe.student.name,
-            student_settings=recipe.student.network.settings,
+            student_settings=recipe.student.network.settings | ({"weights": self.begun["id"]} if self.begun else {}),
             card=str(self.card),
             images=len(self.images),
             vouched=self.vouched,
             seeds={"student": recipe.seed} | ({} if control or victim.seed is None else {"victim": victim.seed}),
-            n_test=len(self.data.test),
+            n_test=len(self.data.test) if self.phase == "report" else 0,
+            key=self.key,
+            phase=self.phase,
             curve=metrics,
             status="diverged" if self.diverged else "ok",
             why=self.diverged,
@@ -183,6 +223,27 @@ class Heist:
         if self.said_N is not None:
             numbers["agreement"] = accuracy(logits_NC, self.said_N)
         return {name: round(value, 6) for name, value in numbers.items()}
+
+    def held_out(self) -> float | None:
+        """The student's score on images that nobody trained on and it was not measured on; None without any."""
+        found = [images for images in spare(self.data, self.images) if len(images)]
+        right = count = 0
+        for images in found:
+            labels_N = self._truth(images)
+            if labels_N is not None:
+                right += int((predict(self.student, images).argmax(dim=1) == labels_N).sum())
+                count += len(images)
+        return round(100 * right / count, 6) if count else None
+
+    def _truth(self, images: ImageSet) -> Tensor | None:
+        """What a search may compare with: true labels for who holds labels, else what the victim is served to say."""
+        if self.thief.control or self.card.data == "labelled":
+            return images.labels_N
+        if isinstance(self.model, BlackBox):  # each of these questions may cost something
+            return None
+        oracle = Oracle(self.model, Access.LABEL, behind=self.victim.behind, seed=self.recipe.seed)
+        parts = [oracle.ask(images.seen(rows, self.device)).labels_B.cpu() for rows in images.chunks(batch_for(images))]
+        return torch.cat(parts)
 
     def predictions(self, student: torch.nn.Module) -> dict[str, Any]:
         """The class that a student names for each test image."""

@@ -154,6 +154,19 @@ def hold(data: Splits, card: Card, thief: Attack, seed: int, victim: Victim | No
     return pool if card.data == "labelled" or thief.control else pool.unlabelled()
 
 
+SPARE = 2_000
+"""Images that a search is scored on, at most, of each split."""
+
+
+def spare(data: Splits, held: ImageSet) -> tuple[ImageSet, ...]:
+    """Images to score a search on: the validation split, and of the fresh pool what this thief does not hold. Never test images."""
+    found = [] if data.val is None else [data.val.take(torch.arange(min(SPARE, len(data.val))))]
+    if data.pool is not None:
+        unheld = (~torch.isin(data.pool.index_N, held.index_N)).nonzero().squeeze(1)
+        found.append(data.pool.take(unheld[:SPARE]))
+    return tuple(found)
+
+
 def _answered(pool: ImageSet, victim: Victim | None) -> Tensor | None:
     """Rows of the pool that a closed victim has answered about; None for a victim that can be asked."""
     box = None if victim is None else victim.model

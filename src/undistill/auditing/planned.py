@@ -47,11 +47,12 @@ class Choice(Record):
 class Planned(Record):
     """One cell to compute.
 
-    `victim` names one of the plan's victims, "" for a student alone. Either `attack` is given whole, or `choice` says how it
-    is found;
-    `changes` go on top of what is found (`attack.alpha`, `training.clip`, `student.width`), `times` multiply
-    (`training.optimizer.lr`,
-    `training.passes`, `student.width`). `key` is the hash of all that fixes the numbers, choices among them.
+    It is computed on `card` and counts for every card in `cards`: who sees probabilities can do all that can be done with
+    labels, so a thief of labels is computed once and counts for each way of serving. `Plan.of(card)` finds what counts for one.
+    `victim` names one of the plan's victims, "" for a student alone. Either `attack` is given whole, or `choice` says how it is
+    found; `changes` go on top of what is found (`attack.alpha`, `training.clip`), `times` multiply (`training.optimizer.lr`,
+    `training.passes`, `student.width`). `after` are cells to wait for besides those of the choice. `key` is the hash of all that
+    fixes the numbers, choices among them.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Planned(Record):
     role: Role
     label: str
     card: str
+    cards: tuple[str, ...] = ()
     victim: str = ""
     attack: dict[str, Any] = {}
     choice: Choice | None = None
@@ -66,6 +68,7 @@ class Planned(Record):
     times: dict[str, float] = {}
     recipe: dict[str, Any] = {}
     student: dict[str, Any] = {}
+    after: tuple[str, ...] = ()
     seed: int = 0
     stage: int = 0
     seconds: float | None = None
@@ -73,7 +76,7 @@ class Planned(Record):
     @property
     def needs(self) -> tuple[str, ...]:
         """Keys of cells that must be done first."""
-        return () if self.choice is None else self.choice.among
+        return (*self.after, *(() if self.choice is None else self.choice.among))
 
 
 class Subject(Record):
@@ -151,6 +154,17 @@ class Plan(Record):
         """Whether an undefended twin is there to compare with."""
         return any(subject.side == "undefended" for subject in self.subjects)
 
+    def of(self, card: str) -> tuple[Planned, ...]:
+        """The cells that count for a card."""
+        return tuple(cell for cell in self.cells if card in (cell.cards or (cell.card,)))
+
+    @property
+    def cards(self) -> tuple[str, ...]:
+        """The cards that are reported, in the plan's order: those of thieves of the defended model."""
+        roles = ("soft", "labels", "naive")
+        found = [cell for cell in self.cells if cell.side == "defended" and cell.role in roles]
+        return tuple(dict.fromkeys(card for cell in found for card in (cell.cards or (cell.card,))))
+
     def subject(self, name: str) -> Subject:
         """A victim by its name."""
         return next(subject for subject in self.subjects if subject.name == name)
@@ -177,9 +191,8 @@ def missing_control(plan: Plan) -> str:
     for subject in plan.subjects:
         if subject.name not in served:
             return f"nothing measures what users get from {subject.name}"
-    reported = [cell for cell in plan.cells if cell.role in ("soft", "labels", "naive", "alone")]
-    for card in dict.fromkeys(cell.card for cell in reported if cell.side == "defended"):
-        here = [cell for cell in reported if cell.card == card]
+    for card in plan.cards:
+        here = [cell for cell in plan.of(card) if cell.role in ("soft", "labels", "naive", "alone")]
         seeds = {cell.seed for cell in here if cell.side == "defended"}
         wanted: list[tuple[Side, Role]] = [("defended", "labels")]
         if not without_images(card):

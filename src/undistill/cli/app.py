@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from undistill.cli import paper, verbs
+from undistill.cli import audit, paper, verbs
 from undistill.cli.options import (
     BANK_GB,
     BankFolder,
@@ -297,6 +297,8 @@ def import_(
 
 
 app.command()(paper.reproduce)
+app.add_typer(audit.app, name="audit")
+app.command()(audit.compare)
 
 
 @app.command()

@@ -15,12 +15,14 @@ def catalog(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
     from undistill.data import SOURCES, VIEWS
     from undistill.defenses.base import DEFENSES
     from undistill.models import MODELS
+    from undistill.oracle.serving import ANSWER_DEFENSES
     from undistill.training.optim import OPTIMIZERS, SCHEDULES
     from undistill.training.recipe import FOLDER, names
 
     registries: dict[str, Registry[Any]] = {
         "attack": ATTACKS,
         "defense": DEFENSES,
+        "answer-defense": ANSWER_DEFENSES,
         "model": MODELS,
         "data": SOURCES,
         "view": VIEWS,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from undistill.data import ImageSet, Splits
+from undistill.errors import UsageError
 from undistill.models import Classifier
 from undistill.oracle.bank import Bank
+from undistill.oracle.serving import ANSWER_DEFENSES
 from undistill.registry import Component, Registry
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe
@@ -52,4 +54,19 @@ class TrainedDefense(Component):
         return lambda: validation(network, data)
 
 
-DEFENSES: Registry[TrainedDefense] = Registry("defense", "undistill.defenses")
+class Trained(Registry[TrainedDefense]):
+    """Defenses that train, apart from those of the same package that change answers only: no name is of both kinds."""
+
+    def find(self, name: object) -> type[TrainedDefense]:
+        """The class that answers for a name; UsageError if none does, or one that trains nothing."""
+        answers: dict[str, Any] = ANSWER_DEFENSES.everything()
+        if both := sorted(self.everything().keys() & answers.keys()):
+            raise TypeError(f"a defense and an answer-defense are called {both[0]!r}")
+        if isinstance(name, str) and name in answers:
+            raise UsageError(
+                f"{name} changes answers only and trains nothing: put it in front of a model with --behind {name}"
+            )
+        return super().find(name)
+
+
+DEFENSES: Registry[TrainedDefense] = Trained("defense", "undistill.defenses")

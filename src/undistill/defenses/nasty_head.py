@@ -17,8 +17,9 @@ from undistill.errors import UsageError
 from undistill.losses import self_undermining_loss
 from undistill.models import Classifier
 from undistill.oracle.bank import Bank
-from undistill.seeds import derive, generator
+from undistill.seeds import derive
 from undistill.training.evaluate import accuracy, batch_for
+from undistill.training.features import FeatureBatches, read_out
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe
@@ -54,7 +55,7 @@ class NastyHead(TrainedDefense):
         held = _held(network, adversary, images, recipe, self.copies, device)
         training = recipe.training
         order = derive(recipe.seed, "nasty", "order")
-        batches = FeatureBatches(held, training.batch, training.passes, order)
+        batches = FeatureBatches(held.features_ND, held.labels_N, training.batch, training.passes, order)
         objective = HeadSelfUndermining(held.adversary_NC, self.omega, self.temperature, training.smoothing)
         return fit(network.head, batches, objective, training, seed=recipe.seed, state=state)
 
@@ -67,7 +68,7 @@ class NastyHead(TrainedDefense):
         def measure() -> dict[str, float]:
             device = next(network.parameters()).device
             kept.extend(
-                _features(network, val.seen(chunk, device))[0]
+                read_out(network, val.seen(chunk, device))[0]
                 for chunk in (val.chunks(batch_for(val, device)) if not kept else ())
             )
             with torch.no_grad():
@@ -83,29 +84,6 @@ class Held:
     features_ND: Tensor
     labels_N: Tensor
     adversary_NC: Tensor
-
-
-@dataclass(frozen=True)
-class FeatureBatches:
-    """Shuffled batches of features where a network's batches hold images; `index_B` is the row that holds them."""
-
-    held: Held
-    size: int
-    passes: int
-    order_seed: int
-
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.held.labels_N), self.size)
-        return self.passes * (full + (rest > 0))
-
-    def epoch(self, e: int) -> Iterator[Batch]:
-        """The batches of epoch `e`."""
-        for number in range(e * self.passes, (e + 1) * self.passes):
-            rng = generator(self.order_seed, "order", str(number))
-            for rows in (
-                torch.randperm(len(self.held.labels_N), generator=rng).to(self.held.labels_N.device).split(self.size)
-            ):
-                yield Batch(self.held.features_ND[rows], self.held.labels_N[rows], rows, number)
 
 
 @dataclass(frozen=True)
@@ -149,24 +127,11 @@ def _held(
             pixels_BCHW = images.seen(chunk, device)
             if shown is not None:
                 pixels_BCHW = shown(images.images_NCHW[chunk].to(device), images.index_N[chunk].to(device))
-            features_BD, logits_BC = _features(network, pixels_BCHW)
+            features_BD, logits_BC = read_out(network, pixels_BCHW)
             features.append(features_BD)
             answers.append(logits_BC if itself else _logits(adversary, pixels_BCHW))
     labels_N = images.labels_N.to(device).repeat(copies)
     return Held(torch.cat(features), labels_N, torch.cat(answers))
-
-
-@torch.no_grad()
-def _features(network: Classifier, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """(B × D features, B × C logits); UsageError for a network whose logits are not its head on its features."""
-    network.eval()
-    features_BD = network.features(images_BCHW).float()
-    logits_BC = network.head(features_BD)
-    if not torch.allclose(logits_BC[:2], network(images_BCHW[:2]).float(), rtol=1e-3, atol=1e-3):
-        raise UsageError(
-            f"{network.config['name']} does something behind its last linear layer: its head cannot be hardened alone"
-        )
-    return features_BD, logits_BC
 
 
 @torch.no_grad()

@@ -1,11 +1,13 @@
 """The oracle enforces access and budget and counts questions; below WEIGHTS it is all that a thief has.
 
+What the victim computes goes through the answer-side defenses in front of it, then is cut to the access, then rounded.
+
 Legend: B batch, C classes, N images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +20,8 @@ from undistill.oracle.bank import Bank
 from undistill.oracle.blackbox import BlackBox
 from undistill.oracle.frozen import Frozen, Precision
 from undistill.oracle.recall import recalled
+from undistill.oracle.serving import AnswerDefense, keep_top, rounded, serve, shown, suits
+from undistill.seeds import generator
 from undistill.training.evaluate import batch_for
 from undistill.training.recipe import Training
 from undistill.types import Batch
@@ -50,7 +54,8 @@ class Answer:
 class Oracle:
     """A victim behind its door, always in evaluation mode and frozen.
 
-    `queries` counts the questions this thief asked, `forwards` the images the victim computed an answer for.
+    `access` is what answers show: never more than probabilities behind answer-side defenses. `queries` counts the questions this
+    thief asked, `forwards` the images the victim computed an answer for.
     """
 
     def __init__(
@@ -64,15 +69,36 @@ class Oracle:
         top_k: int = 5,
         bank: Bank | None = None,
         precision: Precision = "fp32",
+        behind: Sequence[AnswerDefense] = (),
+        digits: int | None = None,
+        seed: int = 0,
     ) -> None:
-        """`bank` keeps a network's answers, `precision` is what it computes them in."""
-        if isinstance(victim, BlackBox) and access > victim.kind:
-            raise Refused(f"{victim.name} answers with {victim.kind.label}, which is less than {access.label}")
+        """Open a door.
+
+        Args:
+            victim: a network or a black box.
+            access: what the card gives.
+            budget: at most so many questions.
+            queries: questions asked before, by a run that goes on.
+            forwards: answers computed before.
+            top_k: classes that `TOPK` shows.
+            bank: keeps a network's raw answers, those from before any defense.
+            precision: what a network computes them in.
+            behind: answer-side defenses, the first acts first. At WEIGHTS none acts, for the thief holds the network.
+            digits: behind the point of shown probabilities; None for all.
+            seed: of random defenses, which draw anew for each batch of questions: at (seed, "victim", "answers/N") after N of them.
+        """
+        if isinstance(victim, BlackBox):
+            if access > victim.kind:
+                raise Refused(f"{victim.name} answers with {victim.kind.label}, which is less than {access.label}")
+            suits(behind, victim.kind, victim.name)
         self._victim = (
             victim if isinstance(victim, BlackBox) else Frozen(victim, precision, whole=access is Access.WEIGHTS)
         )
         self._bank = bank
-        self.access, self.budget, self.top_k = access, budget, top_k
+        self._behind = () if access is Access.WEIGHTS else tuple(behind)
+        self.access, self.budget, self.top_k = shown(access, behind), budget, top_k
+        self.digits, self.seed = digits, seed
         self.queries, self.forwards = queries, forwards
 
     def ask(self, images_BCHW: Tensor) -> Answer:
@@ -109,8 +135,14 @@ class Oracle:
         self.forwards += count
 
     def _show(self, values: Tensor, kind: Access = Access.LOGITS) -> Answer:
-        """As much of an answer as the access gives."""
-        return Answer(self.access, cut(values, self.access, self.top_k, given=kind))
+        """As much of the answer to the last questions as the defenses and the access leave."""
+        if self._behind and kind is not Access.LABEL:
+            rng = generator(self.seed, "victim", f"answers/{self.queries - len(values)}")
+            values, kind = serve(values, kind, self._behind, rng), Access.PROBS
+        values = cut(values, self.access, self.top_k, given=kind)
+        if self.digits is not None and self.access in (Access.TOPK, Access.PROBS):
+            values = rounded(values, self.digits)
+        return Answer(self.access, values)
 
     def weights(self) -> nn.Module:
         """A frozen copy of the victim; Refused below WEIGHTS."""
@@ -121,15 +153,12 @@ class Oracle:
 
 def cut(values: Tensor, access: Access, top_k: int = 5, *, given: Access = Access.LOGITS) -> Tensor:
     """What an access level shows of B × C scores of a kind (or of B labels); probabilities outside the top k are 0."""
-    if access >= given or given is Access.LABEL:
+    if given is Access.LABEL or access > given or (access is given and access is not Access.TOPK):
         return values
     if access is Access.LABEL:
         return values.argmax(dim=1)
     probs_BC = values.softmax(dim=1) if given >= Access.LOGITS else values
-    if access is Access.PROBS:
-        return probs_BC
-    top = probs_BC.topk(min(top_k, probs_BC.shape[1]), dim=1)
-    return torch.zeros_like(probs_BC).scatter_(1, top.indices, top.values)
+    return probs_BC if access is Access.PROBS else keep_top(probs_BC, top_k)
 
 
 class Questions:

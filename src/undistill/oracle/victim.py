@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from undistill.models.states import load_state, read_state
 from undistill.oracle.blackbox import BlackBox
 from undistill.oracle.frozen import FAMILIES, identity
 from undistill.oracle.ledger import Answers, Ledger
+from undistill.oracle.serving import AnswerDefense, chain, suits
 from undistill.training.recipe import Recipe
 from undistill.training.run import Run
 
@@ -31,12 +34,13 @@ class Victim:
     """A network, or a black box, and what is known of it: `class_names` None is taken to be in the data's order.
 
     Recipe, data, defense and seed are known where it came from a run folder or a model folder of ours. `fresh_pool`: it is known
-    that no training on the way to it saw the pool of those data.
+    that no training on the way to it saw the pool of those data. `behind` are the answer-side defenses in front of it, the first
+    acts first; `network_id` tells the model itself from others, `id` the model as it is served.
     """
 
     model: Classifier | BlackBox
     class_names: tuple[str, ...] | None
-    id: str
+    network_id: str
     recipe: Recipe | None = None
     data_fingerprint: str | None = None
     defense: dict[str, Any] = field(default_factory=dict)
@@ -44,13 +48,27 @@ class Victim:
     kind: str = "unknown"
     called: str | None = None
     fresh_pool: bool = False
+    behind: tuple[AnswerDefense, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The id of the model, or of the model and what stands in front of it."""
+        if not self.behind:
+            return self.network_id
+        settings = [defense.model_dump(mode="json", by_alias=True) for defense in self.behind]
+        return hashlib.sha256(f"{self.network_id}/{json.dumps(settings, sort_keys=True)}".encode()).hexdigest()[:16]
 
     @property
     def label(self) -> str:
-        """What reports call it: its given name, `normal` or the defense's name, or the name of a black box."""
+        """What reports call it: its given name, or the names of its defenses (`nasty + stingy`), a black box's own before them.
+
+        `normal` is a network without any.
+        """
         if self.called is not None:
             return self.called
-        return self.model.name if isinstance(self.model, BlackBox) else self.defense.get("name", "normal")
+        own = self.model.name if isinstance(self.model, BlackBox) else self.defense.get("name")
+        names = [*([own] if own else []), *(defense.name for defense in self.behind)]
+        return " + ".join(names) or "normal"
 
     @property
     def network(self) -> Classifier:
@@ -88,7 +106,12 @@ Model = str | Path | Run | Victim | nn.Module | BlackBox
 
 
 def resolve(
-    model: Model, data: Splits | None = None, *, answers: str | Access | None = None, called: str | None = None
+    model: Model,
+    data: Splits | None = None,
+    *,
+    answers: str | Access | None = None,
+    called: str | None = None,
+    behind: Sequence[str | dict[str, Any] | AnswerDefense] = (),
 ) -> Victim:
     """A victim from whatever a user may name.
 
@@ -97,16 +120,30 @@ def resolve(
         data: what it is for; needed where the model itself does not say how many classes and pixels it takes.
         answers: `logits`, `probs`, `topk` or `label`: the callable is a function that answers with that, no factory of modules.
         called: what reports call it; two functions of one name need it to be told apart.
+        behind: answer-side defenses to put in front of it, and of any that it has: names, `rounding digits=1`, `{name: …}`.
 
     Raises:
         UsageError: nothing there, an unfinished run, a student that diverged, a newer schema, weights that do not fit.
         RunError: damaged files.
     """
     kind = Access.parse(answers) if isinstance(answers, str) else answers
+    defenses = chain(behind)
+    victim = _found(model, data, kind)
+    box = victim.model if isinstance(victim.model, BlackBox) else None
     if called is not None:
-        victim = resolve(model, data, answers=kind)
-        known = hashlib.sha256(f"{called}/{victim.id}".encode()).hexdigest()[:16]
-        return replace(victim, called=called, id=known if isinstance(victim.model, BlackBox) else victim.id)
+        known = victim.network_id
+        if box is not None:
+            known = hashlib.sha256(f"{called}/{known}".encode()).hexdigest()[:16]
+        victim = replace(victim, called=called, network_id=known)
+    if defenses:
+        if box is not None:
+            suits(defenses, box.kind, box.name)
+        victim = replace(victim, behind=(*victim.behind, *defenses))
+    return victim
+
+
+def _found(model: Model, data: Splits | None, kind: Access | None) -> Victim:
+    """The victim as it is named, with nothing new in front of it."""
     if kind is not None and not (isinstance(model, str | Path) and _answers(str(model))):
         raise UsageError(f"--answers is for a function or a table of answers; {model!s:.80} says itself what it gives")
     if isinstance(model, Victim):

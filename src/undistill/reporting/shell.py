@@ -17,9 +17,15 @@ from undistill.reporting.blocks import inline_json
 from undistill.reporting.theme import CONFIG
 
 
-def page(template: str, *, styles: tuple[str, ...] = ("page.css",), **filling: Any) -> str:
-    """A self-contained page from a template and style sheets of this package."""
-    vega, script = _vega(), asset("page.js")
+def page(
+    template: str,
+    *,
+    styles: tuple[str, ...] = ("page.css",),
+    scripts: tuple[str, ...] = ("page.js",),
+    **filling: Any,
+) -> str:
+    """A self-contained page from a template, style sheets and scripts of this package."""
+    vega, script = _vega(), "\n".join(map(asset, scripts))
     return (
         _environment()
         .get_template(template)

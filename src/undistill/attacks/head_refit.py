@@ -1,0 +1,116 @@
+"""A new classifier on the victim's features, and a student of the two.
+
+Legend: C classes, D features, M labelled images, N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from undistill.access import Access
+from undistill.attacks.base import ATTACKS, Attack
+from undistill.attacks.insider import PAST_ANSWERS, Inside, frozen
+from undistill.attacks.kd import Distillation
+from undistill.data.images import ImageSet
+from undistill.oracle.door import Oracle
+from undistill.seeds import generator
+from undistill.training.evaluate import accuracy
+from undistill.training.features import Scale, linear_head, read_all, write_head
+from undistill.training.loop import EpochRecord, State, fit
+from undistill.training.recipe import Recipe
+from undistill.training.train import image_batches
+
+
+@ATTACKS.register
+class HeadRefit(Attack):
+    """A new last layer of the victim minimises Σ CE(W z + b, label) + l2/2 · ‖W‖², z its standardised features.
+
+    `labels_per_class` images of each class are used, drawn at (seed, "thief", "refit"); None uses all that the thief holds. Labels
+    are the true ones where it holds them, else the victim's own top classes, which weights give for nothing. Then the student learns
+    from the victim with that layer: α τ² KL(victim ‖ student) + (1 − α) CE(student, label). Source: our own. A defense that is
+    trained on answers leaves features that tell classes apart, for else its accuracy would be gone; the layer that reads them is
+    cheap to fit again.
+    """
+
+    name: Literal["head-refit"] = "head-refit"
+    labels_per_class: int | None = Field(20, ge=1)
+    l2: float = Field(1.0, gt=0)
+    temperature: float = Field(4.0, gt=0)
+    alpha: float = Field(0.9, ge=0, le=1)
+    needs: ClassVar[Access | None] = Access.WEIGHTS
+    reads: ClassVar[Access] = Access.WEIGHTS
+    knows: ClassVar[tuple[str, ...]] = PAST_ANSWERS
+
+    def steal(
+        self,
+        oracle: Oracle,
+        student: nn.Module,
+        images: ImageSet,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        state: State | None = None,
+    ) -> Iterator[EpochRecord]:
+        """Refit, then train `student`; a resumed thief refits again, to the same layer.
+
+        UsageError for a victim without a linear head. In the records `refit` is how often the new layer and the victim name the same class, percent of the images held.
+        """
+        victim, head = linear_head(frozen(oracle.weights(), device), self.name, "victim")
+        features_ND, logits_NC = read_all(victim, images, device)
+        if state is None:
+            oracle.forwards += len(images)
+        said_N = logits_NC.argmax(dim=1).cpu()
+        labels_N = images.labels_N if images.labelled else said_N
+        rows_M = few(labels_N, self.labels_per_class, recipe.seed)
+        scale = Scale.of(features_ND)
+        z_MD = scale(features_ND)[rows_M.to(device)].cpu()
+        weight_CD, bias_C = logistic(z_MD, labels_N[rows_M], logits_NC.shape[1], self.l2)
+        write_head(head, *scale.off(weight_CD.to(features_ND), bias_C.to(features_ND)))
+        with torch.no_grad():
+            refit = accuracy(head(features_ND).cpu(), said_N)
+        batches = image_batches(images, recipe, role="thief", device=str(device))
+        lesson = Distillation(Inside(oracle, victim), self.temperature, self.alpha, recipe.training.smoothing)
+        for record in fit(student, batches, lesson, recipe.training, seed=recipe.seed, state=state):
+            yield replace(record, terms={**record.terms, "refit": refit})
+
+
+def few(labels_N: Tensor, per_class: int | None, seed: int) -> Tensor:
+    """Rows of at most `per_class` images of each class, in order, drawn at (seed, "thief", "refit"); all of them for None."""
+    if per_class is None:
+        return torch.arange(len(labels_N))
+    order_N = torch.randperm(len(labels_N), generator=generator(seed, "thief", "refit"))
+    drawn = [order_N[labels_N[order_N] == label][:per_class] for label in labels_N.unique()]
+    return torch.cat(drawn).sort().values
+
+
+def logistic(features_MD: Tensor, labels_M: Tensor, classes: int, l2: float) -> tuple[Tensor, Tensor]:
+    """(C × D weights, C biases) in float64 that minimise Σ CE(W x + b, label) + l2/2 · ‖W‖²: L-BFGS on the CPU until it stands still.
+
+    A class without an image gets a bias so low that it is never named.
+    """
+    from scipy.optimize import minimize
+
+    x_MD, count = features_MD.double(), len(labels_M)
+    right_MC = F.one_hot(labels_M, classes).double()
+    size = classes * x_MD.shape[1]
+
+    def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        """The mean over the images, and its gradient."""
+        weight_CD, bias_C = torch.from_numpy(flat[:size]).view(classes, -1), torch.from_numpy(flat[size:])
+        log_p_MC = F.log_softmax(x_MD @ weight_CD.T + bias_C, dim=1)
+        loss = -(right_MC * log_p_MC).sum() + l2 / 2 * weight_CD.square().sum()
+        wrong_MC = log_p_MC.exp() - right_MC
+        gradient = torch.cat([(wrong_MC.T @ x_MD + l2 * weight_CD).flatten(), wrong_MC.sum(dim=0)])
+        return float(loss) / count, gradient.numpy() / count
+
+    most = {"maxiter": 2000, "maxfun": 4000, "gtol": 1e-8, "ftol": 1e-14}
+    found = torch.from_numpy(minimize(value, np.zeros(size + classes), jac=True, method="L-BFGS-B", options=most).x)
+    return found[:size].view(classes, -1), found[size:]

@@ -1,0 +1,110 @@
+"""A linear layer on public features: what a thief gets who trains nothing but the last layer of somebody else's network.
+
+Legend: B batch, C classes, D features, N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from undistill.access import Access
+from undistill.attacks.base import ATTACKS, Attack
+from undistill.data.images import ImageSet
+from undistill.losses import distillation_loss, smoothed_cross_entropy
+from undistill.oracle.door import Answer, Oracle
+from undistill.seeds import derive
+from undistill.training.evaluate import batch_for
+from undistill.training.features import FeatureBatches, Scale, linear_head, read_all, write_head
+from undistill.training.loop import EpochRecord, State, fit
+from undistill.training.objectives import hits
+from undistill.training.recipe import Recipe
+from undistill.types import Batch, Terms
+
+
+@ATTACKS.register
+class LinearProbe(Attack):
+    """α τ² KL(victim ‖ W z + b) + (1 − α) CE(W z + b, label), z the standardised features of the student, which stay as they are.
+
+    A victim that gives labels alone is learned by CE(W z + b, its label). Each image is asked about once, as it is, and its
+    features are computed once; behind each epoch the layer is written into the student's head. The student is handed over with the
+    weights that it starts from; fresh ones make random features. On a card without labels the second term uses the victim's top
+    class. Source: Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016; the labels are a victim's.
+    """
+
+    name: Literal["linear-probe"] = "linear-probe"
+    temperature: float = Field(4.0, gt=0)
+    alpha: float = Field(0.9, ge=0, le=1)
+    needs: ClassVar[Access | None] = Access.LABEL
+
+    def steal(
+        self,
+        oracle: Oracle,
+        student: nn.Module,
+        images: ImageSet,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        state: State | None = None,
+    ) -> Iterator[EpochRecord]:
+        """Train the head of `student`; UsageError for a student without a linear one."""
+        network, head = linear_head(student, self.name, "student", biased=True)
+        if state is not None:
+            student.load_state_dict(state["model"])
+        features_ND, _ = read_all(network, images, device)
+        answer = asked(oracle, images, device, state)
+        scale, training = Scale.of(features_ND), recipe.training
+        labels_N = images.labels_N.to(device) if images.labelled else None
+        order = derive(recipe.seed, "thief", "order")
+        batches = FeatureBatches(scale(features_ND), labels_N, training.batch, training.passes, order)
+        probe = nn.utils.skip_init(nn.Linear, head.in_features, head.out_features).to(device)
+        write_head(probe, *scale.onto(head.weight.detach(), head.bias.detach()))
+        past: dict[str, Any] | None = None
+        if state is not None:
+            past = {**state, "model": state["modules"]["probe"], "modules": {}}
+        lesson = Probing(answer, self.temperature, self.alpha, training.smoothing)
+        for record in fit(probe, batches, lesson, training, seed=recipe.seed, state=past):
+            write_head(head, *scale.off(probe.weight, probe.bias))
+            kept = {"probe": probe.state_dict(), "answers": {"values": answer.values}}
+            yield replace(record, state={**record.state, "model": student.state_dict(), "modules": kept})
+
+
+@dataclass(frozen=True)
+class Probing:
+    """The objective on features, against answers that were given before."""
+
+    answer: Answer
+    temperature: float
+    alpha: float
+    smoothing: float = 0.0
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Terms:
+        """`loss` and `agreement`."""
+        answer = self.answer.take(batch.index_B)
+        logits_BC = model(batch.images_BCHW)
+        if answer.access is Access.LABEL:
+            loss = smoothed_cross_entropy(logits_BC, answer.labels_B, self.smoothing)
+        else:
+            loss = distillation_loss(
+                logits_BC,
+                answer.scores_BC,
+                answer.labels_B if batch.labels_B is None else batch.labels_B,
+                temperature=self.temperature,
+                alpha=self.alpha,
+                smoothing=self.smoothing,
+            )
+        return {"loss": loss, "agreement": hits(logits_BC, answer.labels_B)}
+
+
+def asked(oracle: Oracle, images: ImageSet, device: torch.device, state: State | None) -> Answer:
+    """The answer about each image, asked once; without a budget, a resumed thief reads those that it was given before."""
+    if state is not None and oracle.budget is None:
+        return Answer(oracle.access, state["modules"]["answers"]["values"].to(device))
+    rows = images.chunks(batch_for(images, device))
+    return Answer(oracle.access, torch.cat([oracle.ask(images.seen(chunk, device)).values for chunk in rows]))

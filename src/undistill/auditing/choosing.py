@@ -1,0 +1,101 @@
+"""Which thief is best, by images held out alone: the search of an audit, read back. Never imports torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from undistill.auditing.cell import Cell
+from undistill.errors import RunError
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An attack with its best settings, as a thief of the report takes them over.
+
+    `score` is the mean of `held_out` over the search's seeds, percent; −inf where a cell diverged. `cells` are those of these
+    settings.
+    """
+
+    attack: str
+    settings: dict[str, Any]
+    training: dict[str, Any]
+    student: str
+    student_settings: dict[str, Any]
+    score: float
+    cells: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The attack as recipes write it: its name among its settings."""
+        return {**self.settings, "name": self.attack}
+
+
+def signature(cell: Cell) -> str:
+    """What makes two cells the same thief but for seeds and victim: attack, training section, student, as JSON text."""
+    return json.dumps(
+        [cell.attack, cell.attack_settings, cell.recipe.get("training", {}), cell.student, cell.student_settings],
+        sort_keys=True,
+    )
+
+
+def scores(cells: Iterable[Cell]) -> list[Ranked]:
+    """Every group of equal settings with its mean score, best first; equal scores in the order of their settings' text.
+
+    Reads `held_out` and nothing else that was measured: no number of the test images can change the order. A diverged cell
+    scores −inf.
+
+    Raises:
+        RunError: a cell failed, or is done without a score. Whoever chooses among the rest would choose by what crashed.
+    """
+    groups: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[signature(cell)].append(cell)
+    found = [(text, _scored(group)) for text, group in groups.items()]
+    return [ranked for _, ranked in sorted(found, key=lambda pair: (-pair[1].score, pair[0]))]
+
+
+def ranked(cells: Iterable[Cell]) -> list[Ranked]:
+    """Each attack once, with its best settings, the best attack first; without attacks that diverged at all of their settings.
+
+    Errors as `scores`.
+    """
+    best: dict[str, Ranked] = {}
+    for group in scores(cells):
+        if group.score > -math.inf:
+            best.setdefault(group.attack, group)
+    return list(best.values())
+
+
+def pick(cells: Iterable[Cell], rank: int) -> Ranked | None:
+    """The attack of this rank (1 is the best), None where fewer attacks were tried. Errors as `scores`."""
+    found = ranked(cells)
+    return found[rank - 1] if rank <= len(found) else None
+
+
+def _scored(group: Sequence[Cell]) -> Ranked:
+    first = group[0]
+    return Ranked(
+        attack=first.attack,
+        settings=first.attack_settings,
+        training=first.recipe.get("training", {}),
+        student=first.student,
+        student_settings=first.student_settings,
+        score=fmean(_score(cell) for cell in group),
+        cells=tuple(cell.id for cell in group),
+    )
+
+
+def _score(cell: Cell) -> float:
+    if cell.status == "diverged":
+        return -math.inf
+    if cell.status == "failed" or cell.held_out is None:
+        raise RunError(
+            f"no thief can be chosen: {cell.attack} of the search, cell {cell.id}, has no score: {cell.why or cell.status}"
+        )
+    return cell.held_out

@@ -1,0 +1,141 @@
+"""Flags that a whole audit raises: its victims, its plan, its machines. Each gives (what was seen, cells) pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from undistill.access import Card
+from undistill.auditing.cell import Cell
+from undistill.auditing.evidence import Evidence
+from undistill.auditing.naming import student_text
+from undistill.auditing.planned import Subject
+
+Seen = Iterator[tuple[str, tuple[str, ...]]]
+Doubt = Callable[[Evidence], Seen]
+DOUBTS: dict[str, tuple[str, Doubt]] = {}
+ENOUGH = 5
+"""Seeds or teachers below which intervals are wide and their level is uncertain."""
+SAME_ANSWER = 1e-6
+"""The largest difference between two answers to one question that rounding explains."""
+IN_KIND = 5.0
+"""Points between trained and fresh images, in confidence or accuracy, from which answers are called different in kind."""
+
+
+def doubt(name: str, title: str) -> Callable[[Doubt], Doubt]:
+    """Register a flag."""
+
+    def register(function: Doubt) -> Doubt:
+        DOUBTS[name] = (title, function)
+        return function
+
+    return register
+
+
+@doubt("random-answers", "The model answers the same question differently")
+def random_answers(evidence: Evidence) -> Seen:
+    """Averaging over repeated questions may give more than single answers do."""
+    for subject, cell in _victims(evidence):
+        repeat = cell.numbers.get("repeat", 0.0)
+        if repeat > SAME_ANSWER:
+            yield (
+                f"{subject.label or subject.name}: asked twice, a probability differs by up to {repeat:.2g}.",
+                (cell.id,),
+            )
+
+
+@doubt("trained-fresh-differ", "Answers about trained and fresh images differ in kind")
+def trained_fresh_differ(evidence: Evidence) -> Seen:
+    """Answers tell which images the model was trained on, and what holds for one kind may not hold for the other."""
+    for subject, cell in _victims(evidence):
+        for what in ("confidence", "accuracy"):
+            trained, fresh = cell.numbers.get(f"{what}_trained"), cell.numbers.get(f"{what}_fresh")
+            if trained is not None and fresh is not None and abs(trained - fresh) > IN_KIND:
+                about = f"{subject.label or subject.name}: {what} {trained:.1f} % on trained images, {fresh:.1f} on fresh ones."
+                yield about, (cell.id,)
+
+
+@doubt("costs-users", "The defended model is worse than its twin")
+def costs_users(evidence: Evidence) -> Seen:
+    """Part of what the defense took may be what a less accurate model teaches less of."""
+    for serving in dict.fromkeys(Card.parse(card).serving for card in evidence.plan.cards):
+        ours, twin = evidence.accuracy("defended", serving), evidence.accuracy("undefended", serving)
+        if ours is not None and twin is not None and twin - ours > evidence.plan.delta:
+            yield f"Users get {ours:.1f} % right, from the twin {twin:.1f}.", ()
+            return
+
+
+@doubt("top1-utility", "Nothing but accuracy is known of what users lose")
+def top1_utility(evidence: Evidence) -> Seen:
+    """A defense that keeps the top class may have ruined the rest of the answer."""
+    shown = [(s, c) for s, c in _victims(evidence) if not c.card.startswith("label")]
+    for subject, cell in shown:
+        if cell.nll is None and cell.ece is None and not {"top5", "brier"} & cell.numbers.keys():
+            yield f"{subject.label or subject.name}: neither top-5 accuracy nor NLL, ECE or Brier score.", (cell.id,)
+
+
+@doubt("effort-not-tried", "Nobody tried whether more effort helps the thief")
+def effort_not_tried(evidence: Evidence) -> Seen:
+    """No thief with twice the steps or a wider student."""
+    if not any(planned.role == "effort" for planned in evidence.plan.cells):
+        yield "No thief was given twice the steps or a wider student.", ()
+
+
+@doubt("one-architecture", "All thieves use one network")
+def one_architecture(evidence: Evidence) -> Seen:
+    """Another network may learn more from the same answers."""
+    thieves = [p for p in evidence.plan.cells if p.side == "defended" and p.role in ("soft", "labels", "naive")]
+    found = [evidence.done[p.key] for p in thieves if p.key in evidence.done]
+    networks = {cell.student for cell in found if cell.student}
+    if len(networks) == 1:
+        cell = found[0]
+        yield f"Every thief is {student_text(cell.student, cell.student_settings)}.", ()
+
+
+@doubt("no-public-start", "No thief starts from public weights")
+def no_public_start(evidence: Evidence) -> Seen:
+    """A thief who starts from a network that somebody published needs fewer questions."""
+    if evidence.plan.cards and all(Card.parse(card).start == "random" for card in evidence.plan.cards):
+        yield "Every thief starts from random weights.", ()
+
+
+@doubt("no-adaptive-attack", "No attack was written knowing this defense")
+def no_adaptive_attack(evidence: Evidence) -> Seen:
+    """Attacks of general use were tried alone; who knows the defense may do better."""
+    ours = [subject for subject in evidence.plan.subjects if subject.side == "defended"]
+    names = {str(d["name"]) for s in ours for d in (s.defense, *s.behind) if d.get("name")}
+    tried = {p.attack["name"] for p in evidence.plan.cells if "name" in p.attack and p.side == "defended"}
+    known = {name for attack in tried for name in evidence.plan.known.get(attack, ())}
+    if unknown := sorted(names - known):
+        yield f"None of the attacks was written against {', '.join(unknown)}.", ()
+
+
+@doubt("few-seeds", "Fewer than five seeds or teachers")
+def few_seeds(evidence: Evidence) -> Seen:
+    """Intervals from so few are wide, and only as good as the assumption of normal errors."""
+    plan = evidence.plan
+    method = plan.question == "method"
+    units = len({s.teacher for s in plan.subjects}) if method else len(plan.seeds)
+    if units < ENOUGH:
+        yield f"{units} {'teachers' if method else 'seeds'}.", ()
+
+
+@doubt("small-suite", "This suite gives no verdicts")
+def small_suite(evidence: Evidence) -> Seen:
+    """What it says is an indication."""
+    if not evidence.plan.verdicts:
+        yield f"Suite {evidence.plan.suite} tries too little for a verdict; what it finds is an indication.", ()
+
+
+@doubt("mixed-environment", "Cells were computed by different versions or machines")
+def mixed_environment(evidence: Evidence) -> Seen:
+    """Differences between arms could be differences between machines."""
+    for name in ("undistill", "torch", "device", "precision"):
+        found = {str(cell.env[name]) for cell in evidence.done.values() if name in cell.env}
+        if len(found) > 1:
+            yield f"{name}: {', '.join(sorted(found))}.", ()
+
+
+def _victims(evidence: Evidence) -> Iterator[tuple[Subject, Cell]]:
+    for planned in evidence.plan.cells:
+        if planned.role == "served" and planned.key in evidence.done and evidence.done[planned.key].status == "ok":
+            yield evidence.plan.subject(planned.victim), evidence.done[planned.key]

@@ -1,0 +1,135 @@
+"""Flags that a card's reported thieves raise. Each function gives (what was seen, cells) pairs, none for no doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from undistill.auditing.arms import SOFT, Arm
+from undistill.auditing.case import Case
+from undistill.auditing.comparing import of
+from undistill.auditing.naming import name_of
+
+Seen = Iterator[tuple[str, tuple[str, ...]]]
+Doubt = Callable[[Case], Seen]
+DOUBTS: dict[str, tuple[str, Doubt]] = {}
+CHANCE = 1.5
+"""A student is near chance below this many times the accuracy of guessing."""
+REFIT = 1.0
+"""Points within which a refitted head is as good as the best undefended one."""
+CLEANERS = ("sanitise", "decoupled", "standardised-kd")
+"""Attacks that change an answer before they learn from it."""
+
+
+def doubt(name: str, title: str) -> Callable[[Doubt], Doubt]:
+    """Register a flag."""
+
+    def register(function: Doubt) -> Doubt:
+        DOUBTS[name] = (title, function)
+        return function
+
+    return register
+
+
+@doubt("diverged-or-chance", "A thief's training broke down")
+def diverged_or_chance(case: Case) -> Seen:
+    """A thief with cells that diverged, or whose accuracy is little above guessing."""
+    guess = 100 / case.evidence.plan.classes
+    for arm in case.arms:
+        if arm.lost:
+            yield f"{name_of(arm)} diverged in {arm.lost} of {len(arm.planned)} cells.", _ids(arm)
+        elif arm.runs and arm.mean < CHANCE * guess:
+            yield f"{name_of(arm)} reaches {arm.mean:.1f} %, guessing {guess:.1f}.", _ids(arm)
+
+
+@doubt("below-alone", "Thieves who hold labels do worse with the model than without it")
+def below_alone(case: Case) -> Seen:
+    """The best thief of the defended model is below a student alone, though it has the same labels."""
+    over = case.contrasts.over_alone
+    if case.labelled and over.finite and over.upper < 0:
+        yield f"The best thief found is {-over.mean:.1f} points below a student without the model.", ()
+
+
+@doubt("hard-beats-soft", "Labels alone teach more than the paper's student learns from soft answers")
+def hard_beats_soft(case: Case) -> Seen:
+    """Naive distillation of the defended model is below the thief of labels that the search chose."""
+    labels = case.sides.labels.chosen
+    for arm in of(case.arms, "defended", "naive"):
+        if labels is not None and (gap := case.compare(arm, labels)).upper < 0:
+            yield (
+                f"{name_of(arm)} is {-gap.mean:.1f} points below {name_of(labels)}: at least {-gap.upper:.1f}.",
+                (*_ids(arm), *_ids(labels)),
+            )
+
+
+@doubt("head-refit", "A new last layer on the model's features undoes the defense")
+def head_refit(case: Case) -> Seen:
+    """A thief who refits the last layer is within a point of the best thief of the undefended twin."""
+    twin = case.best("undefended", *SOFT, "labels")
+    for arm in of(case.arms, "defended", *SOFT, "labels", "effort"):
+        refit = arm.runs and arm.cells[0].attack == "head-refit"
+        if refit and twin is not None and arm.mean >= twin.mean - REFIT:
+            yield f"{name_of(arm)} reaches {arm.mean:.1f} %, the best thief of the twin {twin.mean:.1f}.", _ids(arm)
+
+
+@doubt("still-improving", "More effort still helps the thief")
+def still_improving(case: Case) -> Seen:
+    """The best thief with more steps or a wider student beats all that were given the usual effort."""
+    usual = case.best("defended", *SOFT, "labels")
+    for arm in of(case.arms, "defended", "effort"):
+        if arm.runs and usual is not None and arm.mean - usual.mean > case.evidence.plan.delta / 2:
+            yield f"{name_of(arm)} reaches {arm.mean:.1f} %, the best at usual effort {usual.mean:.1f}.", _ids(arm)
+
+
+@doubt("sanitising-helps", "Cleaning the answers first helps the thief")
+def sanitising_helps(case: Case) -> Seen:
+    """An attack that changes answers before it learns from them beats plain distillation, in the search or in the report."""
+    clean, plain = (
+        _best_score(case, lambda name: name in CLEANERS),
+        _best_score(case, lambda name: name == "kd"),
+    )
+    if clean is not None and plain is not None and clean[1] - plain[1] > case.evidence.plan.delta:
+        yield f"In the search {clean[0]} got {clean[1]:.1f} % of images held out, kd {plain[1]:.1f}.", ()
+        return
+    soft = of(case.arms, "defended", *SOFT)
+    cleaners = [arm for arm in soft if arm.cells and arm.cells[0].attack in CLEANERS]
+    others = [arm for arm in soft if arm.cells and arm.cells[0].attack == "kd"]
+    for arm in cleaners:
+        gaps = [case.compare(arm, other) for other in others]
+        if gaps and min(gap.lower for gap in gaps) > 0:
+            least = min(gap.mean for gap in gaps)
+            yield f"{name_of(arm)} is {least:.1f} points above the best plain distillation.", _ids(arm)
+            return
+
+
+@doubt("too-weak", "Undefended distillation does not beat what a thief has without soft answers")
+def too_weak(case: Case) -> Seen:
+    """Headroom that is not shown to be there: nothing can be taken, and nothing can be seen to be taken."""
+    room = case.contrasts.headroom
+    if case.evidence.plan.controlled and room.finite and room.lower <= 0:
+        yield f"Headroom is {room.mean:.1f} points, and no more than {room.lower:.1f} is sure.", ()
+
+
+@doubt("trained-pool", "The thief asks about the model's own training images")
+def trained_pool(case: Case) -> Seen:
+    """On images that it was trained on, a model's top class nearly is the label."""
+    if case.card.data == "unlabelled" and case.card.pool == "trained":
+        yield "On the images that it learnt, a model's labels are nearly the true ones.", ()
+
+
+@doubt("vouched", "That the images are fresh is somebody's word")
+def vouched(case: Case) -> Seen:
+    """Cells whose images nobody can show to be unseen by the victim."""
+    ids = tuple(cell.id for arm in case.arms for cell in arm.cells if cell.vouched)
+    if ids:
+        yield f"In {len(ids)} cells nothing but somebody's word says that the model never saw the thief's images.", ids
+
+
+def _best_score(case: Case, wanted: Callable[[str], bool]) -> tuple[str, float] | None:
+    for group in case.searched("defended"):
+        if wanted(group.attack) and group.score > float("-inf"):
+            return group.attack, group.score
+    return None
+
+
+def _ids(arm: Arm) -> tuple[str, ...]:
+    return tuple(cell.id for cell in arm.cells)

@@ -1,0 +1,98 @@
+"""What an audit will cost: a few steps of each of its thieves are timed on this machine."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from functools import cache
+from typing import Any
+
+import torch
+
+from undistill.access import Card
+from undistill.auditing.planned import Plan, Planned
+from undistill.data.images import ImageSet
+from undistill.losses import softened_kl
+from undistill.models import build
+from undistill.training.evaluate import batch_for
+from undistill.training.recipe import Student
+from undistill.training.recipe import read as read_recipe
+
+STEPS = 5
+"""Steps that are timed, behind one that warms up."""
+OVERHEAD = 0.4
+"""Seconds of a cell that are neither training nor evaluation: files, questions, checks."""
+EXTRA = {"average": 1.0, "finetune": 1.3, "feature-kd": 1.3, "linear-probe": 0.3}
+"""How much longer than distillation some attacks train, roughly."""
+
+
+def forecast(plan: Plan, shape: tuple[int, int, int], *, held_out: int, device: torch.device) -> Plan:
+    """The plan with the seconds that each of its cells is expected to take in one process.
+
+    Args:
+        plan: of an audit.
+        shape: classes, channels and side in pixels.
+        held_out: images that a search is scored on.
+        device: that it will run on.
+    """
+    return plan.model_copy(update={"cells": tuple(_with(cell, plan, shape, held_out, device) for cell in plan.cells)})
+
+
+def _with(cell: Planned, plan: Plan, shape: tuple[int, int, int], held_out: int, device: torch.device) -> Planned:
+    if cell.role == "served":
+        return cell.model_copy(update={"seconds": OVERHEAD})
+    training = cell.recipe["training"]
+    student = {**cell.student, "width": cell.student.get("width", 1.0) * cell.times.get("student.width", 1.0)}
+    step, answer = timed(json.dumps(student, sort_keys=True), training["batch"], shape, device)
+    images = Card.parse(cell.card).questions or _trained(plan, cell)
+    passes = training["epochs"] * training["passes"] * cell.times.get("training.passes", 1.0)
+    shown = held_out + (0 if cell.role == "search" else plan.test_images)
+    more = EXTRA.get(cell.attack.get("name", ""), 1.0)
+    seconds = passes * math.ceil(images / training["batch"]) * step * more + shown * answer + OVERHEAD
+    return cell.model_copy(update={"seconds": round(seconds, 2)})
+
+
+def _trained(plan: Plan, cell: Planned) -> int:
+    found = plan.data.get("limit") or 50_000
+    return round(Card.parse(cell.card).share * found)
+
+
+@cache
+def timed(student: str, batch: int, shape: tuple[int, int, int], device: torch.device) -> tuple[float, float]:
+    """(seconds of a step, seconds an image that it answers) of a student given as JSON, on random images."""
+    classes, channels, side = shape
+    wanted: dict[str, Any] = json.loads(student)
+    network = build(Student.model_validate(wanted).network, classes, channels, side, seed=0).to(device)
+    optimizer = read_recipe("digits").training.optimizer.build(list(network.parameters()))
+    images_BCHW = torch.rand(batch, channels, side, side, device=device)
+    answers_BC = torch.randn(batch, classes, device=device)
+    began = 0.0
+    for step in range(STEPS + 1):
+        if step == 1:
+            _wait(device)
+            began = time.perf_counter()
+        loss = softened_kl(answers_BC, network(images_BCHW), 4.0)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    _wait(device)
+    of_step = (time.perf_counter() - began) / STEPS
+    network.eval()
+    asked_BCHW = torch.rand(_size(shape, device), channels, side, side, device=device)
+    with torch.no_grad():
+        network(asked_BCHW)
+        began = time.perf_counter()
+        network(asked_BCHW)
+        _wait(device)
+    return of_step, (time.perf_counter() - began) / len(asked_BCHW)
+
+
+def _size(shape: tuple[int, int, int], device: torch.device) -> int:
+    one = torch.zeros(1, shape[1], shape[2], shape[2], dtype=torch.uint8)
+    return batch_for(ImageSet.of(one, torch.zeros(1, dtype=torch.int64), ("one", "other")), device)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,151 @@
+"""How one cell of an audit is planned: the card that it needs, the cards that it counts for, the hash of all that fixes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from undistill.access import Access, Card
+from undistill.attacks.base import ATTACKS
+from undistill.auditing.planned import Choice, Planned, Role, Subject, key_of
+from undistill.auditing.suite import Settings
+
+EPOCHS = 20
+"""Lines in a thief's log; its steps are spread over them."""
+
+
+@dataclass(frozen=True)
+class Thieves:
+    """How thieves are trained: a training section and views; with a budget of questions, so many steps.
+
+    `pool` and `trained` count the fresh images and those that the victim was trained on.
+    """
+
+    training: dict[str, Any]
+    views: list[dict[str, Any]]
+    students: tuple[dict[str, Any], ...]
+    steps: int
+    pool: int
+    trained: int
+
+    def size(self, card: Card) -> int:
+        """How many images a card's pool has."""
+        return 0 if card.pool == "none" else self.pool if card.pool == "fresh" else self.trained
+
+    def images(self, card: Card) -> int:
+        """How many images the thief of a card holds."""
+        return card.questions or round(card.share * self.size(card))
+
+    def recipe(self, card: Card) -> dict[str, Any]:
+        """Training and views on a card: few images are seen so often that the steps are those asked for."""
+        training = dict(self.training)
+        if card.questions is not None:
+            training["batch"] = max(2, min(training["batch"], card.questions))
+            of_a_pass = math.ceil(card.questions / training["batch"])
+            training["epochs"] = EPOCHS
+            training["passes"] = max(1, round(self.steps / (EPOCHS * of_a_pass)))
+        return {"training": training, "views": self.views}
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Plans single cells; `alpha` is what attacks that mix soft and hard answers weigh soft ones by."""
+
+    cards: tuple[Card, ...]
+    thieves: Thieves
+    fingerprint: str
+    alpha: float
+    teachers: Mapping[str, str]
+    """The key of the cell that trains a victim, by its name, where the audit does that itself."""
+
+    def served(self, subject: Subject, card: Card) -> Planned:
+        """What users get from a victim as it is served on a card."""
+        key = key_of({"served": str(card), "of": _identity(subject), "data": self.fingerprint})
+        label = f"{subject.label} served as {card.serving}"
+        return Planned(key=key, side=subject.side, role="served", label=label, card=str(card), victim=subject.name)
+
+    def thief(
+        self,
+        subject: Subject | None,
+        role: Role,
+        card: Card,
+        seed: int,
+        *,
+        attack: Settings | None = None,
+        choice: Choice | None = None,
+        changes: dict[str, Any] | None = None,
+        times: dict[str, float] | None = None,
+        student: dict[str, Any] | None = None,
+        stage: int = 1,
+        label: str = "",
+    ) -> Planned:
+        """A thief of a victim, or a student alone; on the weakest card that shows all that its attack reads.
+
+        Either `attack` or `choice` says which attack it is.
+        """
+        attack = {} if attack is None else self._weighed(attack)
+        if attack and (ATTACKS.find(attack["name"]).reads is Access.LABEL or subject is None):
+            card = card.served("label")
+        fixed: dict[str, Any] = {
+            "card": str(card),
+            "attack": attack,
+            "changes": changes or {},
+            "times": times or {},
+            "student": student or self.thieves.students[0],
+            "recipe": self.thieves.recipe(card),
+            "seed": seed,
+        }
+        if subject is None:  # alone, a card only says how many images there are
+            card = card.served("label")
+            fixed["card"] = str(card)
+        phase = "selection" if role == "search" else "report"
+        chosen = None if choice is None else choice.model_dump()
+        key = key_of({**fixed, "choice": chosen, "of": _identity(subject), "phase": phase, "data": self.fingerprint})
+        after = (self.teachers[subject.name],) if subject is not None and subject.name in self.teachers else ()
+        return Planned(
+            key=key,
+            side="alone" if subject is None else subject.side,
+            role=role,
+            label=label or attack.get("name", "") or "variation",
+            victim="" if subject is None else subject.name,
+            cards=self._counts(card, role),
+            choice=choice,
+            after=after,
+            stage=stage,
+            **fixed,
+        )
+
+    def _counts(self, card: Card, role: Role) -> tuple[str, ...]:
+        """The audit's cards that a cell of this card counts for: those that show as much or more."""
+        if role in ("search", "curve", "effort"):
+            return (str(card),)
+        return tuple(str(other) for other in self.cards if includes(other, card))
+
+    def _weighed(self, attack: Settings) -> Settings:
+        known = ATTACKS.find(attack["name"]).model_fields
+        return {"alpha": self.alpha, **attack} if "alpha" in known else dict(attack)
+
+
+def includes(strong: Card, weak: Card) -> bool:
+    """Whether a thief of one card can do all that one of the other can: the same images and budget, as much or more shown."""
+    if strong.served("label") != weak.served("label") or strong.access < weak.access:
+        return False
+    if weak.access is Access.LABEL or strong.access >= Access.LOGITS:
+        return True
+    finer = strong.digits is None or (weak.digits is not None and weak.digits <= strong.digits)
+    return finer and (strong.access > weak.access or (strong.top or 5) >= (weak.top or 5))
+
+
+def without(cell: Planned, cards: Sequence[str]) -> Planned:
+    """The cell, counting no longer for these cards."""
+    return cell.model_copy(update={"cards": tuple(card for card in cell.cards if card not in cards)})
+
+
+def _identity(subject: Subject | None) -> dict[str, Any]:
+    """What tells victims apart before they are loaded, or even trained."""
+    if subject is None:
+        return {}
+    kept = subject.model_dump(mode="json", exclude={"name", "side", "label", "network", "teacher", "adversary"})
+    return kept if subject.recipe is not None else {**kept, "model": ""}

@@ -1,0 +1,92 @@
+"""What thieves and cards are called on pages. Never imports torch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from undistill.access import Access, Card
+from undistill.auditing.arms import Arm
+
+SYMBOLS = {"temperature": "τ", "alpha": "α", "beta": "β", "gamma": "γ", "smoothing": "smoothing"}
+
+
+def settings_text(settings: dict[str, Any]) -> str:
+    """`τ 4, α 0.9, variant clip`."""
+    return ", ".join(f"{SYMBOLS.get(key, key)} {_short(value)}" for key, value in settings.items() if value is not None)
+
+
+def name_of(arm: Arm) -> str:
+    """A thief by its attack and settings: `kd (τ 4, α 1)`; `naive kd`, `alone` and what was done with more effort say so."""
+    if not arm.cells:
+        return arm.label
+    cell = arm.cells[0]
+    if arm.side == "alone":
+        return "a student alone"
+    if arm.role == "effort":
+        return arm.label
+    settings = settings_text(cell.attack_settings)
+    name = f"{cell.attack} ({settings})" if settings else cell.attack
+    return ("naive " if arm.role == "naive" else "") + name
+
+
+def unique_names(arms: tuple[Arm, ...]) -> dict[Arm, str]:
+    """A name for each: where two share one, their network is added, then their place."""
+    names = {arm: name_of(arm) for arm in arms}
+    for suffix in (_network, _rank):
+        taken = [(arm.side, name) for arm, name in names.items()]
+        names = {
+            arm: name + (suffix(arm) if taken.count((arm.side, name)) > 1 and not name.endswith(suffix(arm)) else "")
+            for arm, name in names.items()
+        }
+    return names
+
+
+def student_text(name: str, settings: dict[str, Any]) -> str:
+    """`cnn, width 0.5`."""
+    shown = settings_text(settings)
+    return f"{name}, {shown}" if shown else name
+
+
+def title(card: Card, images: int) -> str:
+    """A card in a few words: `1,000 unlabelled images, served as probabilities`."""
+    if card.data == "none":
+        return f"no images, {serving(card)}"
+    pool = "" if card.pool == "fresh" else " that the model was trained on"
+    start = ", starting from public weights" if card.start == "public" else ""
+    return f"{images:,} {card.data} images{pool}, {serving(card)}{start}"
+
+
+def serving(card: Card) -> str:
+    """How the victim is served, in words."""
+    return {"weights": "released weights", "logits": "served as logits", "label": "served as labels"}.get(
+        card.serving, f"served as {shown(card)}"
+    )
+
+
+def shown(card: Card) -> str:
+    """What the thief sees of an answer: `probabilities`, `the top 5 probabilities with 2 digits`."""
+    if card.access is Access.LABEL:
+        return "labels"
+    if card.access in (Access.LOGITS, Access.WEIGHTS):
+        return card.serving
+    digits = f" with {card.digits} digits" if card.digits is not None else ""
+    if card.top == 1:
+        return f"the top class with its probability{digits}"
+    return (f"the top {card.top or 5} probabilities" if card.access is Access.TOPK else "probabilities") + digits
+
+
+def _network(arm: Arm) -> str:
+    if not arm.cells:
+        return ""
+    return f", {student_text(arm.cells[0].student, arm.cells[0].student_settings)}"
+
+
+def _rank(arm: Arm) -> str:
+    return f", {arm.label}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,318 @@
+"""From victims, cards and a suite to the cells of an audit, in an order in which each finds what it needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from undistill.access import Access, Card
+from undistill.auditing.making import Maker, Thieves, without
+from undistill.auditing.planned import Choice, Planned, Role, Skipped, Subject
+from undistill.auditing.suite import FIRST_SEARCH_SEED, NAIVE, Settings, Suite
+
+FEW = 3
+"""Report seeds where only a curve or a doubt rests on them."""
+ALONE: Settings = {"name": "scratch"}
+
+
+@dataclass
+class Group:
+    """Cells that are planned together or not at all; `cards` are reported only if it is, `behind` names a group it needs."""
+
+    name: str
+    cells: list[Planned] = field(default_factory=list)
+    cards: tuple[str, ...] = ()
+    behind: str = ""
+
+
+class Planner:
+    """Fills groups of cells, the most needed first, and leaves out those that the suite has no room for."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        subjects: Sequence[Subject],
+        cards: Sequence[Card],
+        thieves: Thieves,
+        seeds: Sequence[int],
+        fingerprint: str,
+    ) -> None:
+        self.suite, self.subjects, self.cards = suite, tuple(subjects), tuple(cards)
+        self.thieves, self.seeds, self.first = thieves, tuple(seeds), cards[0]
+        self.alpha = 0.9 if self.first.data == "labelled" else 1.0
+        plain = Maker(self.cards, thieves, fingerprint, self.alpha, {})
+        trains = {s.name: plain.served(s, self._shown()[0]).key for s in subjects if s.recipe is not None}
+        self.make = Maker(self.cards, thieves, fingerprint, self.alpha, trains)
+        self.found: dict[tuple[str, str], tuple[str, ...]] = {}
+        """Keys of the search, by side and by what was searched: `soft`, `inside`, an attack of labels, `alone`."""
+
+    def plan(self) -> tuple[tuple[Planned, ...], tuple[Skipped, ...]]:
+        """All cells, by stage, and what was left out."""
+        main = [card for card in self.cards if card.questions == self.first.questions]
+        served = [self.make.served(subject, card) for subject in self.subjects for card in self._shown()]
+        groups = [Group("what users get", served), Group("the first card", list(self._main()))]
+        groups += [
+            Group(f"served as {card.serving}", list(self._other(card, self.seeds)), (str(card),)) for card in main[1:]
+        ]
+        few = self.seeds[:FEW]
+        for card in (card for card in self.cards if card not in main):
+            first = next(c for c in self.cards if c.questions == card.questions)
+            cells = self._more(card, few) if card == first else self._other(card, few)
+            needs = "" if card == first else _called(first)
+            groups.append(Group(_called(card), list(cells), (str(card),), needs))
+        groups += [
+            Group(f"student {student['name']}", list(self._student(student))) for student in self.thieves.students[1:]
+        ]
+        return self._kept(groups)
+
+    def _shown(self) -> list[Card]:
+        """The first card's ways of serving; a model of which the weights are served all the same answers with probabilities."""
+        main = [card for card in self.cards if card.questions == self.first.questions and card.access < Access.WEIGHTS]
+        return main or [self.first.served("probs")]
+
+    # -- groups ------------------------------------------------------------------------------------------------------
+
+    def _main(self) -> Iterable[Planned]:
+        """The search, and every thief and control of the first card."""
+        card = self.first
+        yield from self._search()
+        for subject in self.subjects:
+            if card.access > Access.LABEL:
+                naive = {**NAIVE, "alpha": self.alpha}
+                yield from (self.make.thief(subject, "naive", card, seed, attack=naive) for seed in self.seeds)
+            yield from self._soft(subject, card, self.seeds, self.suite.ranks)
+            yield from self._labels(subject, card, self.seeds, self.suite.labels)
+        yield from self._alone("alone", card, self.seeds)
+        yield from self._curve()
+        yield from self._effort()
+
+    def _other(self, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
+        """Another way of serving: the best thief of the first card, and what is made for this one."""
+        for subject in self.subjects:
+            if card.access is Access.WEIGHTS:
+                yield from self._inside(subject, card, seeds)
+            elif card.access > Access.LABEL:
+                yield from self._soft(subject, card, seeds, 1)
+                if card.top == 1:
+                    made = [s for s in self.suite.soft if s.get("variant") == "top1"]
+                    yield from self._each(subject, "soft", card, made, seeds)
+
+    def _more(self, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
+        """Another number of questions: the best thief, one of labels, and a student alone."""
+        for subject in self.subjects:
+            if card.access is Access.WEIGHTS:
+                yield from self._inside(subject, card, seeds)
+            elif card.access > Access.LABEL:
+                yield from self._soft(subject, card, seeds, 1)
+            yield from self._labels(subject, card, seeds, self.suite.labels[:1])
+        yield from self._alone("alone", card, seeds)
+
+    def _student(self, student: dict[str, Any]) -> Iterable[Planned]:
+        """Another network for the thief, on the first card."""
+        for subject in self.subjects:
+            yield from self._soft(subject, self.first, self.seeds, 1, student)
+            yield from self._labels(subject, self.first, self.seeds, self.suite.labels[:1], student)
+        yield from self._alone("alone", self.first, self.seeds, student)
+
+    # -- the search --------------------------------------------------------------------------------------------------
+
+    def _search(self) -> Iterable[Planned]:
+        """Each attack as it comes and `kd` over τ; then α, learning rate and clipping around the best. The same on every side."""
+        seeds = range(FIRST_SEARCH_SEED, FIRST_SEARCH_SEED + self.suite.search)
+        for subject in self._searched() if seeds else ():
+            if self.first.access > Access.LABEL:
+                yield from self._search_soft(subject, seeds)
+            yield from self._search_labels(subject, seeds)
+            weights = next((card for card in self.cards if card.access is Access.WEIGHTS), None)
+            if weights is not None:
+                cells = list(self._each(subject, "search", weights, self.suite.inside, seeds))
+                self.found[subject.side, "inside"] = _keys(cells)
+                yield from cells
+        if seeds:
+            cells = [
+                self.make.thief(None, "search", self.first, seed, attack=ALONE, times=times)
+                for times in self._rates()
+                for seed in seeds
+            ]
+            self.found["alone", "alone"] = _keys(cells)
+            yield from cells
+
+    def _search_soft(self, subject: Subject, seeds: Sequence[int]) -> Iterable[Planned]:
+        card = self.first
+        grid = [{**NAIVE, "alpha": self.alpha, "temperature": t} for t in self.suite.temperatures]
+        kd = list(self._each(subject, "search", card, grid, seeds))
+        cells = [*kd, *self._each(subject, "search", card, self._soft_attacks(), seeds)]
+        tried: list[dict[str, Any]] = [
+            {"choice": Choice(among=_keys(kd)), "changes": {"attack.alpha": alpha}}
+            for alpha in self.suite.alphas
+            if alpha != self.alpha
+        ]
+        clip = None if self.thieves.training.get("clip") else 1.0
+        for rank in (1, 2):
+            best = Choice(among=_keys(cells), rank=rank)
+            tried += [{"choice": best, "times": times} for times in self._rates()[1:]]
+            tried += [{"choice": best, "changes": {"training.clip": clip}}] if rank == 1 else []
+        cells += [self.make.thief(subject, "search", card, s, stage=2, **how) for how in tried for s in seeds]
+        self.found[subject.side, "soft"] = _keys(cells)
+        yield from cells
+
+    def _search_labels(self, subject: Subject, seeds: Sequence[int]) -> Iterable[Planned]:
+        """Labels alone: the learning rate of the first of these attacks is searched, the others are taken as they come."""
+        for number, settings in enumerate(self.suite.labels):
+            cells = [
+                self.make.thief(subject, "search", self.first, seed, attack=settings, times=times)
+                for times in (self._rates() if number == 0 else [{}])
+                for seed in seeds
+            ]
+            self.found[subject.side, settings["name"]] = _keys(cells)
+            yield from cells
+
+    def _rates(self) -> list[dict[str, float]]:
+        return [{}, *({"training.optimizer.lr": rate} for rate in self.suite.rates)]
+
+    def _searched(self) -> tuple[Subject, ...]:
+        """The victims that are searched on: the first teacher of each side."""
+        return tuple(subject for subject in self.subjects if subject.teacher == 0)
+
+    # -- thieves and controls ----------------------------------------------------------------------------------------
+
+    def _each(
+        self,
+        subject: Subject,
+        role: Role,
+        card: Card,
+        attacks: Iterable[Settings],
+        seeds: Sequence[int],
+        student: dict[str, Any] | None = None,
+    ) -> Iterable[Planned]:
+        """Each of these attacks, as it comes, on each seed."""
+        return [
+            self.make.thief(subject, role, card, s, attack=settings, student=student)
+            for settings in attacks
+            for s in seeds
+        ]
+
+    def _soft(
+        self, subject: Subject, card: Card, seeds: Sequence[int], ranks: int, student: dict[str, Any] | None = None
+    ) -> Iterable[Planned]:
+        if (subject.side, "soft") in self.found:
+            yield from self._best(subject, card, seeds, "soft", ranks, student)
+        elif card.access > Access.LABEL:
+            yield from self._each(subject, "soft", card, self._soft_attacks(), seeds, student)
+
+    def _inside(self, subject: Subject, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
+        if (subject.side, "inside") in self.found:
+            yield from self._best(subject, card, seeds, "inside", 1)
+        else:
+            yield from self._each(subject, "soft", card, self.suite.inside, seeds)
+
+    def _best(
+        self,
+        subject: Subject,
+        card: Card,
+        seeds: Sequence[int],
+        what: str,
+        ranks: int,
+        student: dict[str, Any] | None = None,
+    ) -> Iterable[Planned]:
+        """The best attacks of the search, by rank."""
+        for rank in range(1, ranks + 1):
+            choice = Choice(among=self.found[subject.side, what], rank=rank)
+            for seed in seeds:
+                yield self.make.thief(
+                    subject, "soft", card, seed, choice=choice, student=student, stage=3, label=f"{what}, rank {rank}"
+                )
+
+    def _labels(
+        self,
+        subject: Subject,
+        card: Card,
+        seeds: Sequence[int],
+        attacks: Sequence[Settings],
+        student: dict[str, Any] | None = None,
+    ) -> Iterable[Planned]:
+        card = card.served("label")
+        for settings in attacks:
+            among = self.found.get((subject.side, settings["name"]))
+            if among is None:
+                yield from self._each(subject, "labels", card, [settings], seeds, student)
+                continue
+            for seed in seeds:
+                yield self.make.thief(
+                    subject, "labels", card, seed, choice=Choice(among=among), student=student, stage=3,
+                    label=settings["name"],
+                )  # fmt: skip
+
+    def _alone(
+        self, role: Role, card: Card, seeds: Sequence[int], student: dict[str, Any] | None = None
+    ) -> Iterable[Planned]:
+        if card.data == "none":
+            return
+        among = self.found.get(("alone", "alone"))
+        how: dict[str, Any] = (
+            {"attack": ALONE} if among is None else {"choice": Choice(among=among), "stage": 3, "label": "alone"}
+        )
+        yield from (self.make.thief(None, role, card, seed, student=student, **how) for seed in seeds)
+
+    def _curve(self) -> Iterable[Planned]:
+        """A student alone on fewer and more labelled images, for label-equivalents."""
+        for times in self.suite.curve:
+            count = round(times * self.thieves.images(self.first))
+            if self.first.questions is not None and 2 <= count <= self.thieves.size(self.first):
+                role: Role = "alone" if any(card.questions == count for card in self.cards) else "curve"
+                yield from self._alone(role, self.first.model_copy(update={"questions": count}), self.seeds[:2])
+
+    def _effort(self) -> Iterable[Planned]:
+        """The best thief of the defended model with twice the steps, and with a student twice as wide."""
+        defended = next(subject for subject in self.subjects if subject.side == "defended")
+        what = "soft" if ("defended", "soft") in self.found else self.suite.labels[0]["name"]
+        card = self.first if what == "soft" else self.first.served("label")
+        if ("defended", what) not in self.found:
+            return
+        choice = Choice(among=self.found["defended", what])
+        for name, times in (("steps", "training.passes"), ("width", "student.width")):
+            for seed in self.seeds[: self.suite.effort]:
+                yield self.make.thief(
+                    defended,
+                    "effort",
+                    card,
+                    seed,
+                    choice=choice,
+                    times={times: 2.0},
+                    stage=3,
+                    label=f"twice the {name}",
+                )
+
+    def _soft_attacks(self) -> tuple[Settings, ...]:
+        """The suite's attacks on scores that there are enough questions for."""
+        found = self.suite.soft + (self.suite.public if self.first.start == "public" else ())
+        few = self.first.questions is not None and self.first.questions < 6
+        return tuple(settings for settings in found if not (few and settings["name"] == "average"))
+
+    def _kept(self, groups: Sequence[Group]) -> tuple[tuple[Planned, ...], tuple[Skipped, ...]]:
+        """The groups that there is room for, by stage; a cell that two groups want is there once."""
+        most = math.ceil(self.suite.most * max(1.0, len(self.seeds) / self.suite.seeds))
+        most *= len(self._searched()) and len({subject.teacher for subject in self.subjects})
+        kept: dict[str, Planned] = {}
+        skipped: dict[str, Skipped] = {}
+        lost: list[str] = []
+        for group in groups:
+            new = {cell.key: cell for cell in group.cells if cell.key not in kept}
+            if group.behind in skipped or (group.cards and len(kept) + len(new) > most):
+                why = f"{self.suite.name} allows {most} cells at {len(self.seeds)} seeds, these are {len(new)} more"
+                skipped[group.name] = Skipped(what=group.name, why=why)
+                lost += group.cards
+                continue
+            kept |= new
+        ordered = sorted(kept.values(), key=lambda cell: cell.stage)
+        return tuple(without(cell, lost) for cell in ordered), tuple(skipped.values())
+
+
+def _called(card: Card) -> str:
+    return f"{card.questions:,} questions, {card.serving}"
+
+
+def _keys(cells: Iterable[Planned]) -> tuple[str, ...]:
+    return tuple(cell.key for cell in cells)

@@ -1,0 +1,120 @@
+"""Suites of attacks, as data: what is tried, how often, on how many cells at most. Never imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.stats import norm
+from scipy.stats import t as student_t
+
+from undistill.errors import unknown
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A fixed floor of attacks. A suite that has a version never changes: what would change its numbers gets another one.
+
+    `soft` are thieves that read more than labels, `labels` those that read labels alone, `inside` those that need the weights,
+    `public` those that need somebody's public weights. A suite with `search` seeds tries them and the grids first and reports its
+    `ranks` best attacks; one without reports them as they come.
+    `most` caps the cells of one victim and its controls, at `seeds` report seeds.
+    """
+
+    name: str
+    verdicts: bool
+    seeds: int
+    most: int
+    soft: tuple[Settings, ...]
+    labels: tuple[Settings, ...]
+    inside: tuple[Settings, ...]
+    public: tuple[Settings, ...]
+    search: int = 0
+    ranks: int = 3
+    temperatures: tuple[float, ...] = ()
+    alphas: tuple[float, ...] = ()
+    rates: tuple[float, ...] = ()
+    curve: tuple[float, ...] = ()
+    effort: int = 0
+
+
+NAIVE: Settings = {"name": "kd", "temperature": 4.0}
+"""The paper's student; its α is 0.9 where the thief holds labels and 1 where it does not."""
+
+QUICK = Suite(
+    name="quick",
+    verdicts=False,
+    seeds=2,
+    most=30,
+    soft=(
+        {"name": "kd", "temperature": 1.0},
+        {"name": "decoupled"},
+        {"name": "sanitise", "variant": "second"},
+    ),
+    labels=({"name": "label-only"},),
+    inside=({"name": "head-refit"},),
+    public=({"name": "linear-probe"},),
+)
+STANDARD = Suite(
+    name="standard@1",
+    verdicts=True,
+    seeds=5,
+    most=250,
+    soft=(
+        {"name": "standardised-kd"},
+        {"name": "decoupled"},
+        {"name": "sanitise", "variant": "clip"},
+        {"name": "sanitise", "variant": "top1"},
+        {"name": "sanitise", "variant": "class-means"},
+        {"name": "sanitise", "variant": "second"},
+        {"name": "average"},
+    ),
+    labels=({"name": "label-only"}, {"name": "label-smooth"}),
+    inside=(
+        {"name": "head-refit"},
+        {"name": "finetune"},
+        {"name": "feature-kd", "variant": "simkd"},
+        {"name": "feature-kd", "variant": "fitnet"},
+    ),
+    public=({"name": "linear-probe"},),
+    search=2,
+    temperatures=(1.0, 2.0, 4.0, 8.0, 20.0),
+    alphas=(0.1, 0.5, 0.9, 1.0),
+    rates=(1 / 3, 3.0),
+    curve=(0.5, 2.0, 4.0),
+    effort=3,
+)
+SUITES = {"quick": QUICK, "standard": STANDARD, "standard@1": STANDARD}
+FIRST_SEARCH_SEED = 10_000
+"""Seeds of the search start here, so that none is ever reported."""
+
+
+def suite(name: str) -> Suite:
+    """A suite by its name; `standard` is the newest of that name. UsageError otherwise."""
+    if name not in SUITES:
+        raise unknown("suite", name, SUITES)
+    return SUITES[name]
+
+
+def usual_delta(test_images: int) -> float:
+    """The smallest difference that matters, in points: half a point on 10,000 test images, two on 500; in halves of a point.
+
+    In between as the standard error of an accuracy goes, 50 / √N.
+    """
+    return max(0.5, round(2 * 50 / test_images**0.5) / 2)
+
+
+def expected_resolution(units: int, test_images: int) -> float | None:
+    """The one-sided 95 % half-width to expect of a paired difference of two thieves, in points; None for one unit.
+
+    Assumed: differences of two students of one seed vary by 0.6 points between seeds on thousands of test images and by 1.2 on
+    hundreds (measured on CIFAR-10 and digits), and the mean difference disagrees about 2 % of the test images.
+    """
+    if units < 2:
+        return None
+    spread = 0.6 if test_images >= 5_000 else 1.2
+    of_seeds = student_t.ppf(0.95, units - 1) * spread / units**0.5
+    of_images = norm.ppf(0.95) * 100 * (0.02 / test_images) ** 0.5
+    return round(float((of_seeds**2 + of_images**2) ** 0.5), 2)

@@ -1,0 +1,214 @@
+"""The rules: from differences between thieves to what may be said about a defense. Never imports torch.
+
+Every rule is about the best of several thieves, and picking the best by the numbers that are then judged would fool us. So it is
+an intersection-union test: to say that the best of A is at least x above the best of B, one thief of A, chosen by the search
+without test images, must be x above *every* thief of B; to say that it is at most x above, *every* thief of A must be at most x
+above one chosen thief of B. Each single bound is one-sided at 95 %, and a statement that needs several of them to hold at once is
+wrong in at most 5 %, however many there are (Berger 1982, Technometrics 24(4)).
+
+A thief with a lost cell is unknown: its bounds are infinite, which no rule can use. Unknown can only take statements away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from undistill.auditing.statistics import UNKNOWN, Difference
+from undistill.errors import UsageError
+
+Arm = TypeVar("Arm")
+Compare = Callable[[Arm, Arm], Difference]
+
+INCONCLUSIVE = "inconclusive"
+NOTHING = "nothing to defend"
+WORTHLESS = "worthless to this thief"
+REDUCED = "reduced to labels"
+NO_EFFECT = "no effect"
+PARTIAL = "partial"
+STRENGTH: Mapping[str, int] = {INCONCLUSIVE: 0, NOTHING: 0, NO_EFFECT: 0, PARTIAL: 1, REDUCED: 2, WORTHLESS: 3}
+"""How much a verdict says in a defense's favour."""
+
+
+@dataclass(frozen=True)
+class Side(Generic[Arm]):
+    """Thieves of one kind, all that were reported, and the one that the search ranked first."""
+
+    all: tuple[Arm, ...] = ()
+    chosen: Arm | None = None
+
+
+@dataclass(frozen=True)
+class Arms(Generic[Arm]):
+    """What a card's verdict is made of.
+
+    `soft`, `labels`: thieves of the defended model that read more than labels, or labels alone; `thieves`: both, and where the
+    thief holds labels also students alone, which it can always train. `soft0`: soft thieves of the undefended twin. `alone`:
+    students without a victim, empty where the thief holds no labels. `floor`: `labels` and `alone`.
+    """
+
+    soft: Side[Arm]
+    labels: Side[Arm]
+    thieves: Side[Arm]
+    soft0: Side[Arm]
+    floor: Side[Arm]
+    alone: Side[Arm] = field(default_factory=Side)
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """The differences that a verdict rests on, in points; single ones, or arrays for many audits at once.
+
+    `headroom` A_soft0 − floor · `gap` A_soft − A_label · `took` A_soft0 − max(A_def, floor) · `over_alone` A_def − A_ref ·
+    `twin_over_alone` A_soft0 − A_ref. The last two are unknown on cards without labels.
+    """
+
+    headroom: Difference
+    gap: Difference
+    took: Difference
+    over_alone: Difference = UNKNOWN
+    twin_over_alone: Difference = UNKNOWN
+
+
+def best_minus_best(first: Side[Arm], second: Side[Arm], compare: Compare[Arm]) -> Difference:
+    """Best of the first minus best of the second: the largest mean minus the largest mean, and bounds as the module says.
+
+    `lower` is the least lower bound of the first's chosen one against all of the second; `upper` the greatest upper bound of all of
+    the first against the second's chosen one. So lower ≤ mean ≤ upper. UNKNOWN where a side is empty.
+    """
+    if not first.all or not second.all:
+        return UNKNOWN
+    pairs = [[compare(a, b) for b in second.all] for a in first.all]
+    mean = _fold(np.fmax, [_fold(np.fmin, [pair.mean for pair in row]) for row in pairs])
+    below = [UNKNOWN] if first.chosen is None else [compare(first.chosen, b) for b in second.all]
+    above = [UNKNOWN] if second.chosen is None else [compare(a, second.chosen) for a in first.all]
+    return Difference(
+        mean=mean,
+        lower=_fold(np.minimum, [pair.lower for pair in below]),
+        upper=_fold(np.maximum, [pair.upper for pair in above]),
+        low=_fold(np.minimum, [pair.low for pair in below]),
+        high=_fold(np.maximum, [pair.high for pair in above]),
+        n=min(pair.n for row in pairs for pair in row),
+    )
+
+
+def contrasts(arms: Arms[Arm], compare: Compare[Arm]) -> Contrasts:
+    """All differences of a card; `compare(a, b)` is the paired difference a − b of two thieves."""
+    soft_and_labels = Side((*arms.soft.all, *arms.labels.all), arms.thieves.chosen)
+    return Contrasts(
+        headroom=best_minus_best(arms.soft0, arms.floor, compare),
+        gap=best_minus_best(arms.soft, arms.labels, compare),
+        took=best_minus_best(arms.soft0, arms.thieves, compare),
+        over_alone=best_minus_best(soft_and_labels, arms.alone, compare),
+        twin_over_alone=best_minus_best(arms.soft0, arms.alone, compare),
+    )
+
+
+def decide(found: Contrasts, delta: float) -> NDArray[np.str_]:
+    """The verdict of the first rule that holds; an array of the contrasts' shape, without axes for single ones.
+
+    Nothing to defend: upper(H) ≤ δ. All others need lower(H) > δ, which excludes it. No effect: upper(took) ≤ δ. Partial:
+    lower(took) > 0, and upper(took) known. Reduced to labels: lower(took) > 0 and upper(A_soft − A_label) ≤ δ. Worthless to this
+    thief: lower(took) > 0, upper(A_def − A_ref) ≤ δ and lower(A_soft0 − A_ref) > δ.
+
+    Worthless and reduced come before no effect: where headroom is below 2δ both can be true, and the one that says more about
+    what is left is said. Each needs more than partial does, so that less evidence never says more.
+    """
+    room = found.headroom.lower > delta
+    took = room & (found.took.lower > 0) & np.isfinite(found.took.upper)
+    rules = {
+        NOTHING: found.headroom.upper <= delta,
+        WORTHLESS: took & (found.over_alone.upper <= delta) & (found.twin_over_alone.lower > delta),
+        REDUCED: took & (found.gap.upper <= delta),
+        NO_EFFECT: room & (found.took.upper <= delta),
+        PARTIAL: took,
+    }
+    return np.asarray(np.select([np.asarray(rule) for rule in rules.values()], list(rules), INCONCLUSIVE))
+
+
+def check_control(
+    defended_accuracy: float, undefended_accuracy: float, delta: float, fingerprints: Sequence[str]
+) -> None:
+    """UsageError for an undefended twin that cannot be compared with: other data, or more than δ points less accurate.
+
+    A worse twin teaches its thieves less, so that any defense would seem to take little, or its labels to be worth much.
+    """
+    if len(set(fingerprints)) > 1:
+        raise UsageError(
+            f"the control was made from other data: fingerprints {', '.join(sorted(set(fingerprints)))}; "
+            "train the undefended twin on the defended model's data"
+        )
+    if defended_accuracy - undefended_accuracy > delta:
+        raise UsageError(
+            f"the control reaches {undefended_accuracy:.1f} %, the defended model {defended_accuracy:.1f}: more than δ = "
+            f"{delta:g} points less; take a twin trained as well as the defended model"
+        )
+
+
+def explain(verdict: str, found: Contrasts, delta: float) -> str:
+    """Why, in one sentence with numbers."""
+    room, took, gap = found.headroom, found.took, found.gap
+    if verdict == NOTHING:
+        return (
+            f"The undefended twin's soft answers are worth at most {room.upper:.1f} points over what a thief has without them; "
+            f"less than {delta:g} is taken for nothing."
+        )
+    if verdict == WORTHLESS:
+        return (
+            f"The best thief found is at most {max(found.over_alone.upper, 0):.1f} points above a student without the model; from "
+            f"the undefended twin it would be at least {found.twin_over_alone.lower:.1f} above."
+        )
+    if verdict == REDUCED:
+        return (
+            f"The best thief found that reads more than labels is at most {max(gap.upper, 0):.1f} points above the best that reads "
+            f"labels alone; undefended, soft answers are worth at least {room.lower:.1f} points."
+        )
+    if verdict == NO_EFFECT:
+        return (
+            f"The defense took at most {max(took.upper, 0):.1f} of at least {room.lower:.1f} points; less than {delta:g} is taken "
+            "for nothing."
+        )
+    if verdict == PARTIAL:
+        left = (
+            ""
+            if gap.half <= delta
+            else f"; with {gap.half:.1f} points either way it cannot be told whether all is gone"
+        )
+        return f"The defense took {span(took)} of {span(room)} points that soft answers are worth{left}."
+    return _unresolved(found, delta)
+
+
+def span(difference: Difference) -> str:
+    """`0.9 (0.4 to 1.3)`: mean and one-sided bounds, nothing below 0."""
+    if not difference.finite:
+        return f"{max(difference.mean, 0.0):.1f}"
+    ends = (difference.mean, difference.lower, difference.upper)
+    mean, lower, upper = (max(end, 0.0) for end in ends)
+    return f"{mean:.1f} ({lower:.1f} to {upper:.1f})"
+
+
+def half_width(found: Contrasts) -> float:
+    """What these cells resolve, in points: the larger half-width of headroom and of soft over labels. Infinite without any."""
+    return float(max(found.headroom.half, found.gap.half))
+
+
+def _unresolved(found: Contrasts, delta: float) -> str:
+    half = half_width(found)
+    if not math.isfinite(half):
+        return "There are no intervals: a thief that is compared has lost cells, or there is one unit alone."
+    if half > delta:
+        return f"These cells resolve {half:.1f} points, δ is {delta:g}: more seeds are needed."
+    return (
+        f"Headroom is {span(found.headroom)} points, of which {span(found.took)} were taken: at δ = {delta:g} no rule holds, the "
+        "truth lies too near to a boundary."
+    )
+
+
+def _fold(function: Callable[[Any, Any], Any], values: Sequence[Any]) -> Any:
+    return reduce(function, values)

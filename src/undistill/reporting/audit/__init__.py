@@ -1,0 +1,1 @@
+"""A judgement as a page, tables and figures; several judgements side by side. Never imports torch."""

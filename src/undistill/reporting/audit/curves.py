@@ -1,0 +1,171 @@
+"""Curves of an audit: accuracy by questions, by temperature of the search, the runner-up's share by temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from undistill.auditing.judgement import CardResult, Judgement, Point
+from undistill.reporting.audit.lanes import NAMES, SIDES, Legend
+from undistill.reporting.audit.words import accuracy_of, best_of, kind_text, serving_text, side_text
+from undistill.reporting.theme import DASHES, MUTED, SHAPES, Spec, colour_variable, finished
+
+GREY = ("var(--series-0)", "circle", [2, 2])
+HEIGHT = 260
+Look = tuple[str, str, list[int]]
+"""Colour, shape and dashes of a line."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Lines of points, each with its look; `rule` is a level to compare with."""
+
+    title: str
+    x: str
+    y: str
+    lines: tuple[tuple[str, tuple[Point, ...]], ...]
+    looks: Mapping[str, Look]
+    rule: float | None = None
+
+    @property
+    def legend(self) -> Legend:
+        """(name, colour, shape) of each line, for the page to draw."""
+        return [(name, self.looks[name][0], self.looks[name][1]) for name, _ in self.lines]
+
+
+def by_questions(judgement: Judgement) -> Curve | None:
+    """Best thief found by number of questions, a line a way of serving; the student alone by labelled images. None for one x."""
+    held: dict[str, list[Point]] = {}
+    several = len({kind_text(card) for card in judgement.cards}) > 1
+    for card in judgement.cards:
+        best = best_of(card, "defended")
+        got = accuracy_of(card)
+        if card.questions is None or got is None:
+            continue
+        name = serving_text(card.serving) + (f", {kind_text(card)}" if several else "")
+        point = Point(x=card.questions, y=got.mean, low=got.low, high=got.high, name=best.name if best else "")
+        held.setdefault(name, []).append(point)
+    if len({point.x for own in held.values() for point in own}) + len(judgement.learning) < 2 or not held:
+        return None
+    lines = [(name, _sorted(own)) for name, own in held.items()]
+    looks = {name: _look(place) for place, (name, _) in enumerate(lines)}
+    if judgement.learning:
+        alone = "student alone, by labelled images"
+        lines.append((alone, _sorted(judgement.learning)))
+        looks[alone] = GREY
+    own_accuracy = [v.accuracy for v in judgement.victims if v.side == "defended"]
+    rule = sum(own_accuracy) / len(own_accuracy) if own_accuracy else None
+    title = "Best thief found, by questions"
+    return Curve(title, "questions (student alone: labelled images)", "accuracy, %", tuple(lines), looks, rule)
+
+
+def by_temperature(card: CardResult, judgement: Judgement) -> Curve | None:
+    """What the search saw on held-out images, by temperature, a line a side."""
+    lines, looks = [], {}
+    for side in SIDES:
+        if card.search.get(side):
+            name = side_text(side, judgement)
+            lines.append((name, _sorted(card.search[side])))
+            looks[name] = _side_look(side)
+    other = [(name, _sorted(own)) for name, own in card.search.items() if name not in SIDES and own]
+    for place, (name, own) in enumerate(other):
+        lines.append((name, own))
+        looks[name] = _look(place + 1)
+    if not lines:
+        return None
+    title = f"Temperature response, {card.title}"
+    return Curve(title, "τ that the thief trains with", "score on held-out images, %", tuple(lines), looks)
+
+
+def runners_up(judgement: Judgement) -> Curve | None:
+    """The runner-up's share against the top class, by temperature, a line a victim."""
+    lines, looks = [], {}
+    for victim in judgement.victims:
+        own = tuple(Point(x=float(t), y=share) for t, share in victim.second.items())
+        name = f"{victim.label or victim.name}, {serving_text(victim.serving)}"
+        if own and name not in looks:
+            lines.append((name, _sorted(own)))
+            first = not any(look[:2] == _side_look(victim.side)[:2] for look in looks.values())
+            looks[name] = _side_look(victim.side) if first else _look(len(lines) + 1)
+    if not lines:
+        return None
+    return Curve("Runner-up's share by temperature", "τ", "runner-up against top class, %", tuple(lines), looks)
+
+
+def spec(curve: Curve) -> Spec:
+    """Lines through points with interval bars, told apart by colour, shape and dash."""
+    values = [_value(name, point) for name, own in curve.lines for point in own]
+    names = [name for name, _ in curve.lines]
+    looks = [curve.looks[name] for name in names]
+    colour = alt.Color("line:N", scale=alt.Scale(domain=names, range=[look[0] for look in looks]), legend=None)
+    shape = alt.Shape("line:N", scale=alt.Scale(domain=names, range=[look[1] for look in looks]), legend=None)
+    dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=names, range=[look[2] for look in looks]), legend=None)
+    x, scale = _x(curve, values), alt.Scale(zero=False, nice=True)
+    y = alt.Y("y:Q", title=curve.y, scale=scale, axis=alt.Axis(tickCount=5, domain=False, ticks=False))
+    layers: list[Any] = []
+    if curve.rule is not None:
+        rule = alt.Chart(alt.Data(values=[{"y": round(curve.rule, 4)}])).mark_rule(color=MUTED, strokeDash=[6, 3])
+        layers.append(rule.encode(y=y, tooltip=[alt.Tooltip("y:Q", title="the model itself", format=".2f")]))
+    base = alt.Chart(alt.Data(values=values))
+    layers.append(base.mark_line(strokeWidth=2, aria=False).encode(x=x, y=y, color=colour, strokeDash=dash))
+    sure = [value for value in values if value["low"] is not None]
+    if sure:
+        bars = alt.Chart(alt.Data(values=sure)).mark_rule(strokeWidth=2, opacity=0.55, aria=False)
+        layers.append(bars.encode(x=x, y=alt.Y("low:Q", title=curve.y), y2="high:Q", color=colour))
+    tips = [
+        alt.Tooltip("line:N"),
+        alt.Tooltip("x:Q", title=curve.x, format=",~g"),
+        alt.Tooltip("y:Q", title=curve.y, format=".2f"),
+        alt.Tooltip("what:N", title="thief"),
+    ]
+    dots = base.mark_point(size=56, filled=True, opacity=1)
+    layers.append(dots.encode(x=x, y=y, color=colour, shape=shape, tooltip=tips, description="told:N"))
+    about = f"{curve.title}: {curve.y} by {curve.x}. The same numbers are in the table."
+    return finished(alt.layer(*layers).properties(width="container", height=HEIGHT), about)
+
+
+def _x(curve: Curve, values: list[dict[str, Any]]) -> alt.X:
+    places = sorted({value["x"] for value in values})
+    log = places[0] > 0 and places[-1] / places[0] > 4
+    scale = alt.Scale(type="log", nice=False, padding=14) if log else alt.Scale(zero=False, nice=False, padding=14)
+    axis = alt.Axis(grid=False, values=_apart(places) if log else places, format=",~g", labelOverlap=True, labelFlush=False)
+    return alt.X("x:Q", title=curve.x, scale=scale, axis=axis)
+
+
+def _apart(places: list[float]) -> list[float]:
+    """Those whose labels do not touch on a logarithmic axis."""
+    kept = places[:1]
+    for place in places[1:]:
+        if place / kept[-1] >= (places[-1] / places[0]) ** 0.1:
+            kept.append(place)
+    return kept
+
+
+def _value(name: str, point: Point) -> dict[str, Any]:
+    return {
+        "line": name,
+        "x": point.x,
+        "y": round(point.y, 4),
+        "low": None if point.low is None or point.high is None else round(point.low, 4),
+        "high": None if point.low is None or point.high is None else round(point.high, 4),
+        "what": point.name or "–",
+        "told": f"{name}, {point.x:,g}: {point.y:.2f} %",
+    }
+
+
+def _sorted(points: Sequence[Point]) -> tuple[Point, ...]:
+    return tuple(sorted(points, key=lambda point: (point.x, point.y)))
+
+
+def _look(place: int) -> Look:
+    """The looks of further lines, after the grey of the student alone."""
+    turn = [2, 3, 4, 5, 6, 1][place % 6]
+    return f"var(--series-{turn})", SHAPES[turn % len(SHAPES)], DASHES[1 if place == 0 else turn]
+
+
+def _side_look(side: str) -> Look:
+    place = NAMES.index(SIDES[side])
+    return colour_variable(SIDES[side], NAMES), SHAPES[place], ([2, 2], [6, 3], [1, 0])[place]

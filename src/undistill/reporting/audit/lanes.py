@@ -1,0 +1,171 @@
+"""A lane a thief: what it got, or what it gained over labels, with intervals."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import altair as alt
+
+from undistill.auditing.judgement import CardResult, Judgement, Thief
+from undistill.reporting.audit.tables import ranked
+from undistill.reporting.audit.words import best_of, side_text
+from undistill.reporting.naming import ALONE, NORMAL, number, signed
+from undistill.reporting.paired import Difference
+from undistill.reporting.theme import INK, LINE, MUTED, SHAPES, Spec, colour_variable, finished, styles
+
+SIDES = {"defended": "defended", "undefended": NORMAL, "alone": ALONE}
+"""What a side is called where colours and shapes are given out: the twin looks normal, the student alone is grey."""
+NAMES = (ALONE, NORMAL, "defended")
+HEAD, MARK, GAP = 18, 12, 9
+"""Heights in a lane, pixels."""
+Legend = list[tuple[str, str, str]]
+Record = dict[str, Any]
+
+
+def legend(judgement: Judgement, sides: list[str]) -> Legend:
+    """(name, colour, shape) of each side, for the page to draw."""
+    looks = styles([SIDES[side] for side in sides], NAMES, SHAPES)
+    return [(side_text(side, judgement), _colour(side), look) for side, look in zip(sides, looks, strict=True)]
+
+
+def sides_of(card: CardResult) -> list[str]:
+    """The sides that any thief of the card learnt from, in a legend's order."""
+    return [side for side in SIDES if any(thief.side == side for thief in card.thieves)]
+
+
+def accuracies(card: CardResult, judgement: Judgement) -> Spec | None:
+    """What every thief got; rules mark the model's own accuracy and the best thief of labels. None where nothing was measured."""
+    points = [
+        _point(thief, judgement, thief.accuracy.mean, thief.accuracy.low, thief.accuracy.high)
+        for thief in ranked(card)
+        if thief.accuracy is not None
+    ]
+    own = [v.accuracy for v in judgement.victims if v.side == "defended"]
+    rules = [{"v": sum(own) / len(own), "dash": [6, 3], "what": "the model itself"}] if own else []
+    rules += [{"v": card.A_label.mean, "dash": [2, 2], "what": "best thief of labels"}] if card.A_label else []
+    about = f"{card.title}: accuracy of every thief and control, percent. The same numbers are in the table."
+    return _drawing(points, rules, "accuracy on test images, %", about, card, judgement)
+
+
+def gains(card: CardResult, judgement: Judgement) -> Spec | None:
+    """How far every thief is from the best thief of labels alone, seed by seed. None without such a thief."""
+    floor = label_floor(card)
+    if floor is None or floor.accuracy is None:
+        return None
+    points = []
+    for thief in ranked(card):
+        if thief.accuracy is None or thief is floor:
+            continue
+        mean, low, high = gain(thief, floor)
+        points.append(_point(thief, judgement, mean, low, high, signs=True))
+    rules = [{"v": 0.0, "dash": [2, 2], "what": f"labels alone: {floor.name}"}]
+    about = f"{card.title}: points that each thief gains over the best thief of labels. The same numbers are in the table."
+    return _drawing(points, rules, "points over the best thief of labels alone", about, card, judgement)
+
+
+def label_floor(card: CardResult) -> Thief | None:
+    """The audited model's thief of labels that all others are set against."""
+    own = [t for t in card.thieves if t.side == "defended" and t.reads == "labels" and t.accuracy is not None]
+    chosen = [thief for thief in own if thief.chosen]
+    if not own:
+        best = best_of(card, "defended")
+        return best if best is not None and best.reads == "labels" else None
+    return max(chosen or own, key=lambda thief: thief.accuracy.mean if thief.accuracy else 0.0)
+
+
+def gain(thief: Thief, floor: Thief) -> tuple[float, float | None, float | None]:
+    """(difference, low, high) in points; the interval pairs the units, and is left out where they do not pair up."""
+    assert thief.accuracy is not None
+    assert floor.accuracy is not None
+    paired = len(thief.each) == len(floor.each) and not thief.lost and not floor.lost
+    interval = Difference(thief.each, floor.each, 0).interval if paired and thief.each else None
+    low, high = interval or (None, None)
+    return thief.accuracy.mean - floor.accuracy.mean, low, high
+
+
+def _point(
+    thief: Thief, judgement: Judgement, value: float, low: float | None, high: float | None, *, signs: bool = False
+) -> Record:
+    write = signed if signs else number
+    name = f"{thief.name}{' (labels alone)' if thief.reads == 'labels' else ' (control)' if thief.reads == 'nothing' else ''}"
+    unit = "points" if signs else "%"
+    sure = "no interval" if low is None or high is None else f"{write(low, 2)} to {write(high, 2)}"
+    side = side_text(thief.side, judgement)
+    return {
+        "lane": f"{thief.reads} {thief.name}",
+        "thief": name,
+        "key": thief.side,
+        "side": side,
+        "v": round(value, 4),
+        "low": None if low is None else round(low, 4),
+        "high": None if high is None else round(high, 4),
+        "sure": sure,
+        "told": f"{name}, {side}: {write(value, 2)} {unit}, {sure}",
+    }
+
+
+def _drawing(
+    points: list[Record], rules: list[Record], title: str, about: str, card: CardResult, judgement: Judgement
+) -> Spec | None:
+    if not points:
+        return None
+    heads, height = _place(points)
+    present = [side for side in SIDES if any(point["key"] == side for point in points)]
+    named = [side_text(side, judgement) for side in present]
+    y = alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False), axis=None)
+    scale = alt.Scale(domain=_domain(points, rules), nice=False, zero=False)
+    x = alt.X("v:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5, domain=False, ticks=False))
+    colour = alt.Color("side:N", scale=alt.Scale(domain=named, range=[_colour(s) for s in present]), legend=None)
+    looks = styles([SIDES[side] for side in present], NAMES, SHAPES)
+    shape = alt.Shape("side:N", scale=alt.Scale(domain=named, range=looks), legend=None)
+    layers: list[Any] = [
+        alt.Chart(alt.Data(values=[rule])).mark_rule(color=MUTED, strokeDash=rule["dash"]).encode(
+            x=x, tooltip=[alt.Tooltip("what:N", title="line"), alt.Tooltip("v:Q", title="at", format=".2f")]
+        )
+        for rule in rules
+    ]
+    lines = alt.Chart(alt.Data(values=[{"y": head["top"]} for head in heads[1:]]))
+    layers.append(lines.mark_rule(aria=False, color=LINE).encode(y=y))
+    text = alt.Chart(alt.Data(values=heads)).mark_text(
+        aria=False, align="left", baseline="middle", color=INK, fontSize=12, dx=2, limit=alt.ExprRef("width")
+    )
+    layers.append(text.encode(x=alt.value(0), y=y, text="thief:N"))
+    sure = [point for point in points if point["low"] is not None]
+    if sure:
+        bars = alt.Chart(alt.Data(values=sure)).mark_rule(strokeWidth=2, opacity=0.55, aria=False)
+        layers.append(bars.encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", y=y, color=colour))
+    tips = [alt.Tooltip("thief:N"), alt.Tooltip("side:N", title="learnt from"), alt.Tooltip("v:Q", format=".2f", title=title)]
+    dots = alt.Chart(alt.Data(values=points)).mark_point(size=70, filled=True, opacity=0.95)
+    dots = dots.encode(
+        x=x, y=y, color=colour, shape=shape, tooltip=[*tips, alt.Tooltip("sure:N", title="95 % interval")], description="told:N"
+    )
+    return finished(alt.layer(*layers, dots).properties(width="container", height=height), about)
+
+
+def _place(points: list[Record]) -> tuple[list[Record], int]:
+    """Give each point its y, pixels from the top; returns (lane heads, height)."""
+    heads: list[Record] = []
+    y = 0.0
+    for lane in dict.fromkeys(point["lane"] for point in points):
+        own = [point for point in points if point["lane"] == lane]
+        heads.append({"thief": own[0]["thief"], "top": y, "y": y + HEAD / 2 + 2})
+        y += HEAD
+        for point in own:
+            y += MARK
+            point["y"] = y - MARK / 2 + 3
+        y += GAP
+    return heads, math.ceil(y)
+
+
+def _domain(points: list[Record], rules: list[Record]) -> list[float]:
+    """Room around all points, intervals and rules; never less than two points of accuracy."""
+    values = [rule["v"] for rule in rules]
+    values += [point[key] for point in points for key in ("v", "low", "high") if point[key] is not None]
+    low, high = min(values), max(values)
+    room = max(0.05 * (high - low), 1 - (high - low) / 2, 0.2)
+    return [round(low - room, 2), round(high + room, 2)]
+
+
+def _colour(side: str) -> str:
+    return colour_variable(SIDES[side], NAMES)

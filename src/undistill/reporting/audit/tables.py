@@ -1,0 +1,237 @@
+"""The judgement's tables: exposure, what users get, the numbers behind a verdict, thieves of a card, all cells."""
+
+from __future__ import annotations
+
+from undistill.auditing.judgement import CardResult, Estimate, Judgement, Point, Thief, VictimResult
+from undistill.reporting.audit.grid import Grid, Row
+from undistill.reporting.audit.words import (
+    READS,
+    accuracy_of,
+    best_of,
+    controlled,
+    digits_of,
+    equivalents_text,
+    holds_text,
+    interval_text,
+    measured,
+    questions_text,
+    serving_text,
+    side_text,
+    twin_of,
+    verdict_entry,
+)
+from undistill.reporting.blocks import Entry
+from undistill.reporting.naming import number, settings_text, signed
+from undistill.reporting.paper.sheet import Value
+
+Record = dict[str, Value]
+
+
+def exposure(judgement: Judgement) -> Grid:
+    """A row a card: what the best thief found got, from the audited model and from its twin."""
+    digits, twin = digits_of(judgement), controlled(judgement)
+    rows, records = [], []
+    for place, card in enumerate(judgement.cards):
+        best, other = best_of(card, "defended"), best_of(card, "undefended")
+        got = accuracy_of(card)
+        row = [Entry(serving_text(card.serving)), Entry(questions_text(card)), Entry(holds_text(card))]
+        row += [measured(got, digits), Entry(number(card.exposure)), Entry(equivalents_text(card))]
+        if twin:
+            row += [
+                measured(other.accuracy if other else None, digits),
+                Entry(number(card.exposure_undefended)),
+            ]
+        row += [Entry(best.name if best else "–"), Entry(f"{card.tried:,}")]
+        rows.append((*row, verdict_entry(card, judgement, f"#card-{place}")))
+        records.append(_exposed(card, best, other, got))
+    heads = ["served as", "questions", "the thief holds", "best thief found, %", "share of the model, %"]
+    heads += ["as good as … labelled images"]
+    heads += ["undefended: best thief, %", "undefended: share, %"] if twin else []
+    heads += ["best thief", "thieves tried", "verdict"]
+    caption = "Best thief found: accuracy on test images in percent with its 95 % interval; share: of the model's own accuracy."
+    return Grid("exposure", caption, tuple(heads), tuple(rows), tuple(records), 3, "exposure")
+
+
+def users(judgement: Judgement) -> Grid:
+    """A row a victim: what its users get, and how far that is from the undefended twin's."""
+    digits = digits_of(judgement)
+    heads = ("model", "stands for", "served as", "accuracy, %", "top-5, %", "NLL, nats", "ECE, %", "Brier, %")
+    rows, records = [], []
+    for victim in judgement.victims:
+        twin = twin_of(judgement, victim)
+        row = [Entry(victim.label or victim.name), Entry(side_text(victim.side, judgement)), Entry(serving_text(victim.serving))]
+        for name, places in (("accuracy", digits), ("top5", digits), ("nll", 3), ("ece", digits), ("brier", digits)):
+            value, other = getattr(victim, name), getattr(twin, name) if twin else None
+            change = f"{signed(value - other, places)} to the twin" if value is not None and other is not None else ""
+            row.append(Entry(number(value, places), change))
+        rows.append(tuple(row))
+        records.append(_user_record(victim))
+    caption = (
+        "What users get, on test images. NLL: negative log-likelihood, “–” where a true class got no probability at all. "
+        "ECE: calibration error. For NLL, ECE and Brier lower is better."
+    )
+    return Grid("users", caption, heads, tuple(rows), tuple(records), 3, "users")
+
+
+def answers(judgement: Judgement) -> Grid:
+    """A row a victim: how its answers look."""
+    shown = [victim for victim in judgement.victims if victim.spread is not None or victim.second]
+    temperatures = sorted({float(t) for victim in shown for t in victim.second})
+    heads = ("model", "stands for", "served as", "logit spread", *(f"runner-up at τ {t:g}, %" for t in temperatures))
+    rows = []
+    for victim in shown:
+        second = {float(t): value for t, value in victim.second.items()}
+        texts = [victim.label or victim.name, side_text(victim.side, judgement), serving_text(victim.serving)]
+        texts += [number(victim.spread, 2), *(number(second.get(t)) for t in temperatures)]
+        rows.append(tuple(map(Entry, texts)))
+    caption = (
+        "Logit spread: mean standard deviation of an answer's log-probabilities over the classes shown. "
+        "Runner-up: its mean share against the top class, at temperature τ."
+    )
+    return Grid("answers", caption, heads, tuple(rows), tuple(map(_user_record, shown)), 3, "users")
+
+
+def thieves(card: CardResult, judgement: Judgement) -> Grid:
+    """A row a thief of the card, in the order of the dot plot."""
+    digits = digits_of(judgement)
+    heads = (
+        "thief",
+        "reads",
+        "learnt from",
+        "settings",
+        "accuracy, %",
+        "seeds",
+        "lost",
+        "search score, %",
+        "questions",
+    )
+    rows, records = [], []
+    for thief in ranked(card):
+        score = Entry(number(thief.held_out, digits), "ranked first" if thief.chosen else "")
+        row: Row = (
+            Entry(thief.name),
+            Entry(READS[thief.reads]),
+            Entry(side_text(thief.side, judgement)),
+            Entry(settings_text(thief.settings) or "–"),
+            measured(thief.accuracy, digits),
+            Entry(str(thief.accuracy.n if thief.accuracy else 0)),
+            Entry(str(thief.lost)),
+            score,
+            Entry(f"{thief.queries:,}"),
+        )
+        rows.append(row)
+        records.append(_thief_record(card, thief))
+    caption = f"Thieves and controls, {card.title}: accuracy on test images with its 95 % interval. Lost: cells without an accuracy."
+    return Grid("thieves", caption, heads, tuple(rows), tuple(records), 4, "long")
+
+
+def behind(card: CardResult, judgement: Judgement) -> Grid:
+    """The differences that the verdict rests on, with headroom and what was taken."""
+    digits = digits_of(judgement)
+    parts: list[tuple[str, str, Estimate]] = [(c.name, c.about, c.estimate) for c in card.contrasts]
+    known = {estimate for _, _, estimate in parts}
+    more = (
+        ("headroom", "what reading more than labels gains on the undefended twin", card.headroom),
+        ("took", "how much of it the defense took", card.took),
+    )
+    parts += [(name, about, estimate) for name, about, estimate in more if estimate and estimate not in known]
+    rows = [
+        (
+            Entry(name),
+            Entry(about),
+            Entry(signed(e.mean, digits)),
+            Entry(interval_text(e, digits)),
+            Entry(number(e.lower, digits)),
+            Entry(number(e.upper, digits)),
+            Entry(str(e.n)),
+        )
+        for name, about, e in parts
+    ]
+    heads = ("difference", "what it is", "mean", "95 % interval", "lower bound", "upper bound", "n")
+    records: list[Record] = [
+        {"card": card.card, "name": name, "about": about, **_numbers("", e)} for name, about, e in parts
+    ]
+    caption = f"Differences that a verdict rests on, in points of accuracy; bounds are one-sided, 95 %. δ is {judgement.delta:g}."
+    return Grid("contrasts", caption, heads, tuple(rows), tuple(records), 2, "contrasts")
+
+
+def points(name: str, caption: str, x: str, lines: list[tuple[str, tuple[Point, ...]]], digits: int) -> Grid:
+    """The numbers behind a curve."""
+    rows = tuple(
+        (Entry(who), Entry(point.name or "–"), Entry(f"{point.x:,g}"), Entry(number(point.y, digits), _range(point, digits)))
+        for who, held in lines
+        for point in held
+    )
+    records: list[Record] = [
+        {"line": who, "name": p.name, "x": p.x, "y": p.y, "low": p.low, "high": p.high} for who, held in lines for p in held
+    ]
+    return Grid(name, caption, ("line", "point", x, "accuracy, %"), rows, tuple(records), 2, "slim")
+
+
+def ranked(card: CardResult) -> list[Thief]:
+    """Thieves that read more first, then labels, then controls; within each by what the audited model's thief of that name got."""
+    kinds = list(READS)
+    top: dict[tuple[str, str], float] = {}
+    for thief in card.thieves:
+        value = thief.accuracy.mean if thief.accuracy else -1.0
+        bonus = 1000.0 if thief.side == "defended" else 0.0
+        key = (thief.reads, thief.name)
+        top[key] = max(top.get(key, -1.0), value + bonus)
+    sides = ("defended", "undefended", "alone")
+    return sorted(
+        card.thieves,
+        key=lambda t: (kinds.index(t.reads), -top[t.reads, t.name], t.name, sides.index(t.side), t.attack, str(t.settings)),
+    )
+
+
+def _range(point: Point, digits: int) -> str:
+    return "" if point.low is None or point.high is None else f"{number(point.low, digits)} to {number(point.high, digits)}"
+
+
+def _numbers(prefix: str, e: Estimate | None) -> Record:
+    names = ("mean", "low", "high", "lower", "upper", "n")
+    return {f"{prefix}{name}": getattr(e, name) if e else None for name in names}
+
+
+def _exposed(card: CardResult, best: Thief | None, other: Thief | None, got: Estimate | None) -> Record:
+    return {
+        "card": card.card,
+        "serving": card.serving,
+        "questions": card.questions,
+        "images": card.images,
+        "labelled": card.labelled,
+        **_numbers("", got),
+        "exposure": card.exposure,
+        "label_equivalents": card.label_equivalents,
+        "label_equivalents_beyond": card.label_equivalents_beyond,
+        "best": best.name if best else None,
+        **_numbers("undefended_", other.accuracy if other else None),
+        "exposure_undefended": card.exposure_undefended,
+        "best_undefended": other.name if other else None,
+        "tried": card.tried,
+        "verdict": card.verdict,
+        "indication": card.indication,
+    }
+
+
+def _thief_record(card: CardResult, thief: Thief) -> Record:
+    return {
+        "card": card.card,
+        "thief": thief.name,
+        "attack": thief.attack,
+        "side": thief.side,
+        "role": thief.role,
+        "reads": thief.reads,
+        **_numbers("", thief.accuracy),
+        "held_out": thief.held_out,
+        "chosen": thief.chosen,
+        "lost": thief.lost,
+        "queries": thief.queries,
+    }
+
+
+def _user_record(victim: VictimResult) -> Record:
+    names = ("name", "side", "label", "serving", "accuracy", "top5", "nll", "ece", "brier", "spread", "n_test")
+    return {name: getattr(victim, name) for name in names}
+
+

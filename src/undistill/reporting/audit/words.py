@@ -1,0 +1,183 @@
+"""What ways of serving, cards, sides, verdicts and estimates are called on an audit's page."""
+
+from __future__ import annotations
+
+from undistill.access import Access
+from undistill.auditing.judgement import CardResult, Estimate, Judgement, Thief, VictimResult
+from undistill.reporting.blocks import Entry
+from undistill.reporting.findings import decimals
+from undistill.reporting.naming import number, parse_card, plural
+
+NOTHING = Entry("–")
+ALL = {
+    Access.LABEL: "top class alone",
+    Access.PROBS: "all probabilities",
+    Access.LOGITS: "all logits",
+    Access.WEIGHTS: "the weights",
+}
+READS = {"soft": "more than labels", "labels": "labels alone", "nothing": "nothing (control)"}
+NO_TWIN = "no twin to compare with"
+
+
+def serving_text(serving: str) -> str:
+    """`all probabilities`, `top 5 classes, 2 digits`, `top class alone`; what nobody knows stays as it is written."""
+    card = parse_card(f"{serving}/labelled(1.0)/trained/random")
+    if card is None:
+        return serving or "not said"
+    shown = ALL.get(card.access, "")
+    if card.access is Access.TOPK:
+        shown = f"top {card.top or 5} classes" if card.top != 1 else "top class with its probability"
+    return shown if card.digits is None else f"{shown}, {plural(card.digits, 'digit')}"
+
+
+def questions_text(card: CardResult) -> str:
+    """`1,000`, `each view of each image`, or `–` where the weights are held."""
+    if card.questions is not None:
+        return f"{card.questions:,}"
+    return "–" if card.serving == "weights" else "each view of each image"
+
+
+def holds_text(card: CardResult) -> str:
+    """`1,000 fresh images, no labels`."""
+    if not card.images:
+        return "no images"
+    return f"{card.images:,} {kind_text(card)}"
+
+
+def kind_text(card: CardResult) -> str:
+    """`fresh images, no labels`: what a thief holds, without its amount."""
+    parsed = parse_card(card.card)
+    whose = "images" if parsed is None or parsed.pool == "none" else f"{parsed.pool} images".replace("trained", "training")
+    start = ", public weights" if parsed is not None and parsed.start == "public" else ""
+    return f"{whose}, {'true' if card.labelled else 'no'} labels{start}"
+
+
+def controlled(judgement: Judgement) -> bool:
+    """Whether an undefended twin is there to compare with."""
+    return any(victim.side == "undefended" for victim in judgement.victims)
+
+
+def side_text(side: str, judgement: Judgement) -> str:
+    """Whose answers a thief learnt from."""
+    several = "s" if judgement.question == "method" else ""
+    model = f"defended model{several}" if controlled(judgement) else f"audited model{several}"
+    return {"defended": model, "undefended": f"undefended twin{several}", "alone": "nobody: alone"}[side]
+
+
+def unit_text(judgement: Judgement, count: int) -> str:
+    """`5 seeds`, or `4 teachers` where a method is judged."""
+    return plural(count, "teacher" if judgement.question == "method" else "seed")
+
+
+def digits_of(judgement: Judgement) -> int:
+    """Digits behind the point that the test images deserve."""
+    return decimals(max((victim.n_test for victim in judgement.victims), default=0))
+
+
+def interval_text(estimate: Estimate, digits: int) -> str:
+    """`92.7 to 93.5`, or that there is no interval."""
+    if estimate.low is None or estimate.high is None:
+        return f"n = {estimate.n}, no interval"
+    return f"{number(estimate.low, digits)} to {number(estimate.high, digits)}"
+
+
+def measured(estimate: Estimate | None, digits: int) -> Entry:
+    """A mean above its interval."""
+    return NOTHING if estimate is None else Entry(number(estimate.mean, digits), interval_text(estimate, digits))
+
+
+def told(estimate: Estimate | None, digits: int) -> str:
+    """`93.1 % (95 % interval 92.7 to 93.5)`."""
+    if estimate is None:
+        return brief(None, digits)
+    sure = (
+        f"95 % interval {interval_text(estimate, digits)}" if estimate.low is not None else "no interval"
+    )
+    return f"{number(estimate.mean, digits)} % ({sure})"
+
+
+def brief(estimate: Estimate | None, digits: int) -> str:
+    """`93.1 %`."""
+    return "not measured" if estimate is None else f"{number(estimate.mean, digits)} %"
+
+
+def accuracy_of(card: CardResult) -> Estimate | None:
+    """What the best thief of the audited model got."""
+    best = best_of(card, "defended")
+    return card.A_def or (best.accuracy if best else None)
+
+
+def equivalents_text(card: CardResult) -> str:
+    """`850 labelled images`, `more than 4,000 labelled images`, `–`."""
+    if card.label_equivalents is None:
+        return "–"
+    more = "more than " if card.label_equivalents_beyond else ""
+    return f"{more}{round(card.label_equivalents):,}"
+
+
+def verdict_entry(card: CardResult, judgement: Judgement, href: str = "") -> Entry:
+    """The verdict, or why there is none."""
+    if card.verdict is not None:
+        return Entry(card.verdict, href=href)
+    return Entry("no verdict", missing_text(card, judgement), href=href)
+
+
+def missing_text(card: CardResult, judgement: Judgement) -> str:
+    """Why a card has no verdict."""
+    if not controlled(judgement):
+        return NO_TWIN
+    return f"an indication only: {card.indication}" if card.indication else "the suite gives none"
+
+
+def verdict_sentence(card: CardResult, judgement: Judgement) -> str:
+    """`Verdict: reduced to labels.`, `An indication only, no verdict: partial.`, `No verdict: no twin to compare with.`"""
+    if card.verdict is not None:
+        return f"Verdict: {card.verdict}."
+    if controlled(judgement) and card.indication:
+        return f"An indication only, no verdict: {card.indication}."
+    return f"No verdict: {missing_text(card, judgement)}."
+
+
+def meanings(judgement: Judgement) -> dict[str, str]:
+    """What the verdicts that appear here mean."""
+    d = f"δ = {judgement.delta:g} points"
+    every = {
+        "inconclusive": "The cells carry none of the other words: something is missing or failed, or the intervals are too wide.",
+        "nothing to defend": f"Even from the undefended twin, reading more than labels gains no more than {d}: no defense that "
+        "keeps the top class could take anything.",
+        "worthless to this thief": f"A thief with true labels got no more than {d} above training alone; from the undefended "
+        "twin it got more.",
+        "reduced to labels": f"No thief found that reads more got more than {d} above the best one of labels alone; from the "
+        "undefended twin one did.",
+        "no effect": f"The best thief found got what it gets from the undefended twin, within {d}.",
+        "partial": "The best thief found got less than from the undefended twin, and the cells do not show that labels are all "
+        "that is left.",
+    }
+    used = {word for card in judgement.cards for word in (card.verdict, card.indication) if word}
+    return {word: text for word, text in every.items() if word in used}
+
+
+def best_of(card: CardResult, side: str) -> Thief | None:
+    """The best thief found of a side: the one the judge names, else the one with the highest mean."""
+    own = [thief for thief in card.thieves if thief.side == side and thief.accuracy is not None]
+    name = card.best if side == "defended" else card.best_undefended
+    named = [thief for thief in own if thief.name == name]
+    ranked = sorted(named or own, key=lambda thief: -(thief.accuracy.mean if thief.accuracy else 0.0))
+    return ranked[0] if ranked else None
+
+
+def served_to(judgement: Judgement, side: str, serving: str) -> list[VictimResult]:
+    """The victims of a side as they are served on a card; those that are only measured otherwise, where none is."""
+    own = [victim for victim in judgement.victims if victim.side == side]
+    fitting = [victim for victim in own if serving_text(victim.serving) == serving_text(serving)]
+    return fitting or own
+
+
+def twin_of(judgement: Judgement, victim: VictimResult) -> VictimResult | None:
+    """The undefended twin of a defended victim that is served alike: the one at the same place, else the only one."""
+    mine = served_to(judgement, "defended", victim.serving)
+    others = served_to(judgement, "undefended", victim.serving)
+    if victim.side == "undefended" or not others:
+        return None
+    place = mine.index(victim)
+    return others[place] if len(others) == len(mine) else others[0] if len(others) == 1 else None
