@@ -22,6 +22,7 @@ from undistill.oracle import Answer, Bank, BlackBox, Oracle, Questions
 from undistill.oracle.entry import Entry
 from undistill.oracle.serving import ANSWER_DEFENSES, chain, rounded
 from undistill.oracle.victim import Victim, resolve
+from undistill.seeds import generator
 from undistill.training.recipe import Training
 
 PASSES = 2
@@ -94,7 +95,8 @@ def test_an_answer_is_the_defended_one_cut_to_the_access(
 
 def test_nothing_in_front_changes_nothing(victim: Classifier, images: ImageSet) -> None:
     for access in Access:
-        plain, same = (Oracle(victim, access, **more).ask(pixels(images)) for more in ({}, {"behind": ()}))
+        plain = Oracle(victim, access).ask(pixels(images))
+        same = Oracle(victim, access, behind=()).ask(pixels(images))
         assert (plain.access, plain.access) == (same.access, access)
         assert torch.equal(plain.values, same.values)
 
@@ -144,6 +146,15 @@ def test_the_same_question_is_answered_with_new_noise(victim: Classifier, images
     oracle = Oracle(victim, Access.PROBS, behind=chain(["noise"]))
     first, second = (oracle.ask(pixels(images)).values for _ in range(2))
     assert not torch.allclose(first, second, atol=0.05)
+
+
+def test_noise_is_drawn_where_its_address_says(victim: Classifier, images: ImageSet) -> None:
+    (noise,) = front = chain(["noise"])
+    oracle = Oracle(victim, Access.PROBS, behind=front, seed=3)
+    raw_BC = victim(pixels(images)).detach().softmax(1)
+    for asked in (0, 24):
+        wanted = noise.answer(raw_BC, generator(3, "victim", f"answers/{asked}"))
+        torch.testing.assert_close(oracle.ask(pixels(images)).values, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_a_run_that_goes_on_hears_what_it_would_have_heard(victim: Classifier, images: ImageSet) -> None:

@@ -33,12 +33,26 @@ def estimate(mean: float, *, n: int = 5, half: float = 0.6) -> Estimate:
     if n < 2:
         return Estimate(mean=round(mean, 4), n=n)
     low, high = round(mean - half, 4), round(mean + half, 4)
-    return Estimate(mean=round(mean, 4), n=n, low=low, high=high, lower=round(mean - 0.8 * half, 4), upper=round(mean + 0.8 * half, 4))
+    return Estimate(
+        mean=round(mean, 4),
+        n=n,
+        low=low,
+        high=high,
+        lower=round(mean - 0.8 * half, 4),
+        upper=round(mean + 0.8 * half, 4),
+    )
 
 
 def thief(name: str, side: str, mean: float | None, *, reads: str = "soft", n: int = 5, **changes: Any) -> Thief:
     """One thief; None for one that was lost. Changes are its fields."""
-    each = () if mean is None else tuple(round(mean + NOISE[k], 4) for k in range(n)) if n > 1 else (mean,)
+    turn = len(name) + len(side)
+    each = (
+        ()
+        if mean is None
+        else tuple(round(mean + NOISE[(k * (1 + turn % 2) + turn) % 5], 4) for k in range(n))
+        if n > 1
+        else (mean,)
+    )
     values: dict[str, Any] = {
         "name": name,
         "attack": name.split(",")[0],
@@ -104,7 +118,13 @@ def card(
         "headroom": estimate(worth, n=n) if twin else None,
         "took": estimate(worth * taken, n=n) if twin else None,
         "removed": 100 * taken if twin and worth > 2 else None,
-        "contrasts": (Contrast(name="A_soft − A_label", about="what reading more than labels gains", estimate=estimate(worth * (1 - taken), n=n)),)
+        "contrasts": (
+            Contrast(
+                name="A_soft − A_label",
+                about="what reading more than labels gains",
+                estimate=estimate(worth * (1 - taken), n=n),
+            ),
+        )
         if twin and worth
         else (),
         "verdict": verdict if twin and n > 1 else None,
@@ -119,7 +139,11 @@ def card(
 def search(floor: float, worth: float, taken: float, *, twin: bool) -> dict[str, tuple[Point, ...]]:
     """The temperature response: the defense bites at high τ."""
     hot = {1.0: 0.5, 2.0: 0.9, 4.0: 1.0, 8.0: 0.95, 20.0: 0.8}
-    found = {"defended": tuple(Point(x=t, y=floor + worth * (s * (1 - taken) - 0.1 * (t > 2) * t / 4)) for t, s in hot.items())}
+    found = {
+        "defended": tuple(
+            Point(x=t, y=floor + worth * (s * (1 - taken) - 0.1 * (t > 2) * t / 4)) for t, s in hot.items()
+        )
+    }
     if twin:
         found["undefended"] = tuple(Point(x=t, y=floor + worth * s) for t, s in hot.items())
     return found
@@ -141,7 +165,9 @@ def victim(name: str, side: str, serving: str = "probs", **changes: Any) -> Vict
         "ece": 4.1 if nasty else 0.9,
         "brier": 3.9 if nasty else 1.4,
         "spread": 4.8 if nasty else 3.1,
-        "second": {str(float(t)): v * (3 if nasty else 1) for t, v in ((1, 0.4), (4, 9.5), (20, 28.0))} if serving == "probs" else {},
+        "second": {str(float(t)): v * (3 if nasty else 1) for t, v in ((1, 0.4), (4, 9.5), (20, 28.0))}
+        if serving == "probs"
+        else {},
         "n_test": 497,
         "cell": f"{name}-{serving}",
     }
@@ -178,7 +204,9 @@ def flags(cards: tuple[CardResult, ...]) -> tuple[Flag, ...]:
     return (
         Flag(name="one architecture", about="every thief is a cnn, width 0.25"),
         Flag(name="no public weights", about="every thief started from random weights", cells=("a", "b")),
-        Flag(name="temperature masking", about="τ 1 gets 2.1 points more than the τ 4 of its training", card=cards[0].id),
+        Flag(
+            name="temperature masking", about="τ 1 gets 2.1 points more than the τ 4 of its training", card=cards[0].id
+        ),
     )
 
 
@@ -201,7 +229,10 @@ def judgement(*, twin: bool = True, n: int = 5, taken: float = 0.7, **changes: A
         "units": n,
         "victims": tuple(victims),
         "cards": cards,
-        "learning": tuple(Point(x=x, y=y, low=y - 0.7, high=y + 0.7) for x, y in ((25, 84.0), (50, 90.8), (100, 93.0), (200, 94.5), (400, 95.9), (1000, 97.2))),
+        "learning": tuple(
+            Point(x=x, y=y, low=y - 0.7, high=y + 0.7)
+            for x, y in ((25, 84.0), (50, 90.8), (100, 93.0), (200, 94.5), (400, 95.9), (1000, 97.2))
+        ),
         "flags": flags(cards),
         "not_tried": (
             "No thief started from public weights: none were given.",
@@ -221,7 +252,12 @@ def judgement(*, twin: bool = True, n: int = 5, taken: float = 0.7, **changes: A
 
 def hostile() -> Judgement:
     """Every name is an attack on the page."""
-    own = (thief(HOSTILE, "defended", 94.0), thief(LONG, "undefended", 95.0), thief("学生", "alone", 93.0, reads="nothing"), thief("lost", "defended", None))
+    own = (
+        thief(HOSTILE, "defended", 94.0),
+        thief(LONG, "undefended", 95.0),
+        thief("学生", "alone", 93.0, reads="nothing"),
+        thief("lost", "defended", None),
+    )
     cards = (card(thieves=own, title=HOSTILE, sentence=HOSTILE, why=HOSTILE, card=HOSTILE, id="x"), card("label", 50))
     return judgement(
         title=HOSTILE,
@@ -245,4 +281,7 @@ def _sentence(serving: str, questions: int, best: Thief | None, count: int) -> s
         return f"With {questions:,} unlabelled photos and your {serving}, no thief was measured."
     found = best.accuracy
     sure = f" (95 %: {found.low:.1f}–{found.high:.1f})" if found.low is not None else ""
-    return f"With {questions:,} unlabelled photos and your {serving}, the best of {count} thieves reached {found.mean:.1f} %{sure}; your model has 98.6."
+    return (
+        f"With {questions:,} unlabelled photos and your {serving}, the best of {count} thieves reached "
+        f"{found.mean:.1f} %{sure}; your model has 98.6."
+    )

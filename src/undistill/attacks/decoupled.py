@@ -79,9 +79,9 @@ class Confidence:
         answer, settings = self.questions(batch), self.settings
         logits_BC = model(batch.images_BCHW)
         labels_B = answer.labels_B if batch.labels_B is None else batch.labels_B
-        whole = answer.access > Access.TOPK
+        some = answer.access is Access.TOPK
         soft = decoupled_kl(
-            answer.scores_BC if whole else completed(answer.values).log(),
+            completed(answer.values).log() if some else answer.scores_BC,
             logits_BC,
             answer.labels_B,
             temperature=settings.temperature,

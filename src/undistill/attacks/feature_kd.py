@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
+from undistill.attacks.head_refit import HeadRefit, refit
 from undistill.attacks.insider import PAST_ANSWERS, frozen
 from undistill.data.images import ImageSet
 from undistill.losses import smoothed_cross_entropy
@@ -35,15 +36,16 @@ class FeatureKD(Attack):
 
     z is standardised, each feature by its moments over the images held, so a victim whose features differ in scale gains nothing.
     `simkd` minimises that alone and reuses the victim's classifier: behind each epoch adapter and classifier, both linear, are
-    written into the student's head as one layer. `fitnet` adds CE(student, label), the label the true one or else the victim's top
-    class; no answer is distilled. Source: Chen et al., Knowledge Distillation with the Reused Teacher Classifier, CVPR 2022 (simkd;
-    their adapter is convolutional, ours linear, on pooled features); Romero et al., FitNets, ICLR 2015 (fitnet; their hint is a
-    layer in the middle and is learned first, ours is the last one and is learned along).
+    written into the student's head as one layer. `simkd-refit` first fits that classifier again, as `head-refit` does by default,
+    for a spoilt one that is reused spoils the student. `fitnet` adds CE(student, label), the label the true one or else the
+    victim's top class; no answer is distilled. Source: Chen et al., Knowledge Distillation with the Reused Teacher Classifier, CVPR
+    2022 (simkd; their adapter is convolutional, ours linear, on pooled features); Romero et al., FitNets, ICLR 2015 (fitnet; their
+    hint is a layer in the middle and is learned first, ours is the last one and is learned along). `simkd-refit` is our own.
     """
 
     name: Literal["feature-kd"] = "feature-kd"
-    variant: Literal["fitnet", "simkd"] = "simkd"
-    weight: float = Field(1.0, gt=0)
+    variant: Literal["fitnet", "simkd", "simkd-refit"] = "simkd"
+    weight: float = Field(10.0, gt=0)
     needs: ClassVar[Access | None] = Access.WEIGHTS
     reads: ClassVar[Access] = Access.WEIGHTS
     knows: ClassVar[tuple[str, ...]] = PAST_ANSWERS
@@ -60,18 +62,20 @@ class FeatureKD(Attack):
     ) -> Iterator[EpochRecord]:
         """Train `student` and the adapter; UsageError where victim or student does not end in a linear layer on features."""
         victim, head = linear_head(frozen(oracle.weights(), device), self.name, "victim")
-        thief, own = linear_head(student, self.name, "student", biased=self.variant == "simkd")
+        thief, own = linear_head(student, self.name, "student", biased=self.variant != "fitnet")
         read_out(thief, images.seen(slice(0, 2), device))
-        features_ND, _ = read_all(victim, images, device)
+        features_ND, logits_NC = read_all(victim, images, device)
         if state is None:
             oracle.forwards += len(images)
+        if self.variant == "simkd-refit":
+            refit(head, features_ND, logits_NC, images, HeadRefit().labels_per_class, HeadRefit().l2, recipe.seed)
         scale = Scale.of(features_ND)
         adapter = fresh_adapter(own.in_features, head.in_features, recipe.seed).to(device)
         kind = FitNet if self.variant == "fitnet" else SimKD
         lesson = kind(oracle, victim, scale, {"adapter": adapter}, self.weight, recipe.training.smoothing)
         batches = image_batches(images, recipe, role="thief", device=str(device))
         for record in fit(student, batches, lesson, recipe.training, seed=recipe.seed, state=state):
-            if self.variant == "simkd":
+            if self.variant != "fitnet":
                 write_head(own, *folded(adapter, head, scale))
             yield record
 

@@ -1,4 +1,4 @@
-"""A few epochs of ordinary training on a copy of the victim, and a student of that copy. Legend: N images."""
+"""Some epochs of ordinary training on a copy of the victim, and a student of that copy. Legend: N images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Finetune(Attack):
     """
 
     name: Literal["finetune"] = "finetune"
-    epochs: int = Field(3, ge=1)
+    epochs: int = Field(10, ge=1)
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     temperature: float = Field(4.0, gt=0)

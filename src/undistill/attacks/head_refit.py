@@ -34,10 +34,10 @@ class HeadRefit(Attack):
     """A new last layer of the victim minimises Σ CE(W z + b, label) + l2/2 · ‖W‖², z its standardised features.
 
     `labels_per_class` images of each class are used, drawn at (seed, "thief", "refit"); None uses all that the thief holds. Labels
-    are the true ones where it holds them, else the victim's own top classes, which weights give for nothing. Then the student learns
-    from the victim with that layer: α τ² KL(victim ‖ student) + (1 − α) CE(student, label). Source: our own. A defense that is
-    trained on answers leaves features that tell classes apart, for else its accuracy would be gone; the layer that reads them is
-    cheap to fit again.
+    are the true ones where it holds them, else the victim's own top classes, which weights give for nothing. Then the student
+    learns from the victim with that layer: α τ² KL(victim ‖ student) + (1 − α) CE(student, label). Source: our own. A defense that
+    is trained on answers leaves features that tell classes apart, for else its accuracy would be gone; the layer that reads them
+    is cheap to fit again.
     """
 
     name: Literal["head-refit"] = "head-refit"
@@ -61,25 +61,49 @@ class HeadRefit(Attack):
     ) -> Iterator[EpochRecord]:
         """Refit, then train `student`; a resumed thief refits again, to the same layer.
 
-        UsageError for a victim without a linear head. In the records `refit` is how often the new layer and the victim name the same class, percent of the images held.
+        UsageError for a victim without a linear head. In the records `refit` is how often the new layer and the victim name the
+        same class, percent of the images held.
         """
         victim, head = linear_head(frozen(oracle.weights(), device), self.name, "victim")
         features_ND, logits_NC = read_all(victim, images, device)
         if state is None:
             oracle.forwards += len(images)
-        said_N = logits_NC.argmax(dim=1).cpu()
-        labels_N = images.labels_N if images.labelled else said_N
-        rows_M = few(labels_N, self.labels_per_class, recipe.seed)
-        scale = Scale.of(features_ND)
-        z_MD = scale(features_ND)[rows_M.to(device)].cpu()
-        weight_CD, bias_C = logistic(z_MD, labels_N[rows_M], logits_NC.shape[1], self.l2)
-        write_head(head, *scale.off(weight_CD.to(features_ND), bias_C.to(features_ND)))
-        with torch.no_grad():
-            refit = accuracy(head(features_ND).cpu(), said_N)
+        agreement = refit(head, features_ND, logits_NC, images, self.labels_per_class, self.l2, recipe.seed)
         batches = image_batches(images, recipe, role="thief", device=str(device))
         lesson = Distillation(Inside(oracle, victim), self.temperature, self.alpha, recipe.training.smoothing)
         for record in fit(student, batches, lesson, recipe.training, seed=recipe.seed, state=state):
-            yield replace(record, terms={**record.terms, "refit": refit})
+            yield replace(record, terms={**record.terms, "refit": agreement})
+
+
+@torch.no_grad()
+def refit(
+    head: nn.Linear,
+    features_ND: Tensor,
+    logits_NC: Tensor,
+    images: ImageSet,
+    per_class: int | None,
+    l2: float,
+    seed: int,
+) -> float:
+    """Fit `head` in place on a few labels; how often it and the logits name the same class, percent.
+
+    Args:
+        head: reads the features; gets a bias where it has none.
+        features_ND: of the images, on any device.
+        logits_NC: the victim's, whose top classes are the labels where `images` have none.
+        images: whose labels are used.
+        per_class: images of each class; None for all.
+        l2: on the weights over standardised features.
+        seed: draws the images.
+    """
+    said_N = logits_NC.argmax(dim=1).cpu()
+    labels_N = images.labels_N if images.labelled else said_N
+    rows_M = few(labels_N, per_class, seed)
+    scale = Scale.of(features_ND)
+    z_MD = scale(features_ND)[rows_M.to(features_ND.device)].cpu()
+    weight_CD, bias_C = logistic(z_MD, labels_N[rows_M], logits_NC.shape[1], l2)
+    write_head(head, *scale.off(weight_CD.to(features_ND), bias_C.to(features_ND)))
+    return accuracy(head(features_ND).cpu(), said_N)
 
 
 def few(labels_N: Tensor, per_class: int | None, seed: int) -> Tensor:
@@ -92,9 +116,9 @@ def few(labels_N: Tensor, per_class: int | None, seed: int) -> Tensor:
 
 
 def logistic(features_MD: Tensor, labels_M: Tensor, classes: int, l2: float) -> tuple[Tensor, Tensor]:
-    """(C × D weights, C biases) in float64 that minimise Σ CE(W x + b, label) + l2/2 · ‖W‖²: L-BFGS on the CPU until it stands still.
+    """(C × D weights, C biases) in float64 that minimise Σ CE(W x + b, label) + l2/2 · ‖W‖², on the CPU.
 
-    A class without an image gets a bias so low that it is never named.
+    L-BFGS, until it stands still. A class without an image gets a bias so low that it is never named.
     """
     from scipy.optimize import minimize
 

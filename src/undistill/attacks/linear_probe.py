@@ -34,7 +34,7 @@ class LinearProbe(Attack):
     A victim that gives labels alone is learned by CE(W z + b, its label). Each image is asked about once, as it is, and its
     features are computed once; behind each epoch the layer is written into the student's head. The student is handed over with the
     weights that it starts from; fresh ones make random features. On a card without labels the second term uses the victim's top
-    class. Source: Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016; the labels are a victim's.
+    class. Source: Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016; here a victim answers.
     """
 
     name: Literal["linear-probe"] = "linear-probe"

@@ -110,7 +110,7 @@ def counted_once(oracle: Oracle, *, resumed: bool) -> Iterator[None]:
 
 def probabilities(answer: Answer) -> Tensor:
     """B × C float32 probabilities as an answer shows them: at most 1 in all, 0 for a class that it leaves out."""
-    return answer.scores_BC.softmax(dim=1) if answer.access >= Access.LOGITS else answer.values
+    return answer.values if answer.access in (Access.TOPK, Access.PROBS) else answer.scores_BC.softmax(dim=1)
 
 
 def completed(probs_BC: Tensor) -> Tensor:

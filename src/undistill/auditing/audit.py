@@ -24,7 +24,7 @@ from undistill.jobs import Job, run_jobs
 from undistill.models.base import FIXED
 from undistill.oracle.bank import USUAL, Bank
 from undistill.oracle.blackbox import BlackBox
-from undistill.oracle.serving import AnswerDefense, chain
+from undistill.oracle.serving import AnswerDefense, chain, shown
 from undistill.oracle.victim import Model, Victim, resolve
 from undistill.registry import registry
 from undistill.training.evaluate import accuracy, predict
@@ -54,6 +54,7 @@ class Request:
     steps: int | None = None
     delta: float | None = None
     public: str | None = None
+    also: Sequence[str | dict[str, Any]] = ()
     behind: Sequence[str | dict[str, Any] | AnswerDefense] = ()
     answers: str | None = None
     unseen: bool = False
@@ -83,7 +84,7 @@ def prepare(
     command: str = "",
 ) -> Ready:
     """The plan of an audit, not written yet. Arguments and errors as `audit` has them."""
-    chosen = suite(request.suite)
+    chosen = _with_more(suite(request.suite), request.also)
     if model is None and request.method is None:
         raise UsageError("audit what? Name a MODEL, or a defense with --method")
     twin = model if control is None and request.behind else control  # without what stands in front of it
@@ -206,6 +207,7 @@ def _subject(
         network=victim.label if black else str(victim.network.config["name"]),
         defense=victim.defense,
         behind=tuple(item.model_dump(mode="json") for item in chain(behind)),
+        shows=shown(Access.LOGITS, chain(behind)).label if behind else Access.WEIGHTS.label,
         answers=request.answers if black else None,
         unseen=request.unseen,
     )
@@ -235,6 +237,7 @@ def _method(request: Request, recipe: Recipe) -> tuple[Subject, ...]:
                 label=f"{name} {seed}",
                 defense=settings,
                 behind=behind,
+                shows=shown(Access.LOGITS, chain(behind)).label if behind else Access.WEIGHTS.label,
                 adversary=f"undefended-{number}",
                 **common,
             )
@@ -243,6 +246,19 @@ def _method(request: Request, recipe: Recipe) -> tuple[Subject, ...]:
 
 
 # -- how it is audited -----------------------------------------------------------------------------------------------
+
+
+def _with_more(chosen: Suite, also: Sequence[str | dict[str, Any]]) -> Suite:
+    """The suite with attacks of one's own, each where it belongs by what it needs."""
+    for given in also:
+        attack = ATTACKS.make(given)
+        if attack.control or not attack.holds_images:
+            raise UsageError(f"{attack.name} is no thief who asks about images: an audit cannot add it")
+        inside = attack.needs is Access.WEIGHTS
+        kind = "inside" if inside else "labels" if attack.reads is Access.LABEL else "soft"
+        more = {"name": attack.name, **attack.settings} if isinstance(given, dict) else {"name": attack.name}
+        chosen = replace(chosen, **{"name": f"{chosen.name} + {attack.name}", kind: (*getattr(chosen, kind), more)})
+    return chosen
 
 
 def _seeds(request: Request, chosen: Suite) -> int:

@@ -34,20 +34,19 @@ def doubt(name: str, title: str) -> Callable[[Doubt], Doubt]:
 @doubt("random-answers", "The model answers the same question differently")
 def random_answers(evidence: Evidence) -> Seen:
     """Averaging over repeated questions may give more than single answers do."""
-    for subject, cell in _victims(evidence):
-        repeat = cell.numbers.get("repeat", 0.0)
-        if repeat > SAME_ANSWER:
-            yield (
-                f"{subject.label or subject.name}: asked twice, a probability differs by up to {repeat:.2g}.",
-                (cell.id,),
-            )
+    for subject, served in _by_victim(evidence):
+        worst = max(served, key=lambda cell: cell.numbers.get("repeat", 0.0))
+        if (repeat := worst.numbers.get("repeat", 0.0)) > SAME_ANSWER:
+            about = f"{subject.label or subject.name}: asked twice, a probability differs by up to {repeat:.2g}."
+            yield about, (worst.id,)
 
 
 @doubt("trained-fresh-differ", "Answers about trained and fresh images differ in kind")
 def trained_fresh_differ(evidence: Evidence) -> Seen:
     """Answers tell which images the model was trained on, and what holds for one kind may not hold for the other."""
-    for subject, cell in _victims(evidence):
+    for subject, served in _by_victim(evidence):
         for what in ("confidence", "accuracy"):
+            cell = served[0]
             trained, fresh = cell.numbers.get(f"{what}_trained"), cell.numbers.get(f"{what}_fresh")
             if trained is not None and fresh is not None and abs(trained - fresh) > IN_KIND:
                 about = f"{subject.label or subject.name}: {what} {trained:.1f} % on trained images, {fresh:.1f} on fresh ones."
@@ -67,10 +66,13 @@ def costs_users(evidence: Evidence) -> Seen:
 @doubt("top1-utility", "Nothing but accuracy is known of what users lose")
 def top1_utility(evidence: Evidence) -> Seen:
     """A defense that keeps the top class may have ruined the rest of the answer."""
-    shown = [(s, c) for s, c in _victims(evidence) if not c.card.startswith("label")]
-    for subject, cell in shown:
-        if cell.nll is None and cell.ece is None and not {"top5", "brier"} & cell.numbers.keys():
-            yield f"{subject.label or subject.name}: neither top-5 accuracy nor NLL, ECE or Brier score.", (cell.id,)
+    for subject, served in _by_victim(evidence):
+        known = [c for c in served if c.nll is not None or c.ece is not None or {"top5", "brier"} & c.numbers.keys()]
+        if not known:
+            yield (
+                f"{subject.label or subject.name}: neither top-5 accuracy nor NLL, ECE or Brier score.",
+                (served[0].id,),
+            )
 
 
 @doubt("effort-not-tried", "Nobody tried whether more effort helps the thief")
@@ -135,7 +137,10 @@ def mixed_environment(evidence: Evidence) -> Seen:
             yield f"{name}: {', '.join(sorted(found))}.", ()
 
 
-def _victims(evidence: Evidence) -> Iterator[tuple[Subject, Cell]]:
-    for planned in evidence.plan.cells:
-        if planned.role == "served" and planned.key in evidence.done and evidence.done[planned.key].status == "ok":
-            yield evidence.plan.subject(planned.victim), evidence.done[planned.key]
+def _by_victim(evidence: Evidence) -> Iterator[tuple[Subject, list[Cell]]]:
+    """Each victim with what users get from it, by way of serving; those alone of whom something was measured."""
+    for subject in evidence.plan.subjects:
+        planned = [p for p in evidence.plan.cells if p.role == "served" and p.victim == subject.name]
+        served = [evidence.done[p.key] for p in planned if p.key in evidence.done]
+        if ok := [cell for cell in served if cell.status == "ok"]:
+            yield subject, ok

@@ -12,10 +12,8 @@ import torch
 
 from undistill.access import Card
 from undistill.auditing.planned import Plan, Planned
-from undistill.data.images import ImageSet
 from undistill.losses import softened_kl
 from undistill.models import build
-from undistill.training.evaluate import batch_for
 from undistill.training.recipe import Student
 from undistill.training.recipe import read as read_recipe
 
@@ -79,18 +77,13 @@ def timed(student: str, batch: int, shape: tuple[int, int, int], device: torch.d
     _wait(device)
     of_step = (time.perf_counter() - began) / STEPS
     network.eval()
-    asked_BCHW = torch.rand(_size(shape, device), channels, side, side, device=device)
+    asked_BCHW = torch.rand(max(8, 128 * 32 * 32 // max(side, 32) ** 2), channels, side, side, device=device)
     with torch.no_grad():
         network(asked_BCHW)
         began = time.perf_counter()
         network(asked_BCHW)
         _wait(device)
     return of_step, (time.perf_counter() - began) / len(asked_BCHW)
-
-
-def _size(shape: tuple[int, int, int], device: torch.device) -> int:
-    one = torch.zeros(1, shape[1], shape[2], shape[2], dtype=torch.uint8)
-    return batch_for(ImageSet.of(one, torch.zeros(1, dtype=torch.int64), ("one", "other")), device)
 
 
 def _wait(device: torch.device) -> None:

@@ -219,7 +219,11 @@ class Heist:
         test = self.data.test
         numbers = asdict(score(logits_NC, test.labels_N))
         if not self.thief.control:
-            self.said_N = top_class(self.model, test, ask=self.ask_test, bank=self.bank)
+            self.said_N = (
+                self._served(test)
+                if self.victim.behind and not isinstance(self.model, BlackBox)
+                else top_class(self.model, test, ask=self.ask_test, bank=self.bank)
+            )
         if self.said_N is not None:
             numbers["agreement"] = accuracy(logits_NC, self.said_N)
         return {name: round(value, 6) for name, value in numbers.items()}
@@ -239,8 +243,12 @@ class Heist:
         """What a search may compare with: true labels for who holds labels, else what the victim is served to say."""
         if self.thief.control or self.card.data == "labelled":
             return images.labels_N
-        if isinstance(self.model, BlackBox):  # each of these questions may cost something
-            return None
+        return (
+            None if isinstance(self.model, BlackBox) else self._served(images)
+        )  # a function's answers may cost something
+
+    def _served(self, images: ImageSet) -> Tensor:
+        """The classes that the victim says behind whatever stands in front of it; no question of the thief's."""
         oracle = Oracle(self.model, Access.LABEL, behind=self.victim.behind, seed=self.recipe.seed)
         parts = [oracle.ask(images.seen(rows, self.device)).labels_B.cpu() for rows in images.chunks(batch_for(images))]
         return torch.cat(parts)

@@ -87,15 +87,15 @@ def remembering(victim: Victim, path: Path) -> Victim:
     box = victim.model
     if not isinstance(box, BlackBox) or isinstance(box.predict, Ledger):
         return victim
-    answers = Answers(box.kind, box.num_classes, victim=victim.id)
+    answers = Answers(box.kind, box.num_classes, victim=victim.network_id)
     if path.is_file():
         kept = Answers.read(path, kind=box.kind, num_classes=box.num_classes)
-        same_victim(kept, victim.id, path)
+        same_victim(kept, victim.network_id, path)
         if kept.num_classes != box.num_classes:
             raise UsageError(
                 f"{path} holds answers for {kept.num_classes} classes, {victim.label} tells {box.num_classes} apart"
             )
-        answers = replace(kept, victim=victim.id)
+        answers = replace(kept, victim=victim.network_id)
     return replace(victim, model=replace(box, predict=Ledger(answers, box, path)))
 
 

@@ -84,7 +84,8 @@ class Subject(Record):
 
     `teacher` numbers the victims of one side where a method is audited on several. `recipe`, `defense` say how it is trained
     where the
-    audit trains it itself; `model` is then a folder below the audit's own.
+    audit trains it itself; `model` is then a folder below the audit's own. `shows` is the most that is left behind what stands in
+    front.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Subject(Record):
     network: str = ""
     defense: dict[str, Any] = {}
     behind: tuple[dict[str, Any], ...] = ()
+    shows: str = "weights"
     answers: str | None = None
     unseen: bool = False
     teacher: int = 0
@@ -199,7 +201,7 @@ def missing_control(plan: Plan) -> str:
             wanted.append(("alone", "alone"))
         if plan.controlled:
             wanted.append(("undefended", "labels"))
-            if any(cell.side == "defended" and cell.role == "soft" for cell in here):
+            if any(cell.role == "soft" for cell in here):
                 wanted.append(("undefended", "soft"))
         for side, role in wanted:
             there = {cell.seed for cell in here if cell.side == side and cell.role == role}

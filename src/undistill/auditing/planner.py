@@ -79,7 +79,7 @@ class Planner:
         card = self.first
         yield from self._search()
         for subject in self.subjects:
-            if card.access > Access.LABEL:
+            if _readable(subject, card):
                 naive = {**NAIVE, "alpha": self.alpha}
                 yield from (self.make.thief(subject, "naive", card, seed, attack=naive) for seed in self.seeds)
             yield from self._soft(subject, card, self.seeds, self.suite.ranks)
@@ -93,7 +93,7 @@ class Planner:
         for subject in self.subjects:
             if card.access is Access.WEIGHTS:
                 yield from self._inside(subject, card, seeds)
-            elif card.access > Access.LABEL:
+            elif _readable(subject, card):
                 yield from self._soft(subject, card, seeds, 1)
                 if card.top == 1:
                     made = [s for s in self.suite.soft if s.get("variant") == "top1"]
@@ -104,7 +104,7 @@ class Planner:
         for subject in self.subjects:
             if card.access is Access.WEIGHTS:
                 yield from self._inside(subject, card, seeds)
-            elif card.access > Access.LABEL:
+            elif _readable(subject, card):
                 yield from self._soft(subject, card, seeds, 1)
             yield from self._labels(subject, card, seeds, self.suite.labels[:1])
         yield from self._alone("alone", card, seeds)
@@ -122,7 +122,7 @@ class Planner:
         """Each attack as it comes and `kd` over τ; then α, learning rate and clipping around the best. The same on every side."""
         seeds = range(FIRST_SEARCH_SEED, FIRST_SEARCH_SEED + self.suite.search)
         for subject in self._searched() if seeds else ():
-            if self.first.access > Access.LABEL:
+            if _readable(subject, self.first):
                 yield from self._search_soft(subject, seeds)
             yield from self._search_labels(subject, seeds)
             weights = next((card for card in self.cards if card.access is Access.WEIGHTS), None)
@@ -199,7 +199,7 @@ class Planner:
     ) -> Iterable[Planned]:
         if (subject.side, "soft") in self.found:
             yield from self._best(subject, card, seeds, "soft", ranks, student)
-        elif card.access > Access.LABEL:
+        elif _readable(subject, card):
             yield from self._each(subject, "soft", card, self._soft_attacks(), seeds, student)
 
     def _inside(self, subject: Subject, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
@@ -308,6 +308,11 @@ class Planner:
             kept |= new
         ordered = sorted(kept.values(), key=lambda cell: cell.stage)
         return tuple(without(cell, lost) for cell in ordered), tuple(skipped.values())
+
+
+def _readable(subject: Subject, card: Card) -> bool:
+    """Whether a thief of this card gets more than labels from a victim."""
+    return min(card.access, Access.parse(subject.shows)) > Access.LABEL
 
 
 def _called(card: Card) -> str:

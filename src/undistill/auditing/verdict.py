@@ -65,8 +65,9 @@ class Arms(Generic[Arm]):
 class Contrasts:
     """The differences that a verdict rests on, in points; single ones, or arrays for many audits at once.
 
-    `headroom` A_soft0 − floor · `gap` A_soft − A_label · `took` A_soft0 − max(A_def, floor) · `over_alone` A_def − A_ref ·
-    `twin_over_alone` A_soft0 − A_ref. The last two are unknown on cards without labels.
+    `headroom` A_soft0 − floor · `gap` A_soft − floor · `took` A_soft0 − max(A_def, floor) · `over_alone` A_def − A_ref ·
+    `twin_over_alone` A_soft0 − A_ref. The floor is A_label, and where the thief holds labels the better of that and A_ref. The
+    last two are unknown on cards without labels.
     """
 
     headroom: Difference
@@ -103,7 +104,7 @@ def contrasts(arms: Arms[Arm], compare: Compare[Arm]) -> Contrasts:
     soft_and_labels = Side((*arms.soft.all, *arms.labels.all), arms.thieves.chosen)
     return Contrasts(
         headroom=best_minus_best(arms.soft0, arms.floor, compare),
-        gap=best_minus_best(arms.soft, arms.labels, compare),
+        gap=best_minus_best(arms.soft, arms.floor, compare),
         took=best_minus_best(arms.soft0, arms.thieves, compare),
         over_alone=best_minus_best(soft_and_labels, arms.alone, compare),
         twin_over_alone=best_minus_best(arms.soft0, arms.alone, compare),
@@ -114,18 +115,20 @@ def decide(found: Contrasts, delta: float) -> NDArray[np.str_]:
     """The verdict of the first rule that holds; an array of the contrasts' shape, without axes for single ones.
 
     Nothing to defend: upper(H) ≤ δ. All others need lower(H) > δ, which excludes it. No effect: upper(took) ≤ δ. Partial:
-    lower(took) > 0, and upper(took) known. Reduced to labels: lower(took) > 0 and upper(A_soft − A_label) ≤ δ. Worthless to this
-    thief: lower(took) > 0, upper(A_def − A_ref) ≤ δ and lower(A_soft0 − A_ref) > δ.
+    lower(took) > 0, and upper(took) known. Reduced to labels: partial, and upper(A_soft − floor) ≤ δ. Worthless to this thief:
+    reduced, upper(A_def − A_ref) ≤ δ and lower(A_soft0 − A_ref) > δ.
 
     Worthless and reduced come before no effect: where headroom is below 2δ both can be true, and the one that says more about
-    what is left is said. Each needs more than partial does, so that less evidence never says more.
+    what is left is said. Each needs all that the weaker one does, so that less evidence never says more, and so that the chance
+    of a false word in a defense's favour is that of one bound: two that were tried beside each other would have two chances.
     """
     room = found.headroom.lower > delta
     took = room & (found.took.lower > 0) & np.isfinite(found.took.upper)
+    reduced = took & (found.gap.upper <= delta)
     rules = {
         NOTHING: found.headroom.upper <= delta,
-        WORTHLESS: took & (found.over_alone.upper <= delta) & (found.twin_over_alone.lower > delta),
-        REDUCED: took & (found.gap.upper <= delta),
+        WORTHLESS: reduced & (found.over_alone.upper <= delta) & (found.twin_over_alone.lower > delta),
+        REDUCED: reduced,
         NO_EFFECT: room & (found.took.upper <= delta),
         PARTIAL: took,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,38 +18,69 @@ from undistill.cli.options import use_plugins as _use_plugins
 from undistill.cli.progress import Reporter
 from undistill.errors import RunError, UsageError
 
-Model = Annotated[str | None, typer.Argument(metavar="MODEL", help="The model to audit; none with --method.")]
-Control = Annotated[str | None, typer.Option("--control", help="Its undefended twin; verdicts need one.")]
-SuiteName = Annotated[str, typer.Option("--suite", help="quick (an indication) or standard (verdicts).")]
-CardText = Annotated[
-    str, typer.Option("--card", help="What the thief holds: unlabelled/fresh, labelled/fresh, paper, or a whole card.")
-]
-Serve = Annotated[
-    str | None, typer.Option("--serve", help="Ways of serving, by comma: probs,top5:2,top1,labels,weights.")
-]
-Questions = Annotated[
-    str | None, typer.Option("--questions", help="Numbers of questions, by comma; the first is searched on.")
-]
-Students = Annotated[str | None, typer.Option("--students", help="Thieves' networks, by comma: cnn:0.5,resnetc20.")]
-Seeds = Annotated[
-    int | None, typer.Option("--seeds", help="Report seeds (student seeds; with --method, for each teacher).")
-]
-Steps = Annotated[
-    int | None, typer.Option("--steps", min=1, help="Training steps of a thief with a number of questions.")
-]
-Delta = Annotated[float | None, typer.Option("--delta", help="The smallest difference that matters, in points.")]
-Public = Annotated[str | None, typer.Option("--public", help="Public weights that thieves start from.")]
-Behind = Annotated[
-    list[str] | None,
-    typer.Option("--behind", help="Answer-side defense in front of MODEL: stingy, 'rounding digits=1'; repeatable."),
-]
-Answers = Annotated[str | None, typer.Option("--answers", help="MODEL is a function: logits, probs, topk or label.")]
-Unseen = Annotated[bool, typer.Option("--unseen", help="Your word that MODEL never saw the fresh pool.")]
-Method = Annotated[str | None, typer.Option("--method", help="Audit a defense, on teachers trained for it.")]
-Teachers = Annotated[int, typer.Option("--teachers", min=1, help="How many teachers, with --method.")]
 Cells = Annotated[Path | None, typer.Option("--cells", help="Folder of cells that audits share; default in OUT.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; default one a core, one on CUDA.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an audit.")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is audited, and how: the same for an audit and for its plan alone."""
+
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="The model to audit; none with --method.")] = None
+    control: Annotated[str | None, typer.Option("--control", help="Its undefended twin; verdicts need one.")] = None
+    suite: Annotated[str, typer.Option("--suite", help="quick (an indication) or standard (verdicts).")] = "quick"
+    card: Annotated[
+        str,
+        typer.Option("--card", help="What the thief holds: unlabelled/fresh, labelled/fresh, paper, or a whole card."),
+    ] = "unlabelled/fresh"
+    serve: Annotated[
+        str | None, typer.Option("--serve", help="Ways of serving, by comma: probs,top5:2,top1,labels,weights.")
+    ] = None
+    questions: Annotated[
+        str | None, typer.Option("--questions", help="Numbers of questions, by comma; the first is searched on.")
+    ] = None
+    students: Annotated[
+        str | None, typer.Option("--students", help="Thieves' networks, by comma, with widths: cnn:0.5,resnetc20.")
+    ] = None
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Report seeds; with --method, for each teacher.")] = None
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Training steps of a thief with a number of questions.")
+    ] = None
+    delta: Annotated[float | None, typer.Option("--delta", help="The smallest difference that matters, points.")] = None
+    public: Annotated[str | None, typer.Option("--public", help="Public weights that thieves start from.")] = None
+    behind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--behind", help="Answer-side defense in front of MODEL: stingy, 'rounding digits=1'; repeatable."
+        ),
+    ] = None
+    answers: Annotated[
+        str | None,
+        typer.Option("--answers", help="MODEL is a function that answers with logits, probs, topk or label."),
+    ] = None
+    unseen: Annotated[bool, typer.Option("--unseen", help="Your word that MODEL never saw the fresh pool.")] = False
+    method: Annotated[
+        str | None, typer.Option("--method", help="Audit a defense, on teachers that are trained for it.")
+    ] = None
+    teachers: Annotated[int, typer.Option("--teachers", min=1, help="How many teachers, with --method.")] = 3
+
+    def request(self) -> Any:
+        """As the library takes it."""
+        from undistill.auditing.audit import Request
+
+        given = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("model", "control")}
+        listed = {name: _list(given[name]) for name in ("serve", "questions", "students")}
+        counts = tuple(_count(text) for text in listed.pop("questions"))
+        return Request(
+            **{
+                **given,
+                **listed,
+                "questions": counts,
+                "behind": tuple(self.behind or ()),
+                "also": tuple(self.also or ()),
+            }
+        )
 
 
 class OrAll(TyperGroup):
@@ -63,29 +95,19 @@ class OrAll(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(cls=OrAll, no_args_is_help=True, rich_markup_mode=None, help="What a thief still gets from a model.")
+app = typer.Typer(
+    cls=OrAll,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="What a thief still gets from a model: `undistill audit MODEL -o DIR` does it all (`audit all --help` has the options).",
+)
 
 
-@app.command("all", hidden=True)
+@app.command("all")
 @shared
 def all_(
+    asked: Asked,
     out: Out,
-    model: Model = None,
-    control: Control = None,
-    suite: SuiteName = "quick",
-    card: CardText = "unlabelled/fresh",
-    serve: Serve = None,
-    questions: Questions = None,
-    students: Students = None,
-    seeds: Seeds = None,
-    steps: Steps = None,
-    delta: Delta = None,
-    public: Public = None,
-    behind: Behind = None,
-    answers: Answers = None,
-    unseen: Unseen = False,
-    method: Method = None,
-    teachers: Teachers = 3,
     cells: Cells = None,
     jobs: Jobs = None,
     *,
@@ -96,50 +118,29 @@ def all_(
     What is computed already is found and not done again: an interrupted command goes on.
     """
     from undistill.auditing.audit import run
+    from undistill.auditing.tell import told
 
-    given = {key: value for key, value in locals().items() if key not in ("out", "cells", "jobs", "options", "run")}
     with Reporter(quiet=options.quiet) as reporter:
-        ready = _prepared(reporter, options, out, cells, given)
+        ready = _prepared(reporter, asked, options, out, cells)
         if options.dry_run:
             return _show_plan(ready.plan, jobs, as_json=options.as_json)
-        _show_plan(ready.plan, jobs, to=reporter)
+        for line in told(ready.plan, jobs)[:3]:
+            reporter.say(line)
         run(ready, jobs=_processes(jobs, options.device), say=reporter.say)
-    _judge(out, as_json=options.as_json)
-    return None
+    return _judge(out, as_json=options.as_json)
 
 
 @app.command()
 @shared
-def plan(
-    out: Out,
-    model: Model = None,
-    control: Control = None,
-    suite: SuiteName = "quick",
-    card: CardText = "unlabelled/fresh",
-    serve: Serve = None,
-    questions: Questions = None,
-    students: Students = None,
-    seeds: Seeds = None,
-    steps: Steps = None,
-    delta: Delta = None,
-    public: Public = None,
-    behind: Behind = None,
-    answers: Answers = None,
-    unseen: Unseen = False,
-    method: Method = None,
-    teachers: Teachers = 3,
-    *,
-    options: Options,
-) -> None:
+def plan(asked: Asked, out: Out, *, options: Options) -> None:
     """Write the plan of an audit: its cells, their cost, what is skipped and why.
 
     Each cell is then `undistill audit cell DIR KEY` or `--index N`, stage after stage.
     """
     from undistill.auditing import planned
 
-    given = {key: value for key, value in locals().items() if key not in ("out", "options", "planned")}
     with Reporter(quiet=options.quiet) as reporter:
-        ready = _prepared(reporter, options, out, None, given)
+        ready = _prepared(reporter, asked, options, out, None)
     if not options.dry_run:
         planned.write(out, ready.plan)
     _show_plan(ready.plan, None, as_json=options.as_json)
@@ -214,35 +215,29 @@ def _judge(folder: Path, *, as_json: bool) -> None:
     verbs.show_report(write_report([folder], folder / "report"), as_json=as_json)
 
 
-def _prepared(reporter: Reporter, options: Options, out: Path, cells: Path | None, given: dict[str, Any]) -> Any:
+def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cells: Path | None) -> Any:
     """The plan, with what each cell is expected to take."""
-    from undistill.auditing.audit import Request, prepare
+    from undistill.auditing.audit import prepare
+    from undistill.training.recipe import read
 
-    model, control = given.pop("model"), given.pop("control")
-    options.begin(model, control, *(_list(given["students"]) or ()))
-    for name in ("serve", "questions", "students"):
-        given[name] = _list(given[name]) or ()
-    given["questions"] = [_count(text) for text in given["questions"]]
-    given["behind"] = tuple(given["behind"] or ())
-    if model is None:
-        from undistill.training.recipe import read
-
+    request = asked.request()
+    options.begin(asked.model, asked.control, *request.students)
+    if asked.model is None:
         recipe = read(options.config or verbs.default_recipe(options), options.changes())
     else:
-        recipe = verbs.recipe_for(model, options, options.changes(), ("attack", None), fallback=None)
+        recipe = verbs.recipe_for(asked.model, options, options.changes(), ("attack", None), fallback=None)
     options.use_threads()
     splits = verbs.load(recipe, reporter)
-    bank = options.open_bank()
     ready = prepare(
-        model,
+        asked.model,
         splits,
-        Request(**given),
-        control=control,
+        request,
+        control=asked.control,
         recipe=recipe,
         out=out,
         cells=cells,
         device=options.device,
-        bank=bank,
+        bank=options.open_bank(),
         command=_command(),
     )
     return _forecast(ready, splits, options.device)
@@ -260,23 +255,15 @@ def _forecast(ready: Any, splits: Any, device: str) -> Any:
     return replace(ready, plan=told)
 
 
-def _show_plan(plan: Any, jobs: int | None, *, as_json: bool = False, to: Reporter | None = None) -> None:
+def _show_plan(plan: Any, jobs: int | None, *, as_json: bool) -> None:
     """Print a plan: cells by stage and role, cost, what it can resolve, what is skipped."""
     from undistill.auditing.tell import told
 
-    if as_json:
-        return typer.echo(json.dumps(plan.dump(), indent=1))
-    lines = told(plan, jobs)
-    for line in lines if to is None else lines[:3]:
-        if to is None:
-            typer.echo(line)
-        else:
-            to.say(line)
-    return None
+    typer.echo(json.dumps(plan.dump(), indent=1) if as_json else "\n".join(told(plan, jobs)))
 
 
-def _list(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+def _list(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _count(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -127,23 +127,26 @@ def use_plugins(files: list[Path] | None) -> None:
 
 
 def shared(verb: Callable[..., None]) -> Callable[..., None]:
-    """Spread a verb's argument `options` out into the shell's options."""
-    hints, names = get_type_hints(Options, include_extras=True), [field.name for field in fields(Options)]
+    """Spread a verb's arguments that are records of options (`options: Options`) out into the shell's options."""
+    types = get_type_hints(verb, include_extras=True)
+    own = list(inspect.signature(verb).parameters.values())
+    records: dict[str, Any] = {p.name: types[p.name] for p in own if is_dataclass(types[p.name])}
+    names = {name: [field.name for field in fields(record)] for name, record in records.items()}
 
     @wraps(verb)
     def run(**given: Any) -> None:
-        options = Options(**{name: given.pop(name) for name in names})
-        verb(**given, options=options)
+        made = {name: records[name](**{part: given.pop(part) for part in names[name]}) for name in records}
+        verb(**given, **made)
 
-    own = [p for p in inspect.signature(verb).parameters.values() if p.name != "options"]
-    types = get_type_hints(verb, include_extras=True)
-    parameters = [p.replace(annotation=types[p.name], kind=p.KEYWORD_ONLY) for p in own]
-    parameters += [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(Options)
-    ]
+    parameters = [p.replace(annotation=types[p.name], kind=p.KEYWORD_ONLY) for p in own if p.name not in records]
+    for record in records.values():
+        hints = get_type_hints(record, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                part.name, inspect.Parameter.KEYWORD_ONLY, default=part.default, annotation=hints[part.name]
+            )
+            for part in fields(record)
+        ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run

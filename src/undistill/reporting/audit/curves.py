@@ -14,7 +14,9 @@ from undistill.reporting.audit.words import accuracy_of, best_of, kind_text, ser
 from undistill.reporting.theme import DASHES, MUTED, SHAPES, Spec, colour_variable, finished
 
 GREY = ("var(--series-0)", "circle", [2, 2])
-HEIGHT = 260
+HEIGHT = 300
+APART = 0.03
+"""By how much intervals of neighbouring lines stand apart on a logarithmic axis, as a share of x."""
 Look = tuple[str, str, list[int]]
 """Colour, shape and dashes of a line."""
 
@@ -97,7 +99,7 @@ def runners_up(judgement: Judgement) -> Curve | None:
 
 def spec(curve: Curve) -> Spec:
     """Lines through points with interval bars, told apart by colour, shape and dash."""
-    values = [_value(name, point) for name, own in curve.lines for point in own]
+    values = _values(curve)
     names = [name for name, _ in curve.lines]
     looks = [curve.looks[name] for name in names]
     colour = alt.Color("line:N", scale=alt.Scale(domain=names, range=[look[0] for look in looks]), legend=None)
@@ -129,10 +131,12 @@ def spec(curve: Curve) -> Spec:
 
 def _x(curve: Curve, values: list[dict[str, Any]]) -> alt.X:
     places = sorted({value["x"] for value in values})
-    log = places[0] > 0 and places[-1] / places[0] > 4
+    log = _logarithmic(curve)
     scale = alt.Scale(type="log", nice=False, padding=14) if log else alt.Scale(zero=False, nice=False, padding=14)
-    axis = alt.Axis(grid=False, values=_apart(places) if log else places, format=",~g", labelOverlap=True, labelFlush=False)
-    return alt.X("x:Q", title=curve.x, scale=scale, axis=axis)
+    axis = alt.Axis(
+        grid=False, values=_apart(places) if log else places, format=",~g", labelOverlap=True, labelFlush=False
+    )
+    return alt.X("at:Q", title=curve.x, scale=scale, axis=axis)
 
 
 def _apart(places: list[float]) -> list[float]:
@@ -142,6 +146,21 @@ def _apart(places: list[float]) -> list[float]:
         if place / kept[-1] >= (places[-1] / places[0]) ** 0.1:
             kept.append(place)
     return kept
+
+
+def _values(curve: Curve) -> list[dict[str, Any]]:
+    """Records of all points; lines whose intervals would cover each other are set a little apart."""
+    dodged = sum(any(p.low is not None for p in own) for _, own in curve.lines) > 1 and _logarithmic(curve)
+    found = []
+    for place, (name, own) in enumerate(curve.lines):
+        shift = 1 + APART * (place - (len(curve.lines) - 1) / 2) if dodged else 1.0
+        found += [{**_value(name, point), "at": round(point.x * shift, 4)} for point in own]
+    return found
+
+
+def _logarithmic(curve: Curve) -> bool:
+    places = [point.x for _, own in curve.lines for point in own]
+    return min(places) > 0 and max(places) / min(places) > 4
 
 
 def _value(name: str, point: Point) -> dict[str, Any]:

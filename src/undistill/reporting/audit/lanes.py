@@ -60,7 +60,9 @@ def gains(card: CardResult, judgement: Judgement) -> Spec | None:
         mean, low, high = gain(thief, floor)
         points.append(_point(thief, judgement, mean, low, high, signs=True))
     rules = [{"v": 0.0, "dash": [2, 2], "what": f"labels alone: {floor.name}"}]
-    about = f"{card.title}: points that each thief gains over the best thief of labels. The same numbers are in the table."
+    about = (
+        f"{card.title}: points that each thief gains over the best thief of labels. The same numbers are in the table."
+    )
     return _drawing(points, rules, "points over the best thief of labels alone", about, card, judgement)
 
 
@@ -120,9 +122,9 @@ def _drawing(
     looks = styles([SIDES[side] for side in present], NAMES, SHAPES)
     shape = alt.Shape("side:N", scale=alt.Scale(domain=named, range=looks), legend=None)
     layers: list[Any] = [
-        alt.Chart(alt.Data(values=[rule])).mark_rule(color=MUTED, strokeDash=rule["dash"]).encode(
-            x=x, tooltip=[alt.Tooltip("what:N", title="line"), alt.Tooltip("v:Q", title="at", format=".2f")]
-        )
+        alt.Chart(alt.Data(values=[rule]))
+        .mark_rule(color=MUTED, strokeDash=rule["dash"])
+        .encode(x=x, tooltip=[alt.Tooltip("what:N", title="line"), alt.Tooltip("v:Q", title="at", format=".2f")])
         for rule in rules
     ]
     lines = alt.Chart(alt.Data(values=[{"y": head["top"]} for head in heads[1:]]))
@@ -135,10 +137,19 @@ def _drawing(
     if sure:
         bars = alt.Chart(alt.Data(values=sure)).mark_rule(strokeWidth=2, opacity=0.55, aria=False)
         layers.append(bars.encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", y=y, color=colour))
-    tips = [alt.Tooltip("thief:N"), alt.Tooltip("side:N", title="learnt from"), alt.Tooltip("v:Q", format=".2f", title=title)]
+    tips = [
+        alt.Tooltip("thief:N"),
+        alt.Tooltip("side:N", title="learnt from"),
+        alt.Tooltip("v:Q", format=".2f", title=title),
+    ]
     dots = alt.Chart(alt.Data(values=points)).mark_point(size=70, filled=True, opacity=0.95)
     dots = dots.encode(
-        x=x, y=y, color=colour, shape=shape, tooltip=[*tips, alt.Tooltip("sure:N", title="95 % interval")], description="told:N"
+        x=x,
+        y=y,
+        color=colour,
+        shape=shape,
+        tooltip=[*tips, alt.Tooltip("sure:N", title="95 % interval")],
+        description="told:N",
     )
     return finished(alt.layer(*layers, dots).properties(width="container", height=height), about)
 

@@ -92,6 +92,7 @@ def render(judgement: Judgement, drawn: Drawn) -> str:
         suite=judgement.suite,
         lead=story.lead(judgement),
         gives=story.gives(judgement),
+        gives_head=story.GIVES,
         notes=story.notes(judgement),
         exposure=drawn.exposure.table(),
         share=story.SHARE,
@@ -136,7 +137,7 @@ def _card(place: int, card: CardResult, judgement: Judgement, drawn: Drawn) -> d
         "sentence": card.sentence,
         "verdict": verdict_sentence(card, judgement),
         "word": (card.verdict or card.indication or "none").replace(" ", "-"),
-        "why": card.why,
+        "why": story.sentence(card.why),
         "removed": removed,
         "figures": [figure.block() for figure in figures if figure],
         "behind": drawn.behind[place].table() if drawn.behind[place].rows else None,
@@ -152,7 +153,9 @@ def _accuracies(place: int, card: CardResult, judgement: Judgement) -> Figure | 
     lost = sum(thief.accuracy is None for thief in card.thieves)
     if lost:
         caption += f" {plural(lost, 'thief', 'thieves')} without an accuracy cannot be drawn."
-    legend = lanes.legend(judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.thieves)])
+    legend = lanes.legend(
+        judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.thieves)]
+    )
     return Figure(f"dots-{place}", "What each thief got", spec, legend, caption) if spec else None
 
 
@@ -163,14 +166,18 @@ def _gains(place: int, card: CardResult, judgement: Judgement) -> Figure | None:
         f"Against “{floor.name if floor else ''}” on the audited model, seed by seed. Bars: 95 % intervals over the seeds alone; "
         "the error from having few test images comes on top and is in the table of differences."
     )
-    legend = lanes.legend(judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.thieves)])
+    legend = lanes.legend(
+        judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.thieves)]
+    )
     return Figure(f"gains-{place}", "What each gains over labels alone", spec, legend, caption) if spec else None
 
 
 def _curve(name: str, curve: curves.Curve | None, judgement: Judgement, caption: str = "") -> Figure | None:
     if curve is None:
         return None
-    told = f"{caption} Bars: 95 % intervals." if any(p.low is not None for _, own in curve.lines for p in own) else caption
+    told = (
+        f"{caption} Bars: 95 % intervals." if any(p.low is not None for _, own in curve.lines for p in own) else caption
+    )
     lines = [(who, own) for who, own in curve.lines]
     numbers = tables.points(name, f"{curve.title}: the numbers", curve.x, lines, digits_of(judgement))
     return Figure(name, curve.title, curves.spec(curve), curve.legend, told.strip(), numbers)

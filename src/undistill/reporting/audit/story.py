@@ -20,8 +20,11 @@ from undistill.reporting.audit.words import (
 from undistill.reporting.naming import number, plural
 
 TITLE = "What does a thief still get?"
-SHARE = "Share of the model is the best thief's accuracy over the model's own. “As good as” is how many images with true labels give a \
+GIVES = "The best thief found makes a copy that is right this often, by what the model serves and how many questions it answers:"
+SHARE = (
+    "Share of the model is the best thief's accuracy over the model's own. “As good as” is how many images with true labels give a \
 student alone the same accuracy; “more than” means that even the largest number tried gives less."
+)
 
 
 def title(judgement: Judgement) -> str:
@@ -46,7 +49,9 @@ def notes(judgement: Judgement) -> list[str]:
             "lower a verdict and never raises one."
         )
     if not controlled(judgement):
-        found.append("No undefended twin was given, so there are no verdicts: how much of this is a defense's doing stays open.")
+        found.append(
+            "No undefended twin was given, so there are no verdicts: how much of this is a defense's doing stays open."
+        )
     elif not judgement.verdicts:
         found.append(
             f"The suite {judgement.suite} is too small for verdicts: where one would stand, the page gives an indication only."
@@ -84,7 +89,14 @@ def heading(card: CardResult) -> str:
 def verdict_lines(judgement: Judgement) -> Iterator[str]:
     """A line a card, for a terminal."""
     for card in judgement.cards:
-        yield f"{heading(card)}: {verdict_sentence(card, judgement)}{f' {card.why}' if card.why else ''}"
+        yield f"{heading(card)}: {verdict_sentence(card, judgement)} {sentence(card.why)}"
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop, whatever the judge wrote; "" stays empty."""
+    text = text.strip()
+    ended = text if not text or text[-1] in ".!?" else f"{text}."
+    return ended[:1].upper() + ended[1:]
 
 
 def _model(judgement: Judgement) -> str:
@@ -118,7 +130,11 @@ def _climb(cards: list[CardResult], judgement: Judgement) -> str:
         text = (told if card is cards[-1] else brief)(got, digits)
         parts.append(f"{text}{_asked(card, first=card is cards[0])}")
     last = cards[-1]
-    worth = f", as good as {equivalents_text(last)} labelled images" if last.label_equivalents is not None else ""
+    worth = (
+        f"; like a student alone on {equivalents_text(last)} labelled images"
+        if last.label_equivalents is not None
+        else ""
+    )
     return ", ".join(parts) + worth
 
 
@@ -140,8 +156,8 @@ def _sure(judgement: Judgement) -> str:
     half = judgement.measured_half_width
     width = f", which is about ± {number(half, digits_of(judgement))} points" if half is not None else ""
     return (
-        f"Each number is the best thief found, so a lower bound on what can be had; intervals are over {unit_text(judgement, fewest)}"
-        f"{width}, and differences of up to {judgement.delta:g} points count as none."
+        "Each number is the best thief found, so a lower bound on what can be had; intervals are over "
+        f"{unit_text(judgement, fewest)}{width}, and differences of up to {judgement.delta:g} points count as none."
     )
 
 
@@ -150,9 +166,9 @@ def _missing(judgement: Judgement) -> str:
     tried = f"Up to {plural(most, 'thief', 'thieves')} were tried against a way of serving" if most else ""
     if not judgement.not_tried:
         return f"{tried}." if tried else ""
-    first = judgement.not_tried[0].strip().rstrip(".")
-    more = f"; and {len(judgement.not_tried) - 1} more" if len(judgement.not_tried) > 1 else ""
-    return f"{tried}{'. ' if tried else ''}Not everything was: {first}{more}, listed below."
+    first, left = sentence(judgement.not_tried[0]), len(judgement.not_tried)
+    more = f" ({left - 1} more such, all listed below.)" if left > 1 else ""
+    return f"{tried}{'. ' if tried else ''}Not tried: {first}{more}"
 
 
 def _reach(card: CardResult) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from undistill.auditing.judgement import CardResult, Estimate, Judgement, Point, Thief, VictimResult
+from undistill.auditing.judgement import CardResult, Estimate, Judgement, Point, Thief
 from undistill.reporting.audit.grid import Grid, Row
+from undistill.reporting.audit.records import Record, exposed, numbers_of, thief_record, user_record
 from undistill.reporting.audit.words import (
     READS,
     accuracy_of,
@@ -22,9 +23,6 @@ from undistill.reporting.audit.words import (
 )
 from undistill.reporting.blocks import Entry
 from undistill.reporting.naming import number, settings_text, signed
-from undistill.reporting.paper.sheet import Value
-
-Record = dict[str, Value]
 
 
 def exposure(judgement: Judgement) -> Grid:
@@ -34,22 +32,21 @@ def exposure(judgement: Judgement) -> Grid:
     for place, card in enumerate(judgement.cards):
         best, other = best_of(card, "defended"), best_of(card, "undefended")
         got = accuracy_of(card)
-        row = [Entry(serving_text(card.serving)), Entry(questions_text(card)), Entry(holds_text(card))]
+        row = [Entry(serving_text(card.serving)), Entry(questions_text(card))]
         row += [measured(got, digits), Entry(number(card.exposure)), Entry(equivalents_text(card))]
         if twin:
             row += [
                 measured(other.accuracy if other else None, digits),
                 Entry(number(card.exposure_undefended)),
             ]
-        row += [Entry(best.name if best else "–"), Entry(f"{card.tried:,}")]
-        rows.append((*row, verdict_entry(card, judgement, f"#card-{place}")))
-        records.append(_exposed(card, best, other, got))
-    heads = ["served as", "questions", "the thief holds", "best thief found, %", "share of the model, %"]
-    heads += ["as good as … labelled images"]
+        row += [verdict_entry(card, judgement, f"#card-{place}"), Entry(best.name if best else "–")]
+        rows.append((*row, Entry(f"{card.tried:,}"), Entry(holds_text(card))))
+        records.append(exposed(card, best, other, got))
+    heads = ["served as", "questions", "best thief found, %", "share of the model, %", "as good as … labelled images"]
     heads += ["undefended: best thief, %", "undefended: share, %"] if twin else []
-    heads += ["best thief", "thieves tried", "verdict"]
+    heads += ["verdict", "best thief", "thieves tried", "the thief holds"]
     caption = "Best thief found: accuracy on test images in percent with its 95 % interval; share: of the model's own accuracy."
-    return Grid("exposure", caption, tuple(heads), tuple(rows), tuple(records), 3, "exposure")
+    return Grid("exposure", caption, tuple(heads), tuple(rows), tuple(records), 2, "exposure")
 
 
 def users(judgement: Judgement) -> Grid:
@@ -59,13 +56,17 @@ def users(judgement: Judgement) -> Grid:
     rows, records = [], []
     for victim in judgement.victims:
         twin = twin_of(judgement, victim)
-        row = [Entry(victim.label or victim.name), Entry(side_text(victim.side, judgement)), Entry(serving_text(victim.serving))]
+        row = [
+            Entry(victim.label or victim.name),
+            Entry(side_text(victim.side, judgement)),
+            Entry(serving_text(victim.serving)),
+        ]
         for name, places in (("accuracy", digits), ("top5", digits), ("nll", 3), ("ece", digits), ("brier", digits)):
             value, other = getattr(victim, name), getattr(twin, name) if twin else None
             change = f"{signed(value - other, places)} to the twin" if value is not None and other is not None else ""
             row.append(Entry(number(value, places), change))
         rows.append(tuple(row))
-        records.append(_user_record(victim))
+        records.append(user_record(victim))
     caption = (
         "What users get, on test images. NLL: negative log-likelihood, “–” where a true class got no probability at all. "
         "ECE: calibration error. For NLL, ECE and Brier lower is better."
@@ -88,7 +89,7 @@ def answers(judgement: Judgement) -> Grid:
         "Logit spread: mean standard deviation of an answer's log-probabilities over the classes shown. "
         "Runner-up: its mean share against the top class, at temperature τ."
     )
-    return Grid("answers", caption, heads, tuple(rows), tuple(map(_user_record, shown)), 3, "users")
+    return Grid("answers", caption, heads, tuple(rows), tuple(map(user_record, shown)), 3, "users")
 
 
 def thieves(card: CardResult, judgement: Judgement) -> Grid:
@@ -120,8 +121,11 @@ def thieves(card: CardResult, judgement: Judgement) -> Grid:
             Entry(f"{thief.queries:,}"),
         )
         rows.append(row)
-        records.append(_thief_record(card, thief))
-    caption = f"Thieves and controls, {card.title}: accuracy on test images with its 95 % interval. Lost: cells without an accuracy."
+        records.append(thief_record(card, thief))
+    caption = (
+        f"Thieves and controls, {card.title}: accuracy on test images with its 95 % interval. "
+        "Lost: cells without an accuracy."
+    )
     return Grid("thieves", caption, heads, tuple(rows), tuple(records), 4, "long")
 
 
@@ -149,7 +153,7 @@ def behind(card: CardResult, judgement: Judgement) -> Grid:
     ]
     heads = ("difference", "what it is", "mean", "95 % interval", "lower bound", "upper bound", "n")
     records: list[Record] = [
-        {"card": card.card, "name": name, "about": about, **_numbers("", e)} for name, about, e in parts
+        {"card": card.card, "name": name, "about": about, **numbers_of("", e)} for name, about, e in parts
     ]
     caption = f"Differences that a verdict rests on, in points of accuracy; bounds are one-sided, 95 %. δ is {judgement.delta:g}."
     return Grid("contrasts", caption, heads, tuple(rows), tuple(records), 2, "contrasts")
@@ -158,12 +162,19 @@ def behind(card: CardResult, judgement: Judgement) -> Grid:
 def points(name: str, caption: str, x: str, lines: list[tuple[str, tuple[Point, ...]]], digits: int) -> Grid:
     """The numbers behind a curve."""
     rows = tuple(
-        (Entry(who), Entry(point.name or "–"), Entry(f"{point.x:,g}"), Entry(number(point.y, digits), _range(point, digits)))
+        (
+            Entry(who),
+            Entry(point.name or "–"),
+            Entry(f"{point.x:,g}"),
+            Entry(number(point.y, digits), _range(point, digits)),
+        )
         for who, held in lines
         for point in held
     )
     records: list[Record] = [
-        {"line": who, "name": p.name, "x": p.x, "y": p.y, "low": p.low, "high": p.high} for who, held in lines for p in held
+        {"line": who, "name": p.name, "x": p.x, "y": p.y, "low": p.low, "high": p.high}
+        for who, held in lines
+        for p in held
     ]
     return Grid(name, caption, ("line", "point", x, "accuracy, %"), rows, tuple(records), 2, "slim")
 
@@ -180,58 +191,20 @@ def ranked(card: CardResult) -> list[Thief]:
     sides = ("defended", "undefended", "alone")
     return sorted(
         card.thieves,
-        key=lambda t: (kinds.index(t.reads), -top[t.reads, t.name], t.name, sides.index(t.side), t.attack, str(t.settings)),
+        key=lambda t: (
+            kinds.index(t.reads),
+            -top[t.reads, t.name],
+            t.name,
+            sides.index(t.side),
+            t.attack,
+            str(t.settings),
+        ),
     )
 
 
 def _range(point: Point, digits: int) -> str:
-    return "" if point.low is None or point.high is None else f"{number(point.low, digits)} to {number(point.high, digits)}"
-
-
-def _numbers(prefix: str, e: Estimate | None) -> Record:
-    names = ("mean", "low", "high", "lower", "upper", "n")
-    return {f"{prefix}{name}": getattr(e, name) if e else None for name in names}
-
-
-def _exposed(card: CardResult, best: Thief | None, other: Thief | None, got: Estimate | None) -> Record:
-    return {
-        "card": card.card,
-        "serving": card.serving,
-        "questions": card.questions,
-        "images": card.images,
-        "labelled": card.labelled,
-        **_numbers("", got),
-        "exposure": card.exposure,
-        "label_equivalents": card.label_equivalents,
-        "label_equivalents_beyond": card.label_equivalents_beyond,
-        "best": best.name if best else None,
-        **_numbers("undefended_", other.accuracy if other else None),
-        "exposure_undefended": card.exposure_undefended,
-        "best_undefended": other.name if other else None,
-        "tried": card.tried,
-        "verdict": card.verdict,
-        "indication": card.indication,
-    }
-
-
-def _thief_record(card: CardResult, thief: Thief) -> Record:
-    return {
-        "card": card.card,
-        "thief": thief.name,
-        "attack": thief.attack,
-        "side": thief.side,
-        "role": thief.role,
-        "reads": thief.reads,
-        **_numbers("", thief.accuracy),
-        "held_out": thief.held_out,
-        "chosen": thief.chosen,
-        "lost": thief.lost,
-        "queries": thief.queries,
-    }
-
-
-def _user_record(victim: VictimResult) -> Record:
-    names = ("name", "side", "label", "serving", "accuracy", "top5", "nll", "ece", "brier", "spread", "n_test")
-    return {name: getattr(victim, name) for name in names}
-
-
+    return (
+        ""
+        if point.low is None or point.high is None
+        else f"{number(point.low, digits)} to {number(point.high, digits)}"
+    )

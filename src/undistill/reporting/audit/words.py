@@ -47,7 +47,9 @@ def holds_text(card: CardResult) -> str:
 def kind_text(card: CardResult) -> str:
     """`fresh images, no labels`: what a thief holds, without its amount."""
     parsed = parse_card(card.card)
-    whose = "images" if parsed is None or parsed.pool == "none" else f"{parsed.pool} images".replace("trained", "training")
+    whose = (
+        "images" if parsed is None or parsed.pool == "none" else f"{parsed.pool} images".replace("trained", "training")
+    )
     start = ", public weights" if parsed is not None and parsed.start == "public" else ""
     return f"{whose}, {'true' if card.labelled else 'no'} labels{start}"
 
@@ -90,9 +92,7 @@ def told(estimate: Estimate | None, digits: int) -> str:
     """`93.1 % (95 % interval 92.7 to 93.5)`."""
     if estimate is None:
         return brief(None, digits)
-    sure = (
-        f"95 % interval {interval_text(estimate, digits)}" if estimate.low is not None else "no interval"
-    )
+    sure = f"95 % interval {interval_text(estimate, digits)}" if estimate.low is not None else "no interval"
     return f"{number(estimate.mean, digits)} % ({sure})"
 
 

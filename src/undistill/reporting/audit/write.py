@@ -87,11 +87,15 @@ def as_text(judgement: Judgement, drawn: Drawn) -> str:
     """For a terminal."""
     given = [f"- {plain(name)}: {plain(text)}" for name, text in story.gives(judgement)]
     blocks = [plain(story.title(judgement)), "\n".join(map(plain, story.lead(judgement)))]
-    blocks.append("\n".join(["Right answers of the best thief found:", *given]))
+    blocks.append("\n".join([story.GIVES, *given]))
     blocks += [f"Note: {note}" for note in story.notes(judgement)]
     blocks.append(drawn.exposure.text())
     blocks.append("\n".join(map(plain, story.verdict_lines(judgement))))
-    flags = [f"{flag.name} ({heading}): {flag.about}" for _, heading, own in story.flags_by_card(judgement) for flag in own]
+    flags = [
+        f"{flag.name} ({heading}): {story.sentence(flag.about)}"
+        for _, heading, own in story.flags_by_card(judgement)
+        for flag in own
+    ]
     blocks.append("\n".join(["Flags, explained in docs/flags.md:", *map(plain, flags)]) if flags else "No flags.")
     if judgement.not_tried:
         blocks.append("\n".join(["Not tried:", *(f"- {plain(text)}" for text in judgement.not_tried)]))
@@ -101,14 +105,14 @@ def as_text(judgement: Judgement, drawn: Drawn) -> str:
 def as_markdown(judgement: Judgement, drawn: Drawn, figures: list[str]) -> str:
     """`report.md`: the page without what needs a script, figures as links."""
     lines = [f"# {inert(story.title(judgement))}", "", *(f"{inert(text)}\n" for text in story.lead(judgement))]
-    lines += ["The best thief found makes a copy that is right on", ""]
+    lines += [story.GIVES, ""]
     lines += [*(f"- **{inert(name)}**: {inert(text)}" for name, text in story.gives(judgement)), ""]
     lines += [f"> {inert(note)}\n" for note in story.notes(judgement)]
     lines += ["## What each way of serving gives away", "", drawn.exposure.sheet().md(), inert(story.SHARE), ""]
     lines += _picture(drawn.questions.name if drawn.questions else "", figures)
     for place, card in enumerate(judgement.cards):
         lines += [f"## {inert(story.heading(card))}", "", f"Card: {inert(card.card)}", "", inert(card.sentence), ""]
-        lines += [f"**{inert(verdict_sentence(card, judgement))}** {inert(card.why)}".rstrip(), ""]
+        lines += [f"**{inert(verdict_sentence(card, judgement))}** {inert(story.sentence(card.why))}".rstrip(), ""]
         for name in ("dots", "gains", "temperature"):
             lines += _picture(f"{name}-{place}", figures)
         lines += [grid.sheet().md() for grid in (drawn.behind[place], drawn.thieves[place]) if grid.rows]
@@ -116,7 +120,12 @@ def as_markdown(judgement: Judgement, drawn: Drawn, figures: list[str]) -> str:
     lines += [drawn.answers.sheet().md()] if drawn.answers.rows else []
     lines += [*_picture("second", figures), "## Reasons to doubt", ""]
     for _, heading, own in story.flags_by_card(judgement):
-        lines += [f"### {inert(heading)}", "", *(f"- **{inert(f.name)}**: {inert(f.about)}" for f in own), ""]
+        lines += [
+            f"### {inert(heading)}",
+            "",
+            *(f"- **{inert(f.name)}**: {inert(story.sentence(f.about))}" for f in own),
+            "",
+        ]
     lines += ["Each flag is explained in docs/flags.md." if judgement.flags else "No flag was raised.", ""]
     lines += ["## What was not tried", "", *(f"- {inert(text)}" for text in judgement.not_tried), ""]
     lines += ["## All cells", "", cells.grid(judgement).sheet().md(), "## Provenance", ""]

@@ -1,0 +1,395 @@
+"""An audit as it runs: cells that can be computed in any process, once, and that no label or test image leaks into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from undistill.attacks.base import ATTACKS
+from undistill.attacks.kd import KD
+from undistill.auditing import desk as module
+from undistill.auditing.audit import Ready, Request, prepare, run
+from undistill.auditing.cell import Cell
+from undistill.auditing.desk import compute, resolved
+from undistill.auditing.planned import FILE, Plan, read
+from undistill.data.images import ImageSet, Splits
+from undistill.errors import RunError, UsageError
+from undistill.models import Classifier
+from undistill.oracle import BlackBox
+from undistill.oracle.victim import Victim, resolve
+from undistill.training.recipe import Recipe
+
+Make = Callable[..., Ready]
+SMALL = Request(suite="quick", serve=("probs", "label"), questions=(6,), students=("cnn:0.0625",), steps=4, seeds=1)
+
+
+def owned(model: Classifier, splits: Splits) -> Victim:
+    """The network as a victim of which it is known that it never saw the pool."""
+    return replace(resolve(model), fresh_pool=True, data_fingerprint=splits.fingerprint)
+
+
+@pytest.fixture
+def made(make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, tmp_path: Path) -> Make:
+    """`made(request, control=True, data=splits)`: a small audit of two networks, not begun."""
+
+    def call(request: Request = SMALL, *, control: bool = True, data: Splits = splits, out: str = "audit") -> Ready:
+        victim = owned(make_model(seed=1), splits)
+        twin = owned(make_model(seed=1, role="nasty"), splits) if control else None
+        given = replace(request, delta=request.delta or 100.0)
+        return prepare(victim, data, given, control=twin, recipe=recipe, out=tmp_path / out, bank=None)
+
+    return call
+
+
+def cells(ready: Ready) -> dict[str, Cell]:
+    found = {planned.key: ready.desk.done(planned.key) for planned in ready.plan.cells}
+    return {key: cell for key, cell in found.items() if cell is not None}
+
+
+def test_every_planned_cell_is_computed_once(made: Make) -> None:
+    ready, said = made(), list[str]()
+    run(ready, say=said.append)
+    found = cells(ready)
+    assert len(found) == len(ready.plan.cells) == len(said)
+    assert {cell.status for cell in found.values()} == {"ok"}
+    before = {path: path.stat().st_mtime_ns for path in ready.desk.folder.rglob("*.json")}
+    run(made(), say=said.append)
+    assert said[-1] == f"{len(found)} of {len(found)} cells are there already"
+    after = {path: path.stat().st_mtime_ns for path in ready.desk.folder.rglob("*.json")}
+    assert {path.name for path in before if after[path] != before[path]} <= {FILE}
+    assert not list((ready.desk.folder / "work").iterdir())
+
+
+def test_a_cell_alone_gives_what_the_whole_audit_gives(made: Make) -> None:
+    whole, single = made(), made(out="single")
+    run(whole)
+    run(replace(single, plan=single.plan), say=None)
+    ours, theirs = cells(whole), cells(single)
+    assert {key: (c.accuracy, c.held_out, c.queries) for key, c in ours.items()} == {
+        key: (c.accuracy, c.held_out, c.queries) for key, c in theirs.items()
+    }
+
+
+def test_a_changed_plan_on_old_cells_is_refused(made: Make) -> None:
+    run(made())
+    with pytest.raises(UsageError, match="holds another audit"):
+        run(made(replace(SMALL, steps=400)))
+    with pytest.raises(UsageError, match=r"holds another audit .*: delta was 100.0, now 50.0"):
+        run(made(replace(SMALL, delta=50.0)))
+
+
+def test_a_cell_waits_for_those_it_rests_on(made: Make) -> None:
+    ready = made(replace(SMALL, suite="standard", questions=(6,), serve=("label",)))
+    from undistill.auditing import planned
+
+    planned.write(ready.desk.folder, ready.plan)
+    last = ready.plan.cells[-1]
+    assert last.needs
+    with pytest.raises(UsageError, match=rf"{last.key} needs \d+ cells that are not computed.*do stage 1 first"):
+        compute(ready.desk, last.key)
+
+
+def test_a_standard_audit_searches_and_then_reports_what_it_found(made: Make) -> None:
+    ready = made(replace(SMALL, suite="standard", serve=("label",)))
+    run(ready)
+    found = cells(ready)
+    assert {cell.status for cell in found.values()} == {"ok"}
+    for planned in ready.plan.cells:
+        cell = found[planned.key]
+        assert (cell.phase == "selection") == (planned.role == "search")
+        assert (cell.accuracy is None) == (planned.role == "search")
+        if planned.role == "search":
+            assert cell.n_test == 0
+            assert cell.arrays is None
+            assert cell.held_out is not None
+        if planned.choice is not None and planned.role in ("labels", "alone"):
+            rates = {need: found[need] for need in planned.choice.among}
+            scores = {lr: _mean(rates, lr) for lr in {c.recipe["training"]["optimizer"]["lr"] for c in rates.values()}}
+            assert scores[cell.recipe["training"]["optimizer"]["lr"]] == max(scores.values())
+
+
+def _mean(cells: dict[str, Cell], lr: float) -> float:
+    of = [c.held_out or 0.0 for c in cells.values() if c.recipe["training"]["optimizer"]["lr"] == lr]
+    return sum(of) / len(of)
+
+
+def test_the_search_never_looks_at_test_images(made: Make, splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    from undistill.auditing import heist
+
+    ready, seen = made(replace(SMALL, suite="standard", serve=("label",))), list[ImageSet]()
+    real = heist.predict
+    monkeypatch.setattr(heist, "predict", lambda network, images: (seen.append(images), real(network, images))[1])
+    from undistill.auditing import planned
+
+    planned.write(ready.desk.folder, ready.plan)
+    for cell in ready.plan.cells:
+        if cell.role == "search":
+            compute(ready.desk, cell.key)
+    assert seen
+    assert not [images for images in seen if images is splits.test]
+
+
+def relabelled(images: ImageSet | None) -> ImageSet | None:
+    return None if images is None else replace(images, labels_N=(images.labels_N + 1) % 4)
+
+
+def test_an_unlabelled_card_never_sees_a_label(made: Make, splits: Splits) -> None:
+    """True labels of everything but the test images are poisoned: no number of a thief moves, those of controls do."""
+    poisoned = replace(
+        splits,
+        train=relabelled(splits.train),
+        pool=relabelled(splits.pool),
+        val=relabelled(splits.val),  # type: ignore[arg-type]
+    )
+    honest, fooled = made(), made(data=poisoned, out="poisoned")
+    run(honest)
+    run(fooled)
+    ours, theirs = cells(honest), cells(fooled)
+    thieves = [p for p in honest.plan.cells if p.side != "alone" and p.role != "served"]
+    assert thieves
+    for planned in thieves:
+        one, other = ours[planned.key], theirs[planned.key]
+        assert (one.accuracy, one.held_out, one.curve[-1]["loss"]) == (
+            other.accuracy,
+            other.held_out,
+            other.curve[-1]["loss"],
+        )
+    alone = next(p for p in honest.plan.cells if p.side == "alone")
+    assert ours[alone.key].curve[-1]["loss"] != theirs[alone.key].curve[-1]["loss"]
+
+
+def test_an_attack_given_true_labels_would_be_noticed(
+    made: Make, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test above fails where a thief is handed the pool as it is."""
+    from undistill.auditing import heist
+
+    poisoned = replace(splits, pool=relabelled(splits.pool))
+    real = heist.hold
+    monkeypatch.setattr(
+        heist,
+        "hold",
+        lambda data, card, thief, seed, victim=None: real(
+            data, card.model_copy(update={"data": "labelled"}), thief, seed, victim
+        ),
+    )
+    kd = {"name": "kd", "alpha": 0.5}
+    request = replace(SMALL, also=(kd,))
+    honest, fooled = made(request), made(request, data=poisoned, out="poisoned")
+    run(honest)
+    run(fooled)
+    ours, theirs = cells(honest), cells(fooled)
+    moved = [
+        p
+        for p in honest.plan.cells
+        if p.attack == kd | {"temperature": 4.0} and ours[p.key].curve != theirs[p.key].curve
+    ]
+    assert moved
+
+
+def test_an_attack_that_crashes_is_a_failed_cell_and_is_tried_again(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr(KD, "steal", broken)
+    ready = made()
+    run(ready)
+    failed = [cell for cell in cells(ready).values() if cell.status == "failed"]
+    assert {cell.why for cell in failed} == {"ZeroDivisionError: no such luck"}
+    assert {cell.attack for cell in failed} == {"kd"}
+    monkeypatch.undo()
+    run(made())
+    assert {cell.status for cell in cells(made()).values()} == {"ok"}
+
+
+def test_a_full_disk_is_no_result(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise RunError("no space left to write there")
+
+    monkeypatch.setattr(module, "attack", full)
+    ready = made()
+    with pytest.raises(RunError, match="no space left"):
+        run(ready)
+    assert not [cell for cell in cells(ready).values() if cell.status == "failed"]
+
+
+def test_a_model_that_changed_since_the_plan_is_refused(
+    made: Make, make_model: Callable[..., Classifier], splits: Splits
+) -> None:
+    ready = made()
+    from undistill.auditing import planned
+
+    planned.write(ready.desk.folder, ready.plan)
+    other = replace(ready.desk, victims={**ready.desk.victims, "defended": owned(make_model(seed=9), splits)})
+    thief = next(p for p in ready.plan.cells if p.victim == "defended")
+    with pytest.raises(UsageError, match="is not the model that was planned for"):
+        compute(other, thief.key)
+
+
+def test_data_that_changed_since_the_plan_are_refused(made: Make, splits: Splits) -> None:
+    ready = made()
+    from undistill.auditing import planned
+
+    planned.write(ready.desk.folder, ready.plan)
+    other = replace(ready.desk, data=replace(splits, fingerprint="another"))
+    with pytest.raises(UsageError, match="the data are not those that were planned for"):
+        compute(other, ready.plan.cells[0].key)
+
+
+def test_cells_are_shared_with_an_audit_of_the_same_twin(made: Make, tmp_path: Path) -> None:
+    shared = tmp_path / "cells"
+    first, second = (replace(made(out=o), desk=replace(made(out=o).desk, cells=shared)) for o in ("one", "two"))
+    run(first)
+    count = len(list(shared.glob("*.json")))
+    before = {path: path.stat().st_mtime_ns for path in shared.glob("*.json")}
+    run(second)
+    assert len(list(shared.glob("*.json"))) == count
+    assert {path: path.stat().st_mtime_ns for path in shared.glob("*.json")} == before
+    assert json.loads(next((second.desk.folder / "done").iterdir()).read_text())["cells"] == "../cells"
+
+
+def test_questions_of_an_audit_are_counted_for_each_image(made: Make) -> None:
+    ready = made()
+    run(ready)
+    found = cells(ready)
+    for planned in ready.plan.cells:
+        if planned.role in ("naive", "labels"):
+            assert found[planned.key].queries == 6
+
+
+def test_a_model_of_unknown_origin_needs_its_owners_word(
+    make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, tmp_path: Path
+) -> None:
+    ready = prepare(make_model(), splits, SMALL, recipe=recipe, out=tmp_path / "audit", bank=None)
+    run(ready)
+    assert "nothing says which images" in {c.why[:25] for c in cells(ready).values()} or [
+        c for c in cells(ready).values() if "nothing says which images" in c.why
+    ]
+
+
+def test_a_function_is_audited_by_what_it_answers(splits: Splits, recipe: Recipe, tmp_path: Path) -> None:
+    def says(pixels: Any) -> Any:
+        return pixels.reshape(len(pixels), -1).sum(1).astype("int64") % 4
+
+    from undistill.access import Access
+
+    box = BlackBox(says, Access.LABEL, 4, "box")
+    request = replace(SMALL, unseen=True)
+    ready = prepare(box, splits, request, recipe=recipe, out=tmp_path / "audit", bank=None)
+    assert {card.split("/")[0] for card in ready.plan.cards} == {"label"}
+    run(ready)
+    assert {cell.status for cell in cells(ready).values()} == {"ok"}
+
+
+def test_a_function_of_labels_alone_cannot_be_served_with_probabilities(
+    splits: Splits, recipe: Recipe, tmp_path: Path
+) -> None:
+    from undistill.access import Access
+
+    box = BlackBox(lambda pixels: pixels[:, 0, 0, 0].astype("int64") % 4, Access.LABEL, 4, "box")
+    with pytest.raises(UsageError, match="label is all that the model answers: none of --serve probs can be had"):
+        prepare(box, splits, replace(SMALL, serve=("probs",)), recipe=recipe, out=tmp_path / "audit")
+
+
+def test_behind_a_defense_the_twin_is_the_model_itself(
+    make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, tmp_path: Path
+) -> None:
+    victim = owned(make_model(seed=1), splits)
+    ready = prepare(victim, splits, replace(SMALL, behind=("top1",)), recipe=recipe, out=tmp_path / "audit", bank=None)
+    assert [subject.side for subject in ready.plan.subjects] == ["defended", "undefended"]
+    assert ready.plan.subjects[0].behind == ({"name": "top1"},)
+    run(ready)
+    assert {cell.status for cell in cells(ready).values()} == {"ok"}
+
+
+def test_a_twin_that_is_much_worse_is_refused(
+    make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, tmp_path: Path
+) -> None:
+    victim, twin = owned(make_model(seed=1), splits), owned(make_model(seed=2), splits)
+    from undistill.training.evaluate import accuracy, predict
+
+    ours, theirs = (accuracy(predict(v.network, splits.test), splits.test.labels_N) for v in (victim, twin))
+    if theirs > ours:
+        victim, twin = twin, victim
+    assert ours != theirs
+    with pytest.raises(UsageError, match="the control reaches"):
+        prepare(victim, splits, replace(SMALL, delta=0.5), control=twin, recipe=recipe, out=tmp_path / "audit")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"questions": (500,)}, "the fresh pool has 12 images; 500 questions cannot be asked about them"),
+        ({"suite": "slow"}, "no suite called 'slow'"),
+        ({"also": ("scratch",)}, "scratch is no thief"),
+        ({"also": ("kdd",)}, "no attack called 'kdd'"),
+        ({"serve": ("everything",)}, "no access called 'everything'"),
+        ({"seeds": 0}, "at least 1 seed"),
+        ({"behind": ("nasty",)}, "nasty trains a network"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused_in_a_sentence(made: Make, change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        made(replace(SMALL, **change))
+
+
+def test_settings_found_by_the_search_are_taken_over_with_the_changes(made: Make) -> None:
+    ready = made(replace(SMALL, suite="standard", serve=("probs",)))
+    planned = next(p for p in ready.plan.cells if p.changes == {"training.clip": 1.0})
+    kd = {"temperature": 8.0, "alpha": 1.0}
+    training = {**planned.recipe["training"], "optimizer": {"name": "sgd", "lr": 0.7}, "clip": None}
+    cell = Cell(
+        id="0" * 16,
+        victim="v",
+        victim_id="",
+        attack="kd",
+        attack_settings=kd,
+        held_out=90.0,
+        recipe={"training": training},
+    )
+    found = resolved(ready.plan, planned, [cell])
+    assert found.attack == ATTACKS.make({"name": "kd", **kd})
+    assert (found.training.optimizer.lr, found.training.clip) == (0.7, 1.0)
+    effort = next(p for p in ready.plan.cells if p.times == {"student.width": 2.0})
+    assert resolved(ready.plan, effort, [cell]).student.width == 0.125
+
+
+def test_a_plan_is_read_back_as_it_was_written(made: Make) -> None:
+    ready = made()
+    run(ready)
+    assert read(ready.desk.folder).cells == ready.plan.cells
+    assert Plan.model_validate(json.loads(json.dumps(ready.plan.dump()))) == ready.plan
+
+
+def test_a_method_is_audited_on_teachers_trained_for_it(recipe: Recipe, tmp_path: Path) -> None:
+    from undistill.data.load import load
+
+    request = replace(SMALL, method="nasty", teachers=2, questions=(20,))
+    small = recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"limit": 300, "test": 100, "pool": 60, "val": 0})}
+    )
+    data = load(small.data)
+    ready = prepare(None, data, request, recipe=small, out=tmp_path / "audit", bank=None)
+    assert [s.name for s in ready.plan.subjects] == ["undefended-0", "defended-0", "undefended-1", "defended-1"]
+    run(ready, jobs=1)
+    found = cells(ready)
+    assert {cell.status for cell in found.values()} == {"ok"}
+    assert len({cell.victim_id for cell in found.values() if cell.kind == "victim"}) == 4
+
+
+def test_an_untrained_network_in_a_model_folder_keeps_its_weights(made: Make) -> None:
+    ready = made()
+    victim = ready.desk.victims["defended"]
+    before = {name: value.clone() for name, value in victim.network.state_dict().items()}
+    run(ready)
+    assert all(torch.equal(value, before[name]) for name, value in victim.network.state_dict().items())
+    assert isinstance(victim.network, nn.Module)

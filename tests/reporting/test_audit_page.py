@@ -1,0 +1,295 @@
+"""A judgement's page as text: what it says, in which order, and that names stay names."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from reporting import audits
+from reporting.audits import HOSTILE, LONG, card, judgement, line, thief, victim
+from undistill.auditing.judgement import Judgement
+from undistill.reporting.audit import story
+from undistill.reporting.audit.compare import write_comparison
+from undistill.reporting.audit.lanes import gain, gains, label_floor
+from undistill.reporting.audit.page import draw, render
+from undistill.reporting.audit.words import serving_text, twin_of
+from undistill.reporting.audit.write import write_audit
+from undistill.reporting.written import Report
+
+BANNED = re.compile(r"undistillable|\bsecure|\bsafe\b|\bproves?\b|\bprotected\b", re.IGNORECASE)
+FILES = ("index.html", "report.md", "report.json", "report.tex")
+
+
+class Visible(HTMLParser):
+    """Collects what a reader sees, and the tags that were opened."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.hidden = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.hidden += tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.hidden -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self.hidden:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).replace("\u00a0", " ").split())
+
+
+def small(**changes: object) -> Judgement:
+    """Two cards."""
+    return judgement(cards=(card("probs", 200), card("label", 200)), **changes)
+
+
+def seen(own: Judgement) -> str:
+    """What the page shows."""
+    return Visible(render(own, draw(own))).text
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return write_audit(small(), tmp_path_factory.mktemp("audit"))
+
+
+@pytest.fixture(scope="module")
+def shown(report: Report) -> Visible:
+    return Visible(report.page.read_text())
+
+
+def test_never_imports_torch() -> None:
+    code = "import sys, undistill.reporting.audit.write, undistill.reporting.audit.compare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_exposure_comes_first_and_the_rest_in_order(shown: Visible) -> None:
+    heads = ["What each way of serving gives away", "Card by card", "What users get", "Reasons to doubt"]
+    heads += ["What was not tried", "All cells", "Provenance"]
+    ids = [attrs.get("id") for tag, attrs in shown.tags if tag == "h2"]
+    assert ids == ["exposure", "cards", "users", "flags", "not-tried", "cells", "provenance"]
+    places = [shown.text.rindex(head) for head in heads]
+    assert places == sorted(places)
+
+
+def test_the_lead_says_what_how_many_how_sure_and_what_not(shown: Visible) -> None:
+    start = shown.text[: shown.text.index("Card by card")]
+    assert "gets 98.6 % of 497 test images right; undefended, 99.2 %" in start
+    assert (
+        "all probabilities 94.9 % (95 % interval 94.3 to 95.5) after 200 questions; like a student alone on 514"
+        in start
+    )
+    assert "top class alone 94.1 % (95 % interval 93.5 to 94.7) after 200 questions" in start
+    assert "intervals are over 5 seeds" in start
+    assert "differences of up to 2 points count as none" in start
+    assert "Not tried: No thief started from public weights: none were given. (2 more such" in start
+
+
+def test_every_part_of_the_judgement_is_on_the_page(shown: Visible) -> None:
+    own = small()
+    for one in own.cards:
+        assert one.sentence in shown.text
+        assert f"Verdict: {one.verdict}." in shown.text
+        assert one.card in shown.text
+        for each in one.thieves:
+            assert each.name in shown.text
+        for contrast in one.contrasts:
+            assert contrast.name in shown.text
+    for flag in own.flags:
+        assert flag.about in shown.text
+        assert f"docs/flags.md , “{flag.name}”" in shown.text
+    for text in (*own.not_tried, *own.commands, *own.provenance.values(), *(each.command for each in own.lines)):
+        assert text in shown.text
+    assert "84.0" in shown.text  # the runner-up at τ 20
+
+
+def test_every_verdict_that_appears_is_explained(shown: Visible) -> None:
+    assert "partial The best thief found got less than from the undefended twin" in shown.text
+    assert (
+        "nothing to defend Even from the undefended twin, reading more than labels gains no more than δ = 2 points"
+        in shown.text
+    )
+    assert "within δ = 2 points" not in shown.text  # that of "no effect", which no card has
+
+
+def test_no_word_that_promises_too_much(report: Report, shown: Visible, tmp_path: Path) -> None:
+    other = write_comparison([("one", small()), ("two", small(taken=0.2))], tmp_path)
+    texts = [shown.text, report.text, other.text, Visible(other.page.read_text()).text]
+    texts += [(folder / "report.md").read_text() for folder in (report.page.parent, other.page.parent)]
+    assert not [found for text in texts if (found := BANNED.search(text))]
+
+
+def test_the_page_fetches_nothing(shown: Visible) -> None:
+    fetched = [a.get("src") or a.get("href") for tag, a in shown.tags if tag in ("script", "link", "img", "iframe")]
+    assert all(address is None or address.startswith("data:") for address in fetched)
+    [policy] = [attrs["content"] for _, attrs in shown.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+
+
+def test_the_page_can_be_read_without_seeing_it(shown: Visible) -> None:
+    levels = [int(tag[1]) for tag, _ in shown.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert all(attrs.get("scope") in ("col", "row") for tag, attrs in shown.tags if tag == "th")
+    assert all(attrs.get("aria-label") for _, attrs in shown.tags if "data-spec" in attrs)
+    ids = [attrs["id"] for _, attrs in shown.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    anchors = [str(a["href"])[1:] for tag, a in shown.tags if tag == "a" and str(a.get("href")).startswith("#")]
+    assert anchors
+    assert set(anchors) <= set(ids)
+
+
+@pytest.mark.parametrize("own", [small(), audits.hostile()], ids=["plain", "hostile"])
+def test_the_same_judgement_gives_the_same_bytes(own: Judgement, tmp_path: Path) -> None:
+    one, two = (write_audit(own, tmp_path / name).page.parent for name in ("one", "two"))
+    for name in (*FILES, *(f"figures/{path.name}" for path in (one / "figures").iterdir())):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    report = write_audit(audits.hostile(), tmp_path)
+    page = Visible(report.page.read_text())
+    assert not [attrs for _, attrs in page.tags if "onerror" in attrs]
+    assert HOSTILE in page.text
+    assert LONG in page.text
+    assert "学生" in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert [tag for tag, _ in page.tags].count("script") == report.page.read_text().count("</script>")
+    markdown = (tmp_path / "report.md").read_text()
+    assert "<img" not in "".join(markdown.split("```")[::2])  # in a block of code it is only text
+    assert markdown.count("```") == 2
+    assert "\n# broken out" not in markdown
+    assert "<img" not in (tmp_path / "report.tex").read_text()
+    for path in (tmp_path / "figures").iterdir():
+        assert "<img" not in path.read_text()
+
+
+def test_without_a_twin_there_is_exposure_and_no_verdict() -> None:
+    own = judgement(cards=(card("probs", 200, twin=False),), twin=False)
+    text = seen(own)
+    assert "No verdict: no twin to compare with." in text
+    assert "94.9" in text
+    assert "undefended: best thief" not in text
+    assert "No undefended twin was given" in text
+    assert "audited model" in text
+
+
+def test_a_small_suite_gives_an_indication() -> None:
+    own = judgement(cards=(card("probs", 200, verdict=None, indication="partial"),), verdicts=False, suite="quick@1")
+    text = seen(own)
+    assert "An indication only, no verdict: partial." in text
+    assert "quick@1 is too small for verdicts" in text
+
+
+def test_one_seed_has_no_interval() -> None:
+    text = seen(judgement(cards=(card("probs", 200, n=1),), n=1))
+    assert "From 1 seed there are no intervals" in text
+    assert "n = 1, no interval" in text
+    assert "nan" not in text.lower().split()
+
+
+def test_a_method_counts_teachers() -> None:
+    text = seen(judgement(cards=(card("probs", 200),), question="method"))
+    assert "intervals are over 5 teachers" in text
+    assert "defended models" in text
+
+
+def test_a_card_where_all_failed_still_has_its_place() -> None:
+    lost = card(
+        "probs",
+        200,
+        thieves=(thief("KD", "defended", None),),
+        A_label=None,
+        label_equivalents=None,
+        verdict="inconclusive",
+    )
+    text = seen(judgement(cards=(lost,), learning=()))
+    assert "not measured after 200 questions" in text
+    assert "nothing to draw" in text
+    assert "Verdict: inconclusive." in text
+
+
+def test_an_empty_judgement_is_a_page() -> None:
+    own = small(flags=(), not_tried=(), lines=(), learning=(), commands=(), provenance={})
+    text = seen(own)
+    assert "No flag was raised" in text
+    assert "The judgement lists none." in text
+
+
+def test_what_is_not_resolved_or_not_done_is_said_at_once() -> None:
+    told = " ".join(story.notes(small(resolves=3.2, planned=30, done=24)))
+    assert "24 of 30 planned cells are done, 3 failed" in told
+    assert "about 3.2 points apart, more than δ = 2" in told
+    assert story.notes(small(failed=0)) == []
+
+
+def test_gains_pair_the_seeds() -> None:
+    floor = thief("label-only", "defended", 90.0, reads="labels", each=(89.0, 90.0, 91.0), chosen=True)
+    other = thief("KD", "defended", 92.0, each=(91.0, 92.0, 93.0))
+    assert gain(other, floor) == (2.0, 2.0, 2.0)
+    mean, low, high = gain(thief("KD", "defended", 92.0, each=(91.0, 93.0, 92.0)), floor)
+    half = 4.302653 * 1 / 3**0.5
+    assert (mean, low, high) == pytest.approx((2.0, 2.0 - half, 2.0 + half), abs=1e-4)
+    assert gain(thief("KD", "defended", 92.0, each=(91.0, 92.0)), floor) == (2.0, None, None)
+    assert gain(thief("KD", "defended", 92.0, each=(91.0, 92.0, 93.0), lost=1), floor) == (2.0, None, None)
+
+
+def test_the_floor_is_what_the_search_chose() -> None:
+    best = thief("label-smooth", "defended", 91.0, reads="labels")
+    chosen = thief("label-only", "defended", 90.0, reads="labels", chosen=True)
+    other = thief("label-only", "undefended", 95.0, reads="labels", chosen=True)
+    assert label_floor(card(thieves=(best, chosen, other))) is chosen
+    assert label_floor(card(thieves=(best, other))) is best
+    soft = card(thieves=(thief("KD", "defended", 92.0),))
+    assert label_floor(soft) is None
+    assert gains(soft, judgement(cards=(soft,))) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("probs", "all probabilities"),
+        ("probs:2", "all probabilities, 2 digits"),
+        ("top5:2", "top 5 classes, 2 digits"),
+        ("top1", "top class with its probability"),
+        ("label", "top class alone"),
+        ("labels", "top class alone"),
+        ("weights", "the weights"),
+        ("telepathy", "telepathy"),
+    ],
+)
+def test_ways_of_serving_have_words(code: str, text: str) -> None:
+    assert serving_text(code) == text
+
+
+def test_users_are_set_against_the_twin_that_is_served_alike() -> None:
+    own = small()
+    by_name = {(v.name, v.serving): v for v in own.victims}
+    assert twin_of(own, by_name["nasty", "label"]) is by_name["normal", "label"]
+    assert twin_of(own, by_name["normal", "label"]) is None
+    two = small(
+        victims=(victim("a", "defended"), victim("b", "defended"), victim("c", "undefended"), victim("d", "undefended"))
+    )
+    assert twin_of(two, two.victims[1]) is two.victims[3]
+
+
+def test_failed_cells_are_told(shown: Visible) -> None:
+    assert shown.text.count("failed: the loss was not finite") == sum(each.status == "failed" for each in small().lines)
+    text = seen(small(lines=(line(3, accuracy=None),)))
+    assert "All 1 planned cells" in text

@@ -1,0 +1,179 @@
+"""The judgement's tables: the page, Markdown, JSON, LaTeX and the terminal say the same numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reporting import audits
+from reporting.audits import card, judgement, thief
+from reporting.test_audit_page import Visible, small
+from undistill.auditing.judgement import Judgement
+from undistill.reporting.audit import cells, curves, lanes, tables
+from undistill.reporting.audit.write import plain, write_audit
+from undistill.reporting.written import Report
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return write_audit(small(), tmp_path_factory.mktemp("audit"))
+
+
+def test_all_outputs_hold_the_exposure(report: Report) -> None:
+    folder = report.page.parent
+    texts = [
+        Visible(report.page.read_text()).text,
+        (folder / "report.md").read_text(),
+        (folder / "report.tex").read_text(),
+    ]
+    for row in report.values["tables"]["exposure"]:
+        for text in (*texts, report.text):
+            assert f"{row['mean']:.1f}" in text
+            assert f"{row['low']:.1f} to {row['high']:.1f}" in text
+            assert f"{row['undefended_mean']:.1f}" in text
+            assert f"{row['exposure']:.1f}" in text
+
+
+def test_json_holds_the_judgement_as_it_came(report: Report) -> None:
+    values = json.loads((report.page.parent / "report.json").read_text())
+    assert values == report.values
+    assert Judgement.model_validate(values["judgement"]) == small()
+    assert len(values["tables"]["thieves"]) == sum(len(one.thieves) for one in small().cards)
+
+
+def test_exposure_rows_are_the_cards() -> None:
+    own = judgement()
+    grid = tables.exposure(own)
+    assert [(r["serving"], r["questions"]) for r in grid.records] == [(c.serving, c.questions) for c in own.cards]
+    first = [entry.text for entry in grid.rows[2]]
+    assert first[:5] == ["all probabilities", "1,000", "97.2", "98.5", "more than 1,671"]
+    assert first[7:] == ["partial", "decoupled", "14", "1,000 fresh images, no labels"]
+    assert grid.rows[2][2].spread == "96.6 to 97.8"
+
+
+def test_exposure_without_a_twin_has_no_columns_for_one() -> None:
+    grid = tables.exposure(judgement(cards=(card(twin=False),), twin=False))
+    assert not [head for head in grid.heads if "undefended" in head]
+    assert all(len(row) == len(grid.heads) for row in grid.rows)
+    assert grid.rows[0][5].text == "no verdict"
+    assert grid.rows[0][5].spread == "no twin to compare with"
+
+
+def test_an_equivalent_beyond_the_largest_number_says_so() -> None:
+    grid = tables.exposure(
+        judgement(
+            cards=(card(label_equivalents=4000.0, label_equivalents_beyond=True), card("label", label_equivalents=None))
+        )
+    )
+    assert [row[4].text for row in grid.rows] == ["more than 4,000", "–"]
+
+
+def test_users_lose_what_the_twin_has_more() -> None:
+    grid = tables.users(small())
+    row = next(row for row in grid.rows if row[0].text == "nasty" and row[2].text == "all probabilities")
+    assert [entry.text for entry in row[3:]] == ["98.6", "99.9", "0.210", "4.1", "3.9"]
+    assert [entry.spread.split()[0] for entry in row[3:]] == ["−0.6", "−0.1", "+0.170", "+3.2", "+2.5"]
+    label = next(row for row in grid.rows if row[0].text == "normal" and row[2].text == "top class alone")
+    assert [entry.text for entry in label[3:]] == ["99.2", "–", "–", "0.9", "1.4"]
+    assert not any(entry.spread for entry in label)
+
+
+def test_differences_with_their_bounds() -> None:
+    grid = tables.behind(card(), small())
+    assert [row[0].text for row in grid.rows] == ["A_soft − A_label", "headroom", "took"]
+    assert [entry.text for entry in grid.rows[1][2:]] == ["+3.2", "2.6 to 3.8", "2.7", "3.7", "5"]
+    same = card(contrasts=(audits.Contrast(name="H", about="headroom", estimate=audits.estimate(3.2)),))
+    assert [row[0].text for row in tables.behind(same, small()).rows] == ["H", "took"]
+
+
+def test_thieves_stand_soft_first_then_labels_then_controls() -> None:
+    own = card()
+    reads = [each.reads for each in tables.ranked(own)]
+    assert reads == sorted(reads, key=["soft", "labels", "nothing"].index)
+    defended = [
+        each.accuracy.mean
+        for each in tables.ranked(own)
+        if each.side == "defended" and each.reads == "soft" and each.accuracy
+    ]
+    assert defended == sorted(defended, reverse=True)
+    assert len(tables.ranked(own)) == len(own.thieves)
+
+
+def test_latex_is_escaped_and_booktabs(tmp_path: Path) -> None:
+    own = card(thieves=(thief("a_b & 50 % $x$ \\input{evil}", "defended", 94.0),))
+    write_audit(judgement(cards=(own,), title="100 % of_it", learning=()), tmp_path)
+    text = (tmp_path / "report.tex").read_text()
+    assert r"a\_b \& 50 \% \$x\$ \textbackslash{}input\{evil\}" in text
+    assert "\\input" not in text
+    assert text.startswith(r"% 100 \% of\_it")
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3  # exposure, one card's thieves, users
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
+
+
+def test_the_terminal_has_exposure_verdicts_flags_and_the_page(report: Report) -> None:
+    lines = report.text.splitlines()
+    assert lines[-1] == f"Page: {report.page}"
+    assert any(line.startswith("all probabilities") and "94.9 (94.3 to 95.5)" in line for line in lines)
+    assert (
+        "Served as probs, 200 questions: Verdict: partial. The lower bound of what was taken is above nothing." in lines
+    )
+    assert any(line.startswith("temperature masking (Served as probs, 200 questions): τ 1 gets") for line in lines)
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_a_terminal_obeys_no_name() -> None:
+    assert plain("a\x1b[31mb\nc\r") == "a [31mb c"
+
+
+def test_every_cell_is_a_row_with_its_command() -> None:
+    own = small()
+    rows = cells.rows(own)
+    assert len(rows) == len(own.lines)
+    assert all(len(row) == len(cells.columns()) for row in rows)
+    place = [column.text for column in cells.columns()].index("accuracy, %")
+    assert [row[place].number for row in rows] == ["" if x.accuracy is None else repr(x.accuracy) for x in own.lines]
+    assert [row[-1].text for row in rows] == [line.command for line in own.lines]
+
+
+def test_dots_hold_every_thief_once() -> None:
+    own = card()
+    spec = lanes.accuracies(own, small())
+    assert spec is not None
+    [values] = [layer["data"]["values"] for layer in spec["layer"] if layer["mark"]["type"] == "point"]
+    assert len(values) == len(own.thieves)
+    assert len({value["y"] for value in values}) == len(values)
+    assert {value["key"] for value in values} == {"defended", "undefended", "alone"}
+    shapes = {
+        tuple(layer["encoding"]["shape"]["scale"]["range"]) for layer in spec["layer"] if "shape" in layer["encoding"]
+    }
+    assert shapes == {("triangle-up", "square", "circle")}
+
+
+def test_gains_are_measured_from_the_floor() -> None:
+    own = card()
+    spec = lanes.gains(own, small())
+    assert spec is not None
+    [values] = [layer["data"]["values"] for layer in spec["layer"] if layer["mark"]["type"] == "point"]
+    assert len(values) == len(own.thieves) - 1
+    [alone] = [value["v"] for value in values if value["key"] == "alone"]
+    assert alone == pytest.approx(0.4)
+
+
+def test_questions_have_a_curve_a_serving_and_the_student_alone() -> None:
+    curve = curves.by_questions(judgement())
+    assert curve is not None
+    assert [name for name, _ in curve.lines][-1] == "student alone, by labelled images"
+    assert len(curve.lines) == 5
+    assert [point.x for point in curve.lines[0][1]] == [50, 200, 1000]
+    assert len({(look[0], look[1]) for look in curve.looks.values()}) == 5
+    assert curves.by_questions(judgement(cards=(card(),), learning=())) is None
+
+
+def test_temperatures_of_both_sides() -> None:
+    curve = curves.by_temperature(card(), small())
+    assert curve is not None
+    assert [name for name, _ in curve.lines] == ["defended model", "undefended twin"]
+    assert [point.x for point in curve.lines[0][1]] == [1, 2, 4, 8, 20]
+    assert curves.by_temperature(card(search={}), small()) is None
