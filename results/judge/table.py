@@ -1,4 +1,4 @@
-"""Writes results/judge/judge.json as Markdown into docs/audit.md, between its marks: `python results/judge/table.py`."""
+"""Writes results/judge/judge.json as Markdown into docs/audit.md, between its marks: `python -m results.judge.table`."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ SIDES = (("defended", "victim"), ("undefended", "twin"))
 
 
 @dataclass
-class Recorder:
+class MadeAudit:
     """What the cells of one made-up audit say. Means in percent; every arm's seeds wobble by `noise` around them."""
 
     soft: dict[str, float] = field(default_factory=lambda: {"kd": 80.0, "decoupled": 79.0, "standardised-kd": 78.0})
@@ -153,7 +153,7 @@ class Recorder:
         card: str = "",
         images: int = 50,
     ) -> None:
-        rng = np.random.default_rng(abs(hash((len(self.cells), 7))) % 2**32)
+        rng = np.random.default_rng(len(self.cells))
         wobble = rng.normal(size=len(self.seeds)) * self.noise
         for seed, luck in zip(self.seeds, wobble - wobble.mean(), strict=True):
             arrays = {"predicted": predicted(mean + luck, seed)}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ class Visible(HTMLParser):
         return " ".join(" ".join(self.words).replace("\u00a0", " ").split())
 
 
-def small(**changes: object) -> Judgement:
+def small(**changes: Any) -> Judgement:
     """Two cards."""
     return judgement(cards=(card("probs", 200), card("label", 200)), **changes)
 
@@ -175,7 +176,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "<img" not in "".join(markdown.split("```")[::2])  # in a block of code it is only text
     assert markdown.count("```") == 2
     assert "\n# broken out" not in markdown
-    assert "<img" not in (tmp_path / "report.tex").read_text()
+    tex = [row for row in (tmp_path / "report.tex").read_text().splitlines() if not row.startswith("%")]
+    assert "<img" not in "".join(tex)
     for path in (tmp_path / "figures").iterdir():
         assert "<img" not in path.read_text()
 
@@ -293,3 +295,17 @@ def test_failed_cells_are_told(shown: Visible) -> None:
     assert shown.text.count("failed: the loss was not finite") == sum(each.status == "failed" for each in small().lines)
     text = seen(small(lines=(line(3, accuracy=None),)))
     assert "All 1 planned cells" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("the bound is above", "The bound is above."),
+        ("τ 1 is", "τ 1 is."),
+        ("kd won!", "kd won!"),
+        ("", ""),
+        ("label-only won", "label-only won."),
+    ],
+)
+def test_a_sentence_begins_and_ends(text: str, shown: str) -> None:
+    assert story.sentence(text) == shown

@@ -10,7 +10,7 @@ import pytest
 from reporting import audits
 from reporting.audits import card, judgement, thief
 from reporting.test_audit_page import Visible, small
-from undistill.auditing.judgement import Judgement
+from undistill.auditing.judgement import Contrast, Judgement
 from undistill.reporting.audit import cells, curves, lanes, tables
 from undistill.reporting.audit.write import plain, write_audit
 from undistill.reporting.written import Report
@@ -84,7 +84,7 @@ def test_differences_with_their_bounds() -> None:
     grid = tables.behind(card(), small())
     assert [row[0].text for row in grid.rows] == ["A_soft − A_label", "headroom", "took"]
     assert [entry.text for entry in grid.rows[1][2:]] == ["+3.2", "2.6 to 3.8", "2.7", "3.7", "5"]
-    same = card(contrasts=(audits.Contrast(name="H", about="headroom", estimate=audits.estimate(3.2)),))
+    same = card(contrasts=(Contrast(name="H", about="headroom", estimate=audits.estimate(3.2)),))
     assert [row[0].text for row in tables.behind(same, small()).rows] == ["H", "took"]
 
 

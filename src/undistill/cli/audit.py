@@ -49,6 +49,9 @@ class Asked:
     ] = None
     delta: Annotated[float | None, typer.Option("--delta", help="The smallest difference that matters, points.")] = None
     public: Annotated[str | None, typer.Option("--public", help="Public weights that thieves start from.")] = None
+    also: Annotated[
+        list[str] | None, typer.Option("--also", metavar="ATTACK", help="An attack of your own, tried too; repeatable.")
+    ] = None
     behind: Annotated[
         list[str] | None,
         typer.Option(

@@ -66,7 +66,8 @@ def by_questions(judgement: Judgement) -> Curve | None:
 
 def by_temperature(card: CardResult, judgement: Judgement) -> Curve | None:
     """What the search saw on held-out images, by temperature, a line a side."""
-    lines, looks = [], {}
+    lines: list[tuple[str, tuple[Point, ...]]] = []
+    looks: dict[str, Look] = {}
     for side in SIDES:
         if card.search.get(side):
             name = side_text(side, judgement)
@@ -84,7 +85,8 @@ def by_temperature(card: CardResult, judgement: Judgement) -> Curve | None:
 
 def runners_up(judgement: Judgement) -> Curve | None:
     """The runner-up's share against the top class, by temperature, a line a victim."""
-    lines, looks = [], {}
+    lines: list[tuple[str, tuple[Point, ...]]] = []
+    looks: dict[str, Look] = {}
     for victim in judgement.victims:
         own = tuple(Point(x=float(t), y=share) for t, share in victim.second.items())
         name = f"{victim.label or victim.name}, {serving_text(victim.serving)}"

@@ -102,7 +102,9 @@ def render(judgement: Judgement, drawn: Drawn) -> str:
         answers=drawn.answers.table() if drawn.answers.rows else None,
         second=drawn.second.block() if drawn.second else None,
         users=drawn.users.table(),
-        flags=grouped,
+        flags=[
+            (anchor, heading, [(flag, story.ended(flag.about)) for flag in own]) for anchor, heading, own in grouped
+        ],
         flag_count=plural(len(judgement.flags), "flag"),
         not_tried=judgement.not_tried,
         columns=cells.columns(),

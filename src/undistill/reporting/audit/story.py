@@ -92,11 +92,17 @@ def verdict_lines(judgement: Judgement) -> Iterator[str]:
         yield f"{heading(card)}: {verdict_sentence(card, judgement)} {sentence(card.why)}"
 
 
-def sentence(text: str) -> str:
-    """With a capital and a full stop, whatever the judge wrote; "" stays empty."""
+def ended(text: str) -> str:
+    """With a full stop; "" stays empty."""
     text = text.strip()
-    ended = text if not text or text[-1] in ".!?" else f"{text}."
-    return ended[:1].upper() + ended[1:]
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
+def sentence(text: str) -> str:
+    """Ended, and with a capital where the first word is one: `kd`, `label-only` and `τ` stay as they are."""
+    text = ended(text)
+    word = text.split(maxsplit=1)[0].rstrip(".,:;") if text else ""
+    return text[:1].upper() + text[1:] if len(word) > 2 and word.isascii() and word.isalpha() else text
 
 
 def _model(judgement: Judgement) -> str:

@@ -92,7 +92,7 @@ def as_text(judgement: Judgement, drawn: Drawn) -> str:
     blocks.append(drawn.exposure.text())
     blocks.append("\n".join(map(plain, story.verdict_lines(judgement))))
     flags = [
-        f"{flag.name} ({heading}): {story.sentence(flag.about)}"
+        f"{flag.name} ({heading}): {story.ended(flag.about)}"
         for _, heading, own in story.flags_by_card(judgement)
         for flag in own
     ]
@@ -123,7 +123,7 @@ def as_markdown(judgement: Judgement, drawn: Drawn, figures: list[str]) -> str:
         lines += [
             f"### {inert(heading)}",
             "",
-            *(f"- **{inert(f.name)}**: {inert(story.sentence(f.about))}" for f in own),
+            *(f"- **{inert(f.name)}**: {inert(story.ended(f.about))}" for f in own),
             "",
         ]
     lines += ["Each flag is explained in docs/flags.md." if judgement.flags else "No flag was raised.", ""]
