@@ -29,6 +29,12 @@ MODULES = {
     ".".join(("undistill", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in ROOT.rglob("*.py")
 }
+AUDITED = {
+    *("cell", "planned", "suite", "choosing", "statistics", "verdict", "judgement", "judge", "evidence", "arms"),
+    *("comparing", "case", "card_result", "curve", "naming", "wording"),
+    *("flags", "flags_audit", "flags_card", "flags_search"),
+}
+"""The parts of an audit that read cells, and plan them."""
 TORCHLESS = sorted(
     name
     for name in MODULES
@@ -41,7 +47,7 @@ TORCHLESS = sorted(
         "undistill.plugins",
         "undistill.files",
     )
-    or name in {f"undistill.auditing.{part}" for part in ("cell", "verdict", "flags")}
+    or name in {f"undistill.auditing.{part}" for part in AUDITED}
     or name in {f"undistill.reproduction.{part}" for part in ("grid", "plan", "published")}
     or name.startswith("undistill.reporting")
 )

@@ -45,8 +45,8 @@ def table(found: dict[str, Any]) -> str:
             lines.append(f"| {item['scenario']} | {item['wanted']} | {seeds} | {delta} |")
         lines.append("")
     lines += [
-        f"{found['sets']:,} made-up audits a row, percent. Command: `{found['command']}`; commit `{found['commit']}`, numpy "
-        f"{found['versions']['numpy']}, scipy {found['versions']['scipy']}.",
+        f"{found['sets']:,} made-up audits a row, percent. Command: `{found['command']}`; commit `{found['commit']}`,",
+        f"numpy {found['versions']['numpy']}, scipy {found['versions']['scipy']}.",
     ]
     return "\n".join(lines)
 

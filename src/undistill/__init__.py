@@ -6,6 +6,7 @@ The verbs mirror the shell and are imported on first use, so that `import undist
     teacher = undistill.train(None, data, "digits", seed=0, out="runs/teacher")
     nasty = undistill.protect(teacher, data, "nasty", out="runs/nasty")
     cell = undistill.attack(nasty, data, "kd", card="paper", out="runs/thief")
+    report = undistill.audit(nasty, data, control=teacher, suite="quick", out="runs/audit")
 """
 
 from __future__ import annotations
@@ -19,18 +20,34 @@ if TYPE_CHECKING:
     from undistill.data.load import load
     from undistill.defenses.protect import protect
     from undistill.oracle.victim import load_model
+    from undistill.reporting.auditor import audit
+    from undistill.reporting.report import write_report as report
     from undistill.reproduction.reproduce import reproduce
     from undistill.training.recipe import read as recipe
     from undistill.training.train import train
 
-__all__ = ["attack", "load", "load_model", "losses", "models", "protect", "recipe", "reproduce", "train"]
+__all__ = [
+    "attack",
+    "audit",
+    "load",
+    "load_model",
+    "losses",
+    "models",
+    "protect",
+    "recipe",
+    "report",
+    "reproduce",
+    "train",
+]
 
 _VERBS = {
     "attack": ("undistill.auditing.attack", "attack"),
+    "audit": ("undistill.reporting.auditor", "audit"),
     "load": ("undistill.data.load", "load"),
     "load_model": ("undistill.oracle.victim", "load_model"),
     "protect": ("undistill.defenses.protect", "protect"),
     "recipe": ("undistill.training.recipe", "read"),
+    "report": ("undistill.reporting.report", "write_report"),
     "reproduce": ("undistill.reproduction.reproduce", "reproduce"),
     "train": ("undistill.training.train", "train"),
 }

@@ -81,7 +81,7 @@ class MadeAudit:
             "subjects": [
                 Subject(
                     name=victim,
-                    side=side,  # type: ignore[arg-type]
+                    side=side,
                     model=victim,
                     label=f"the {victim}",
                     defense=self.defense if side == "defended" else {},
@@ -183,9 +183,9 @@ class MadeAudit:
         given = {"attack": attack} if choice is None else {"choice": choice}
         self.cells.append(
             Planned(
-                key=key, side=side, role=role, label=label, card=card, victim=victim, seed=seed,  # type: ignore[arg-type]
+                key=key, side=side, role=role, label=label, card=card, victim=victim, seed=seed,
                 recipe={} if role == "served" else {"training": TRAINING}, student={} if role == "served" else STUDENT,
-                **given,  # type: ignore[arg-type]
+                **given,
             )
         )  # fmt: skip
         values: dict[str, Any] = {

@@ -15,7 +15,10 @@ from torch import nn
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.kd import KD
 from undistill.auditing import desk as module
-from undistill.auditing.audit import Ready, Request, prepare, run
+from undistill.auditing import making, planned
+from undistill.auditing import plan as holding
+from undistill.auditing.asking import Request
+from undistill.auditing.audit import Ready, prepare, run
 from undistill.auditing.cell import Cell
 from undistill.auditing.desk import compute, resolved
 from undistill.auditing.planned import FILE, Plan, read
@@ -24,6 +27,7 @@ from undistill.errors import RunError, UsageError
 from undistill.models import Classifier
 from undistill.oracle import BlackBox
 from undistill.oracle.victim import Victim, resolve
+from undistill.training.evaluate import predict
 from undistill.training.recipe import Recipe
 
 Make = Callable[..., Ready]
@@ -33,6 +37,12 @@ SMALL = Request(suite="quick", serve=("probs", "label"), questions=(6,), student
 def owned(model: Classifier, splits: Splits) -> Victim:
     """The network as a victim of which it is known that it never saw the pool."""
     return replace(resolve(model), fresh_pool=True, data_fingerprint=splits.fingerprint)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two lines of a log instead of twenty."""
+    monkeypatch.setattr(making, "EPOCHS", 2)
 
 
 @pytest.fixture
@@ -49,7 +59,7 @@ def made(make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, 
 
 
 def cells(ready: Ready) -> dict[str, Cell]:
-    found = {planned.key: ready.desk.done(planned.key) for planned in ready.plan.cells}
+    found = {wanted.key: ready.desk.done(wanted.key) for wanted in ready.plan.cells}
     return {key: cell for key, cell in found.items() if cell is not None}
 
 
@@ -87,8 +97,6 @@ def test_a_changed_plan_on_old_cells_is_refused(made: Make) -> None:
 
 def test_a_cell_waits_for_those_it_rests_on(made: Make) -> None:
     ready = made(replace(SMALL, suite="standard", questions=(6,), serve=("label",)))
-    from undistill.auditing import planned
-
     planned.write(ready.desk.folder, ready.plan)
     last = ready.plan.cells[-1]
     assert last.needs
@@ -101,16 +109,16 @@ def test_a_standard_audit_searches_and_then_reports_what_it_found(made: Make) ->
     run(ready)
     found = cells(ready)
     assert {cell.status for cell in found.values()} == {"ok"}
-    for planned in ready.plan.cells:
-        cell = found[planned.key]
-        assert (cell.phase == "selection") == (planned.role == "search")
-        assert (cell.accuracy is None) == (planned.role == "search")
-        if planned.role == "search":
+    for wanted in ready.plan.cells:
+        cell = found[wanted.key]
+        assert (cell.phase == "selection") == (wanted.role == "search")
+        assert (cell.accuracy is None) == (wanted.role == "search")
+        if wanted.role == "search":
             assert cell.n_test == 0
             assert cell.arrays is None
             assert cell.held_out is not None
-        if planned.choice is not None and planned.role in ("labels", "alone"):
-            rates = {need: found[need] for need in planned.choice.among}
+        if wanted.choice is not None and wanted.role in ("labels", "alone"):
+            rates = {need: found[need] for need in wanted.choice.among}
             scores = {lr: _mean(rates, lr) for lr in {c.recipe["training"]["optimizer"]["lr"] for c in rates.values()}}
             assert scores[cell.recipe["training"]["optimizer"]["lr"]] == max(scores.values())
 
@@ -121,13 +129,13 @@ def _mean(cells: dict[str, Cell], lr: float) -> float:
 
 
 def test_the_search_never_looks_at_test_images(made: Make, splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    from undistill.auditing import heist
-
     ready, seen = made(replace(SMALL, suite="standard", serve=("label",))), list[ImageSet]()
-    real = heist.predict
-    monkeypatch.setattr(heist, "predict", lambda network, images: (seen.append(images), real(network, images))[1])
-    from undistill.auditing import planned
 
+    def watched(network: nn.Module, images: ImageSet) -> torch.Tensor:
+        seen.append(images)
+        return predict(network, images)
+
+    monkeypatch.setattr("undistill.auditing.heist.predict", watched)
     planned.write(ready.desk.folder, ready.plan)
     for cell in ready.plan.cells:
         if cell.role == "search":
@@ -136,7 +144,7 @@ def test_the_search_never_looks_at_test_images(made: Make, splits: Splits, monke
     assert not [images for images in seen if images is splits.test]
 
 
-def relabelled(images: ImageSet | None) -> ImageSet | None:
+def relabelled(images: ImageSet | None) -> Any:
     return None if images is None else replace(images, labels_N=(images.labels_N + 1) % 4)
 
 
@@ -146,7 +154,7 @@ def test_an_unlabelled_card_never_sees_a_label(made: Make, splits: Splits) -> No
         splits,
         train=relabelled(splits.train),
         pool=relabelled(splits.pool),
-        val=relabelled(splits.val),  # type: ignore[arg-type]
+        val=relabelled(splits.val),
     )
     honest, fooled = made(), made(data=poisoned, out="poisoned")
     run(honest)
@@ -154,8 +162,8 @@ def test_an_unlabelled_card_never_sees_a_label(made: Make, splits: Splits) -> No
     ours, theirs = cells(honest), cells(fooled)
     thieves = [p for p in honest.plan.cells if p.side != "alone" and p.role != "served"]
     assert thieves
-    for planned in thieves:
-        one, other = ours[planned.key], theirs[planned.key]
+    for wanted in thieves:
+        one, other = ours[wanted.key], theirs[wanted.key]
         assert (one.accuracy, one.held_out, one.curve[-1]["loss"]) == (
             other.accuracy,
             other.held_out,
@@ -169,13 +177,10 @@ def test_an_attack_given_true_labels_would_be_noticed(
     made: Make, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test above fails where a thief is handed the pool as it is."""
-    from undistill.auditing import heist
-
     poisoned = replace(splits, pool=relabelled(splits.pool))
-    real = heist.hold
+    real = holding.hold
     monkeypatch.setattr(
-        heist,
-        "hold",
+        "undistill.auditing.heist.hold",
         lambda data, card, thief, seed, victim=None: real(
             data, card.model_copy(update={"data": "labelled"}), thief, seed, victim
         ),
@@ -200,13 +205,13 @@ def test_an_attack_that_crashes_is_a_failed_cell_and_is_tried_again(
     def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("no such luck")
 
-    monkeypatch.setattr(KD, "steal", broken)
-    ready = made()
-    run(ready)
+    with monkeypatch.context() as patch:
+        patch.setattr(KD, "steal", broken)
+        ready = made()
+        run(ready)
     failed = [cell for cell in cells(ready).values() if cell.status == "failed"]
     assert {cell.why for cell in failed} == {"ZeroDivisionError: no such luck"}
     assert {cell.attack for cell in failed} == {"kd"}
-    monkeypatch.undo()
     run(made())
     assert {cell.status for cell in cells(made()).values()} == {"ok"}
 
@@ -226,8 +231,6 @@ def test_a_model_that_changed_since_the_plan_is_refused(
     made: Make, make_model: Callable[..., Classifier], splits: Splits
 ) -> None:
     ready = made()
-    from undistill.auditing import planned
-
     planned.write(ready.desk.folder, ready.plan)
     other = replace(ready.desk, victims={**ready.desk.victims, "defended": owned(make_model(seed=9), splits)})
     thief = next(p for p in ready.plan.cells if p.victim == "defended")
@@ -237,8 +240,6 @@ def test_a_model_that_changed_since_the_plan_is_refused(
 
 def test_data_that_changed_since_the_plan_are_refused(made: Make, splits: Splits) -> None:
     ready = made()
-    from undistill.auditing import planned
-
     planned.write(ready.desk.folder, ready.plan)
     other = replace(ready.desk, data=replace(splits, fingerprint="another"))
     with pytest.raises(UsageError, match="the data are not those that were planned for"):
@@ -249,11 +250,11 @@ def test_cells_are_shared_with_an_audit_of_the_same_twin(made: Make, tmp_path: P
     shared = tmp_path / "cells"
     first, second = (replace(made(out=o), desk=replace(made(out=o).desk, cells=shared)) for o in ("one", "two"))
     run(first)
-    count = len(list(shared.glob("*.json")))
-    before = {path: path.stat().st_mtime_ns for path in shared.glob("*.json")}
+    thieves = [path for path in shared.glob("*.json") if json.loads(path.read_text())["kind"] != "victim"]
+    before = {path: path.stat().st_mtime_ns for path in thieves}
     run(second)
-    assert len(list(shared.glob("*.json"))) == count
-    assert {path: path.stat().st_mtime_ns for path in shared.glob("*.json")} == before
+    assert len(list(shared.glob("*.npz"))) < len(cells(first)) + len(cells(second))
+    assert {path: path.stat().st_mtime_ns for path in thieves} == before
     assert json.loads(next((second.desk.folder / "done").iterdir()).read_text())["cells"] == "../cells"
 
 
@@ -261,9 +262,9 @@ def test_questions_of_an_audit_are_counted_for_each_image(made: Make) -> None:
     ready = made()
     run(ready)
     found = cells(ready)
-    for planned in ready.plan.cells:
-        if planned.role in ("naive", "labels"):
-            assert found[planned.key].queries == 6
+    for wanted in ready.plan.cells:
+        if wanted.role in ("naive", "labels"):
+            assert found[wanted.key].queries == 6
 
 
 def test_a_model_of_unknown_origin_needs_its_owners_word(
@@ -287,7 +288,7 @@ def test_a_function_is_audited_by_what_it_answers(splits: Splits, recipe: Recipe
     ready = prepare(box, splits, request, recipe=recipe, out=tmp_path / "audit", bank=None)
     assert {card.split("/")[0] for card in ready.plan.cards} == {"label"}
     run(ready)
-    assert {cell.status for cell in cells(ready).values()} == {"ok"}
+    assert {cell.why for cell in cells(ready).values()} == {""}
 
 
 def test_a_function_of_labels_alone_cannot_be_served_with_probabilities(
@@ -314,15 +315,21 @@ def test_behind_a_defense_the_twin_is_the_model_itself(
 def test_a_twin_that_is_much_worse_is_refused(
     make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, tmp_path: Path
 ) -> None:
-    victim, twin = owned(make_model(seed=1), splits), owned(make_model(seed=2), splits)
-    from undistill.training.evaluate import accuracy, predict
-
-    ours, theirs = (accuracy(predict(v.network, splits.test), splits.test.labels_N) for v in (victim, twin))
-    if theirs > ours:
-        victim, twin = twin, victim
-    assert ours != theirs
-    with pytest.raises(UsageError, match="the control reaches"):
-        prepare(victim, splits, replace(SMALL, delta=0.5), control=twin, recipe=recipe, out=tmp_path / "audit")
+    first = replace(splits, test=splits.test.take((splits.test.labels_N == 0).nonzero().squeeze(1)))
+    models = [make_model(seed=1), make_model(seed=2)]
+    for place, model in enumerate(models):
+        assert isinstance(model.head, nn.Linear)
+        with torch.no_grad():
+            model.head.bias[place] += 1e3
+    with pytest.raises(UsageError, match=r"the control reaches 0\.0 %, the defended model 100\.0"):
+        prepare(
+            owned(models[0], first),
+            first,
+            SMALL,
+            control=owned(models[1], first),
+            recipe=recipe,
+            out=tmp_path / "audit",
+        )
 
 
 @pytest.mark.parametrize(
@@ -344,9 +351,9 @@ def test_what_cannot_be_audited_is_refused_in_a_sentence(made: Make, change: dic
 
 def test_settings_found_by_the_search_are_taken_over_with_the_changes(made: Make) -> None:
     ready = made(replace(SMALL, suite="standard", serve=("probs",)))
-    planned = next(p for p in ready.plan.cells if p.changes == {"training.clip": 1.0})
+    wanted = next(p for p in ready.plan.cells if p.changes == {"training.clip": 1.0})
     kd = {"temperature": 8.0, "alpha": 1.0}
-    training = {**planned.recipe["training"], "optimizer": {"name": "sgd", "lr": 0.7}, "clip": None}
+    training = {**wanted.recipe["training"], "optimizer": {"name": "sgd", "lr": 0.7}, "clip": None}
     cell = Cell(
         id="0" * 16,
         victim="v",
@@ -356,7 +363,7 @@ def test_settings_found_by_the_search_are_taken_over_with_the_changes(made: Make
         held_out=90.0,
         recipe={"training": training},
     )
-    found = resolved(ready.plan, planned, [cell])
+    found = resolved(ready.plan, wanted, [cell])
     assert found.attack == ATTACKS.make({"name": "kd", **kd})
     assert (found.training.optimizer.lr, found.training.clip) == (0.7, 1.0)
     effort = next(p for p in ready.plan.cells if p.times == {"student.width": 2.0})
@@ -370,6 +377,7 @@ def test_a_plan_is_read_back_as_it_was_written(made: Make) -> None:
     assert Plan.model_validate(json.loads(json.dumps(ready.plan.dump()))) == ready.plan
 
 
+@pytest.mark.slow
 def test_a_method_is_audited_on_teachers_trained_for_it(recipe: Recipe, tmp_path: Path) -> None:
     from undistill.data.load import load
 

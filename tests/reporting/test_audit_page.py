@@ -187,7 +187,7 @@ def test_without_a_twin_there_is_exposure_and_no_verdict() -> None:
     text = seen(own)
     assert "No verdict: no twin to compare with." in text
     assert "94.9" in text
-    assert "undefended: best thief" not in text
+    assert "twin: best thief" not in text
     assert "No undefended twin was given" in text
     assert "audited model" in text
 

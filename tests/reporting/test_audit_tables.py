@@ -55,7 +55,7 @@ def test_exposure_rows_are_the_cards() -> None:
 
 def test_exposure_without_a_twin_has_no_columns_for_one() -> None:
     grid = tables.exposure(judgement(cards=(card(twin=False),), twin=False))
-    assert not [head for head in grid.heads if "undefended" in head]
+    assert not [head for head in grid.heads if "twin" in head]
     assert all(len(row) == len(grid.heads) for row in grid.rows)
     assert grid.rows[0][5].text == "no verdict"
     assert grid.rows[0][5].spread == "no twin to compare with"

@@ -9,6 +9,7 @@ from typing import Any
 from undistill.access import Card
 from undistill.attacks.base import Attack
 from undistill.auditing.cell import Cell, save
+from undistill.auditing.cell import read as read_cell
 from undistill.auditing.heist import Heist, Phase
 from undistill.auditing.plan import plan_recipe, remembering
 from undistill.data import Splits
@@ -47,6 +48,7 @@ def attack(
     behind: Sequence[str | dict[str, Any] | AnswerDefense] = (),
     phase: Phase = "report",
     key: str = "",
+    reuse: bool = False,
     watch: Watch | None = None,
 ) -> Cell:
     """Train a student on what a victim answers, and measure what it got. For models that you own or may test.
@@ -75,6 +77,7 @@ def attack(
         behind: answer-side defenses in front of the victim, the first one first: names, `rounding digits=1`, `{name: …}`.
         phase: `selection` measures no test image: a search may choose by `held_out` alone.
         key: of the plan that the cell is made for.
+        reuse: a whole cell of these very settings that lies in `cells` is returned as it is, and nothing is trained.
         watch: told each epoch.
 
     Returns:
@@ -107,6 +110,8 @@ def attack(
         key=key,
     )
     where_to = Path(cells) if cells else Path(out) / "cells"
+    if reuse and not isinstance(victim.model, BlackBox) and (where_to / f"{heist.id}.json").is_file():
+        return read_cell(where_to / f"{heist.id}.json")
     run = drive(
         Path(out),
         heist.config,

@@ -105,7 +105,7 @@ class Case:
             (self.sides.soft.all, "a thief that reads more than labels"),
             (self.sides.soft0.all, "such a thief of the undefended twin"),
         ):
-            if not any(arm.runs for arm in arms):
+            if not (missing or failed or any(arm.runs for arm in arms)):
                 yield f"{what[0].upper()}{what[1:]} is missing here."
         yield from self._refused()
 

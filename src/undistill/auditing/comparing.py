@@ -110,10 +110,12 @@ def _against_alone(first: Arm, second: Arm) -> Difference:
 
 
 def estimate(arm: Arm) -> Estimate | None:
-    """An arm's accuracy with its interval; None without any accuracy."""
+    """An arm's accuracy with its interval, cut to what an accuracy can be; None without any accuracy."""
     if not arm.runs:
         return None
-    return record(interval(list(arm.by_unit().values()), image_error(list(arm.right().values()))))
+    whole = record(interval(list(arm.by_unit().values()), image_error(list(arm.right().values()))))
+    ends = {name: getattr(whole, name) for name in ("low", "lower", "upper", "high")}
+    return whole.model_copy(update={name: min(max(end, 0.0), 100.0) for name, end in ends.items() if end is not None})
 
 
 def record(difference: Difference, *, least: float = -math.inf) -> Estimate:

@@ -105,9 +105,9 @@ def _line(planned: Planned, cell: Cell) -> str:
 
 
 def _compute(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> Cell:
-    lost = [cell for cell in needed if cell.status == "failed"]
+    lost = [cell for cell in needed if cell.status == "failed" and cell.kind == "victim"]
     if lost:
-        return desk.put(planned.key, failed(planned, f"it rests on a cell that failed: {lost[0].why}"), {})
+        return desk.put(planned.key, failed(planned, f"its victim failed: {lost[0].why}"), {})
     try:
         if planned.role == "served":
             return _served(desk, plan, planned)
@@ -117,7 +117,10 @@ def _compute(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> Ce
     except UsageError as error:
         if isinstance(error, Changed):
             raise
-        return desk.put(planned.key, failed(planned, str(error)), {})
+        cell = failed(planned, str(error))
+        if isinstance(error, Absent):
+            cell = cell.model_copy(update={"status": "diverged"})
+        return desk.put(planned.key, cell, {})
     except Exception as error:  # noqa: BLE001  an attack of anybody's may fail in any way, and that is a result
         why = str(error) if isinstance(error, UndistillError) else f"{type(error).__name__}: {error}"
         return desk.put(planned.key, failed(planned, why), {})
@@ -140,6 +143,10 @@ def failed(planned: Planned, why: str) -> Cell:
         status="failed",
         why=why,
     )
+
+
+class Absent(UsageError):
+    """The search found no attack of the rank that is wanted: those that were tried diverged."""
 
 
 class Changed(UsageError):
@@ -185,7 +192,8 @@ def _served(desk: Desk, plan: Plan, planned: Planned) -> Cell:
 
 def _thief(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> Cell:
     """One thief, or one student alone."""
-    recipe = resolved(plan, planned, [cell for cell in needed if cell.kind != "victim"])
+    searched = [cell for cell in needed if cell.kind != "victim" and cell.status != "failed"]  # the judge counts those
+    recipe = resolved(plan, planned, searched)
     data = _data(desk, plan)
     subject = plan.subject(planned.victim) if planned.victim else plan.subjects[0]
     phase: Phase = "selection" if planned.role == "search" else "report"
@@ -206,6 +214,7 @@ def _thief(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> Cell
         bank=desk.bank,
         phase=phase,
         key=planned.key,
+        reuse=True,
     )
     shutil.rmtree(work, ignore_errors=True)
     return desk.put(planned.key, cell)
@@ -221,7 +230,7 @@ def resolved(plan: Plan, planned: Planned, found: list[Cell]) -> Recipe:
     if planned.choice is not None:
         best = pick(found, planned.choice.rank)
         if best is None:
-            raise UsageError(f"fewer than {planned.choice.rank} attacks were searched")
+            raise Absent(f"fewer than {planned.choice.rank} attacks of the search came to an end")
         attack_settings = best.record
         training |= {name: best.training[name] for name in ("optimizer", "clip")}
     values: dict[str, Any] = {

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from undistill.auditing import cell as cells
 from undistill.auditing.arms import Arm, Run, procedure, reads_of
 from undistill.auditing.cell import Cell
-from undistill.auditing.choosing import Ranked, pick, scores, signature
-from undistill.auditing.planned import Plan, Planned
+from undistill.auditing.choosing import Ranked, ranked, scores, signature
+from undistill.auditing.planned import Choice, Plan, Planned
 from undistill.auditing.planned import read as read_plan
 from undistill.errors import RunError
 from undistill.files import read_json
@@ -36,6 +36,7 @@ class Evidence:
     """By key, failed ones among them; planned cells that are not computed have none."""
     right: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     """By key of a report cell with an accuracy: right or wrong on each of N test images."""
+    _orders: dict[tuple[str, ...], list[Ranked] | None] = field(default_factory=dict, repr=False, compare=False)
 
     def served(self, victim: str, serving: str) -> Cell | None:
         """What users get from a victim served so; served otherwise where that was not measured; None where nothing was."""
@@ -65,10 +66,8 @@ class Evidence:
         """Whether a cell stands for an attack that the search does not have: of a higher rank than attacks that worked."""
         if planned.choice is None:
             return False
-        try:
-            return pick(self._among(planned), planned.choice.rank) is None
-        except RunError:
-            return False
+        order = self._order(planned.choice)
+        return order is not None and planned.choice.rank > len(order)
 
     def arms(self, card: str) -> tuple[Arm, ...]:
         """All thieves and students that count for a card, in the plan's order; without the search and the learning curve."""
@@ -108,24 +107,28 @@ class Evidence:
             return planned.seed
         return self.plan.subject(planned.victim).teacher
 
-    def _among(self, planned: Planned) -> list[Cell]:
-        keys = planned.choice.among if planned.choice else ()
-        return [self.done[key] for key in keys if key in self.done]
+    def _order(self, choice: Choice) -> list[Ranked] | None:
+        """What a choice is made from, best first; None where a cell of it failed, so that nothing can be chosen."""
+        if choice.among not in self._orders:
+            try:
+                order = ranked(self.done[key] for key in choice.among if key in self.done)
+            except RunError:
+                order = None
+            self._orders[choice.among] = order
+        return self._orders[choice.among]
 
     def _score(self, planned: Planned, found: list[Cell]) -> float | None:
         """What the search gave the settings of a thief."""
-        try:
-            if planned.choice is not None:
-                best = pick(self._among(planned), planned.choice.rank)
-                return None if best is None else best.score
-        except RunError:
-            return None
+        if planned.choice is not None:
+            order = self._order(planned.choice)
+            known = order is not None and planned.choice.rank <= len(order)
+            return order[planned.choice.rank - 1].score if order is not None and known else None
         if not found:
             return None
         wanted = signature(found[0])
         searched = [p for p in self.plan.cells if p.role == "search" and p.victim == planned.victim]
-        same = [self.done[p.key] for p in searched if p.key in self.done and signature(self.done[p.key]) == wanted]
-        return next((group.score for group in scores(same) if group.score > -math.inf), None) if same else None
+        same = [p for p in searched if p.key in self.done and signature(self.done[p.key]) == wanted]
+        return next((group.score for group in self.groups(same) if group.score > -math.inf), None)
 
 
 def read(folder: Path) -> Evidence:

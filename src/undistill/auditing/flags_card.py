@@ -106,7 +106,7 @@ def too_weak(case: Case) -> Seen:
     """Headroom that is not shown to be there: nothing can be taken, and nothing can be seen to be taken."""
     room = case.contrasts.headroom
     if case.evidence.plan.controlled and room.finite and room.lower <= 0:
-        yield f"Headroom is {room.mean:.1f} points, and no more than {room.lower:.1f} is sure.", ()
+        yield f"Headroom is {room.mean:.1f} points, and may be none: its lower bound is {room.lower:.1f}.", ()
 
 
 @doubt("trained-pool", "The thief asks about the model's own training images")

@@ -173,20 +173,26 @@ class Heist:
                 save(cells, served, predicted)
         return result
 
-    def cell(self, metrics: list[dict[str, Any]]) -> Cell:
-        """The cell, before anything was measured."""
-        victim, recipe, control = self.victim, self.recipe, self.thief.control
-        dump = recipe.dump()
+    @property
+    def id(self) -> str:
+        """The cell's, from all that fixes its numbers."""
+        dump, control = self.recipe.dump(), self.thief.control
         fixed = self.config | {
-            "victim_id": "" if control else victim.id,
+            "victim_id": "" if control else self.victim.id,
             "recipe": {key: dump[key] for key in ("training", "attack", "student", "seed")}
             | {"views": dump["data"]["views"]},
         }
         if isinstance(self.model, BlackBox) and isinstance(self.model.predict, Ledger) and not control:
             pixels = to_bytes(self.images.seen()).numpy()
             fixed["answers"] = self.model.predict.digest(pixels[self.model.predict.holds(pixels)])
+        return identify(fixed)
+
+    def cell(self, metrics: list[dict[str, Any]]) -> Cell:
+        """The cell, before anything was measured."""
+        victim, recipe, control = self.victim, self.recipe, self.thief.control
+        dump = recipe.dump()
         return Cell(
-            id=identify(fixed),
+            id=self.id,
             kind="control" if control else "cell",
             experiment=self.experiment,
             victim="none" if control else victim.label,

@@ -79,18 +79,21 @@ class Planner:
         card = self.first
         yield from self._search()
         for subject in self.subjects:
+            seeds = self._own(subject, self.seeds)
             if _readable(subject, card):
                 naive = {**NAIVE, "alpha": self.alpha}
-                yield from (self.make.thief(subject, "naive", card, seed, attack=naive) for seed in self.seeds)
-            yield from self._soft(subject, card, self.seeds, self.suite.ranks)
-            yield from self._labels(subject, card, self.seeds, self.suite.labels)
+                yield from (self.make.thief(subject, "naive", card, seed, attack=naive) for seed in seeds)
+            yield from self._soft(subject, card, seeds, self.suite.ranks)
+            yield from self._labels(subject, card, seeds, self.suite.labels)
         yield from self._alone("alone", card, self.seeds)
         yield from self._curve()
         yield from self._effort()
 
     def _other(self, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
         """Another way of serving: the best thief of the first card, and what is made for this one."""
+        shared = seeds
         for subject in self.subjects:
+            seeds = self._own(subject, shared)
             if card.access is Access.WEIGHTS:
                 yield from self._inside(subject, card, seeds)
             elif _readable(subject, card):
@@ -101,19 +104,22 @@ class Planner:
 
     def _more(self, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
         """Another number of questions: the best thief, one of labels, and a student alone."""
+        shared = seeds
         for subject in self.subjects:
+            seeds = self._own(subject, shared)
             if card.access is Access.WEIGHTS:
                 yield from self._inside(subject, card, seeds)
             elif _readable(subject, card):
                 yield from self._soft(subject, card, seeds, 1)
             yield from self._labels(subject, card, seeds, self.suite.labels[:1])
-        yield from self._alone("alone", card, seeds)
+        yield from self._alone("alone", card, shared)
 
     def _student(self, student: dict[str, Any]) -> Iterable[Planned]:
         """Another network for the thief, on the first card."""
         for subject in self.subjects:
-            yield from self._soft(subject, self.first, self.seeds, 1, student)
-            yield from self._labels(subject, self.first, self.seeds, self.suite.labels[:1], student)
+            seeds = self._own(subject, self.seeds)
+            yield from self._soft(subject, self.first, seeds, 1, student)
+            yield from self._labels(subject, self.first, seeds, self.suite.labels[:1], student)
         yield from self._alone("alone", self.first, self.seeds, student)
 
     # -- the search --------------------------------------------------------------------------------------------------
@@ -175,6 +181,10 @@ class Planner:
     def _searched(self) -> tuple[Subject, ...]:
         """The victims that are searched on: the first teacher of each side."""
         return tuple(subject for subject in self.subjects if subject.teacher == 0)
+
+    def _own(self, subject: Subject, seeds: Sequence[int]) -> list[int]:
+        """The seeds of one teacher's thieves: its own, so that teachers are independent units."""
+        return [seed + subject.teacher * len(self.seeds) for seed in seeds]
 
     # -- thieves and controls ----------------------------------------------------------------------------------------
 
@@ -254,7 +264,8 @@ class Planner:
         how: dict[str, Any] = (
             {"attack": ALONE} if among is None else {"choice": Choice(among=among), "stage": 3, "label": "alone"}
         )
-        yield from (self.make.thief(None, role, card, seed, student=student, **how) for seed in seeds)
+        every = dict.fromkeys(seed for subject in self.subjects for seed in self._own(subject, seeds))
+        yield from (self.make.thief(None, role, card, seed, student=student, **how) for seed in every)
 
     def _curve(self) -> Iterable[Planned]:
         """A student alone on fewer and more labelled images, for label-equivalents."""

@@ -70,7 +70,7 @@ class Asked:
 
     def request(self) -> Any:
         """As the library takes it."""
-        from undistill.auditing.audit import Request
+        from undistill.auditing.asking import Request
 
         given = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("model", "control")}
         listed = {name: _list(given[name]) for name in ("serve", "questions", "students")}

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from undistill.auditing.cell import Cell, collect, read_arrays
+from undistill.auditing.judge import judge
+from undistill.auditing.planned import FILE as AUDIT
 from undistill.errors import UsageError
 from undistill.files import read_json, write_text
 from undistill.reporting import limits, story, table
+from undistill.reporting.audit.write import write_audit
 from undistill.reporting.page import render
 from undistill.reporting.paper.write import write_reproduction
 from undistill.reporting.response import Response, response
@@ -25,12 +28,19 @@ __all__ = ["Report", "write_report"]
 def write_report(folders: Sequence[Path], out: Path) -> Report:
     """Draw all cells below `folders` into `out/index.html`, `report.md` and `report.json`; the same cells give the same bytes.
 
-    Folders of reproductions become the page of the paper's tables and figures.
+    Folders of reproductions become the page of the paper's tables and figures, the folder of an audit its own page.
 
     Raises:
         UsageError: a folder does not exist, none holds a cell, or reproductions and other folders are mixed.
         RunError: a damaged cell, or `out` cannot be written.
     """
+    audits = [folder for folder in folders if (folder / AUDIT).is_file()]
+    if audits:
+        if len(folders) > 1:
+            raise UsageError(
+                f"{audits[0]} holds an audit, which has a page of its own; `undistill compare` sets several side by side"
+            )
+        return write_audit(judge(audits[0]), out)
     plans = [folder for folder in folders if (folder / FILE).is_file()]
     if plans:
         others = [str(folder) for folder in folders if folder not in plans]

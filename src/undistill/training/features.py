@@ -18,8 +18,8 @@ from undistill.seeds import generator
 from undistill.training.evaluate import batch_for
 from undistill.types import Batch
 
-FLAT = 1e-3
-"""A feature whose deviation is below this share of the usual one is not blown up any further."""
+FLAT = 1e-5
+"""A feature whose deviation is below this share of its mean does not vary but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,10 @@ class FeatureBatches:
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and deviation of each feature; called, it gives features of mean 0 and deviation 1.
+    """Mean and deviation of each feature; called, it gives features of mean 0 and deviation 1, or all 0 for one that does not vary.
 
-    A feature that does not vary is only shifted. Both ways of rewriting a linear layer keep its outputs.
+    No feature's scale bears upon another's. Both ways of rewriting a linear layer keep its outputs on the features that were
+    measured; one that does not vary is read no more, for nothing is known of it but its mean, and its deviation counts as 0.
     """
 
     mean_D: Tensor
@@ -65,13 +66,18 @@ class Scale:
         variance_D, mean_D = torch.var_mean(features_ND.double(), dim=0, correction=0)
         if not bool(variance_D.isfinite().all()):
             raise NotFinite("the network's features are not finite, so nothing can be learned from them")
-        std_D = variance_D.sqrt().clamp_min(FLAT * float(variance_D.mean().sqrt()))
-        std_D = torch.where(std_D > 0, std_D, 1.0)
+        std_D = variance_D.sqrt()
+        std_D = torch.where(std_D > FLAT * mean_D.abs(), std_D, 0.0)
         return cls(mean_D.to(features_ND.dtype), std_D.to(features_ND.dtype))
 
     def __call__(self, features_BD: Tensor) -> Tensor:
         """Standardised features."""
-        return (features_BD - self.mean_D) / self.std_D
+        return (features_BD - self.mean_D) * self.rate_D
+
+    @property
+    def rate_D(self) -> Tensor:
+        """1 / deviation, 0 for a feature that does not vary."""
+        return torch.where(self.std_D > 0, 1 / self.std_D, 0.0)
 
     def onto(self, weight_CD: Tensor, bias_C: Tensor) -> tuple[Tensor, Tensor]:
         """What a layer that reads features is on standardised ones."""
@@ -79,7 +85,7 @@ class Scale:
 
     def off(self, weight_CD: Tensor, bias_C: Tensor) -> tuple[Tensor, Tensor]:
         """What a layer that reads standardised features is on the features themselves."""
-        plain_CD = weight_CD / self.std_D
+        plain_CD = weight_CD * self.rate_D
         return plain_CD, bias_C - plain_CD @ self.mean_D
 
 

@@ -43,9 +43,10 @@ def exposure(judgement: Judgement) -> Grid:
         rows.append((*row, Entry(f"{card.tried:,}"), Entry(holds_text(card))))
         records.append(exposed(card, best, other, got))
     heads = ["served as", "questions", "best thief found, %", "share of the model, %", "as good as … labelled images"]
-    heads += ["undefended: best thief, %", "undefended: share, %"] if twin else []
+    heads += ["twin: best thief, %", "twin: share, %"] if twin else []
     heads += ["verdict", "best thief", "thieves tried", "the thief holds"]
-    caption = "Best thief found: accuracy on test images in percent with its 95 % interval; share: of the model's own accuracy."
+    caption = "Best thief found: accuracy on test images with its 95 % interval. Share: of the model's own accuracy."
+    caption += " Twin: the undefended one." if twin else ""
     return Grid("exposure", caption, tuple(heads), tuple(rows), tuple(records), 2, "exposure")
 
 

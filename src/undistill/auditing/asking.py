@@ -1,0 +1,172 @@
+"""What an audit is asked to do, and what that means: cards, thieves, seeds, attacks of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from undistill.access import Access, Card
+from undistill.attacks.base import ATTACKS
+from undistill.auditing.making import Thieves
+from undistill.auditing.planned import Skipped
+from undistill.auditing.suite import Suite
+from undistill.data import Splits
+from undistill.errors import UsageError
+from undistill.models.base import FIXED
+from undistill.oracle.blackbox import BlackBox
+from undistill.oracle.serving import AnswerDefense
+from undistill.oracle.victim import Victim
+from undistill.training.recipe import Recipe, read
+
+ALWAYS_SKIPPED = (
+    Skipped(
+        what="data-free thieves (dafl, deep-inversion)", why="hours each; `undistill attack --card data-free` runs one"
+    ),
+    Skipped(what="thieves with images of another kind (knockoff)", why="not built yet"),
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an audit is asked to do; `None` is left to the suite and the model. See `audit`."""
+
+    suite: str = "quick"
+    card: str | Card = "unlabelled/fresh"
+    serve: Sequence[str] = ()
+    questions: Sequence[int] = ()
+    students: Sequence[str | dict[str, Any]] = ()
+    seeds: int | None = None
+    steps: int | None = None
+    delta: float | None = None
+    public: str | None = None
+    also: Sequence[str | dict[str, Any]] = ()
+    behind: Sequence[str | dict[str, Any] | AnswerDefense] = ()
+    answers: str | None = None
+    unseen: bool = False
+    method: str | dict[str, Any] | None = None
+    teachers: int = 3
+
+
+def with_more(chosen: Suite, also: Sequence[str | dict[str, Any]]) -> Suite:
+    """The suite with attacks of one's own, each where it belongs by what it needs."""
+    for given in also:
+        attack = ATTACKS.make(given)
+        if attack.control or not attack.holds_images:
+            raise UsageError(f"{attack.name} is no thief who asks about images: an audit cannot add it")
+        inside = attack.needs is Access.WEIGHTS
+        kind = "labels" if attack.reads is Access.LABEL else "soft"
+        more = ({"name": attack.name, **attack.settings} if isinstance(given, dict) else {"name": attack.name},)
+        more_of = {"inside": chosen.inside + more} if inside else {kind: getattr(chosen, kind) + more}
+        chosen = replace(chosen, name=f"{chosen.name} + {attack.name}", **more_of)
+    return chosen
+
+
+def seeds_of(request: Request, chosen: Suite) -> int:
+    """How many report seeds: those asked for, the suite's, or two for each teacher of a method."""
+    count = request.seeds if request.seeds is not None else chosen.seeds if request.method is None else 2
+    if count < 1 or request.teachers < 1:
+        raise UsageError(f"an audit needs at least 1 seed and 1 teacher, not {count} and {request.teachers}")
+    return count
+
+
+def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[Card]:
+    """Every way of serving × every number of questions, the strongest and first one first."""
+    base = _base(request.card)
+    pool = data.pool if base.pool == "fresh" else data.train
+    if pool is None:
+        raise UsageError(
+            "no fresh images were set aside, which the card wants: train the model with -s data.pool=…, or take --card paper"
+        )
+    usual: tuple[int | None, ...] = (base.questions,)
+    if base.questions is None and base.pool == "fresh" and base.share == 1.0:
+        first = max(2, min(1000, len(pool) // 8))
+        usual = (first, *(n for n in (2 * first, 4 * first) if chosen.verdicts and n <= len(pool)))
+    serve = tuple(request.serve) or (
+        ("probs", "label") if not chosen.verdicts else ("probs", "top5:2", "top1", "label")
+    )
+    kinds = [victim.model.kind for victim in victims.values() if isinstance(victim.model, BlackBox)]
+    made = [base.served(name) for name in dict.fromkeys(serve)]
+    made = [card for card in made if all(card.access <= kind for kind in kinds)]
+    if not made:
+        raise UsageError(
+            f"{kinds[0].label} is all that the model answers: none of --serve {','.join(serve)} can be had"
+        )
+    order = sorted(made, key=lambda card: (card.access is Access.WEIGHTS, -card.access, -(card.top or 5)))
+    counts = tuple(request.questions) or usual
+    for count in counts:
+        if count is not None and not 2 <= count <= len(pool):
+            raise UsageError(
+                f"the {base.pool} pool has {len(pool):,} images; {count:,} questions cannot be asked about them"
+            )
+    start = "public" if request.public else base.start
+    return [
+        card.model_copy(update={"questions": q, "start": start, "share": 1.0 if q else card.share})
+        for q in counts
+        for card in order
+    ]
+
+
+def _base(card: str | Card) -> Card:
+    """A card, or the DATA/POOL part of one."""
+    if isinstance(card, str) and card.count("/") == 1:
+        return Card.parse(f"probs/{card}/random")
+    return Card.parse(card)
+
+
+def thieves_of(request: Request, recipe: Recipe, data: Splits, victim: Victim | None) -> Thieves:
+    """How thieves are trained: as the recipe has it, for steps that fit the size of the images."""
+    values = recipe.dump()
+    if recipe.student.recipe is not None:
+        values["training"] = read(recipe.student.recipe).dump()["training"]
+    steps = request.steps or (400 if data.train.image_size <= 16 else 1500)
+    return Thieves(
+        training=values["training"],
+        views=values["data"]["views"],
+        students=tuple(_student(item, request) for item in request.students) or (_own(recipe, victim, request),),
+        steps=steps,
+        pool=0 if data.pool is None else len(data.pool),
+        trained=len(data.train),
+    )
+
+
+def _own(recipe: Recipe, victim: Victim | None, request: Request) -> dict[str, Any]:
+    """The victim's own architecture, which a thief may guess; the recipe's student where the victim shows none."""
+    if victim is None:
+        settings = recipe.model.model_dump(mode="json", by_alias=True)
+    elif (
+        isinstance(victim.model, BlackBox)
+        or ":" in str(victim.network.config["name"])
+        or "(" in victim.network.config["name"]
+    ):
+        return _student({"name": recipe.student.name, "width": recipe.student.width}, request)
+    else:
+        settings = {key: value for key, value in victim.network.config.items() if key not in FIXED}
+    plain = {"name": settings.pop("name"), "width": settings.pop("width", 1.0)}
+    return _student(plain | ({"settings": settings} if settings else {}), request)
+
+
+def _student(item: str | dict[str, Any], request: Request) -> dict[str, Any]:
+    """`cnn`, `cnn:0.5` (its width) or settings, as a recipe has them."""
+    if isinstance(item, str):
+        name, colon, width = item.rpartition(":")
+        try:
+            item = {"name": name, "width": float(width)} if colon else {"name": item}
+        except ValueError:
+            item = {"name": item}  # a network of somebody's: package.module:callable
+    return {**item, "weights": request.public} if request.public else dict(item)
+
+
+def left_out(chosen: Suite, cards: Sequence[Card], request: Request) -> list[Skipped]:
+    """What this audit does not try, and why."""
+    found = []
+    if all(card.access < Access.WEIGHTS for card in cards):
+        names = ", ".join(str(s["name"]) for s in chosen.inside)
+        found.append(
+            Skipped(what=f"thieves who hold the weights ({names})", why="not served; --serve weights tries them")
+        )
+    if request.public is None:
+        found.append(
+            Skipped(what="thieves who start from public weights", why="none were named; --public WEIGHTS tries them")
+        )
+    return found

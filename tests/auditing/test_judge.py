@@ -1,0 +1,249 @@
+"""From a folder to a judgement: verdicts, lost cells, exposure, label-equivalents, sentences."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from auditing.made import LABELLED, MadeAudit, change, fail, keys, remove
+from undistill.auditing.judge import judge, write_judgement
+from undistill.auditing.judgement import CardResult, Judgement
+from undistill.auditing.verdict import STRENGTH
+from undistill.errors import RunError, UsageError
+
+BANNED = re.compile(r"undistillable|\bsecure|\bsafe|\bprove|protected|best thief gets", re.IGNORECASE)
+FLOOR = {"kd": 79.0, "decoupled": 78.0, "standardised-kd": 77.0}
+SAME = {"kd": 90.0, "decoupled": 88.0, "standardised-kd": 87.0}
+
+
+def only_card(folder: Path) -> CardResult:
+    cards = judge(folder).cards
+    assert len(cards) == 1
+    return cards[0]
+
+
+@pytest.mark.parametrize(
+    ("made", "verdict"),
+    [
+        (MadeAudit(soft=FLOOR, naive=70.0), "reduced to labels"),
+        (MadeAudit(soft=SAME), "no effect"),
+        (MadeAudit(soft={"kd": 84.0, "decoupled": 83.0}), "partial"),
+        (MadeAudit(soft=FLOOR, soft0=FLOOR, naive=70, naive0=70, labels0={"label-only": 79.0}), "nothing to defend"),
+        (MadeAudit(card=LABELLED, alone=80.0, soft=FLOOR, naive=70.0), "worthless to this thief"),
+        (MadeAudit(soft=FLOOR, naive=70.0, seeds=(0,)), "inconclusive"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_verdict_from_cells(made: MadeAudit, verdict: str, tmp_path: Path) -> None:
+    made.write(tmp_path)
+    card = only_card(tmp_path)
+    assert (card.verdict, card.indication) == (verdict, None)
+    assert card.why.endswith(".")
+
+
+def test_a_small_suite_gives_an_indication(tmp_path: Path) -> None:
+    MadeAudit(soft=FLOOR, naive=70.0, plan={"verdicts": False}).write(tmp_path)
+    card = only_card(tmp_path)
+    assert (card.verdict, card.indication) == (None, "reduced to labels")
+
+
+def test_without_a_twin_there_is_exposure_and_no_verdict(tmp_path: Path) -> None:
+    MadeAudit(twin=False).write(tmp_path)
+    card = only_card(tmp_path)
+    assert (card.verdict, card.indication, card.headroom) == (None, None, None)
+    assert card.exposure == pytest.approx(100 * 80 / 95)
+    assert "Undefended" not in card.sentence
+
+
+def test_a_twin_that_is_worse_is_no_control(tmp_path: Path) -> None:
+    MadeAudit(served=(95.0, 90.0)).write(tmp_path)
+    card = only_card(tmp_path)
+    assert card.verdict == "inconclusive"
+    assert "The control is refused" in card.why
+    assert card.exposure is not None
+
+
+def test_a_thief_that_ties_by_score_is_not_chosen_by_test_images(tmp_path: Path) -> None:
+    plan = MadeAudit().write(tmp_path)
+    chosen = [thief.name for thief in only_card(tmp_path).thieves if thief.chosen and thief.side == "defended"]
+    assert chosen == ["kd (τ 4, α 1)", "label-only"]
+    for key in keys(plan, side="defended", role="search"):
+        attack = plan.cell(key).attack["name"]
+        change(tmp_path, key, held_out={"label-smooth": 90.0, "label-only": 10.0}.get(attack, 50.0))
+    chosen = [thief.name for thief in only_card(tmp_path).thieves if thief.chosen and thief.side == "defended"]
+    assert "label-smooth" in chosen
+
+
+# -- cells that are lost ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [fail, remove])
+def test_each_lost_cell_makes_it_inconclusive_or_leaves_it_alone(
+    how: Callable[[Path, str], None], tmp_path: Path
+) -> None:
+    plan = MadeAudit(soft=FLOOR, naive=70.0, seeds=(0, 1, 2)).write(tmp_path)
+    assert only_card(tmp_path).verdict == "reduced to labels"
+    for cell in plan.cells:
+        if cell.seed not in (0, 10_000):
+            continue
+        kept = {path: path.read_bytes() for path in tmp_path.glob(f"*/*{cell.key}.json")}
+        how(tmp_path, cell.key)
+        card = only_card(tmp_path)
+        assert card.verdict == ("reduced to labels" if cell.role == "curve" else "inconclusive"), cell
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+
+def test_an_attack_that_crashes_is_told(tmp_path: Path) -> None:
+    plan = MadeAudit(soft=FLOOR, naive=70.0).write(tmp_path)
+    fail(tmp_path, keys(plan, side="defended", label="soft, rank 3")[2])
+    judgement = judge(tmp_path)
+    assert judgement.cards[0].verdict == "inconclusive"
+    assert "1 of" in judgement.cards[0].why
+    assert "it broke" in judgement.cards[0].why
+    assert judgement.failed == 1
+    assert judgement.done == judgement.planned - 1
+
+
+@pytest.mark.parametrize("label", ["soft, rank 1", "soft, rank 2", "naive kd", "label-only"])
+@pytest.mark.parametrize("side", ["defended", "undefended"])
+def test_a_diverged_thief_never_says_more_for_the_defense(label: str, side: str, tmp_path: Path) -> None:
+    plan = MadeAudit(soft=FLOOR, naive=70.0).write(tmp_path)
+    before = only_card(tmp_path).verdict
+    for key in keys(plan, side=side, label=label)[:2]:
+        if plan.cell(key).role != "search":
+            fail(tmp_path, key, "diverged")
+    after = only_card(tmp_path).verdict
+    assert before is not None
+    assert after is not None
+    assert STRENGTH[after] <= STRENGTH[before]
+
+
+def test_a_rank_that_the_search_does_not_have_is_no_loss(tmp_path: Path) -> None:
+    made = MadeAudit(soft=FLOOR, naive=70.0)
+    plan = made.write(tmp_path)
+    for key in keys(plan, side="defended", role="search", label="standardised-kd"):
+        fail(tmp_path, key, "diverged")
+    for key in keys(plan, side="defended", label="soft, rank 3"):
+        fail(tmp_path, key)
+    card = only_card(tmp_path)
+    assert card.verdict == "reduced to labels"
+    assert not any(thief.attack == "standardised-kd" and thief.side == "defended" for thief in card.thieves)
+
+
+def test_predictions_that_contradict_their_accuracy_are_an_error(tmp_path: Path) -> None:
+    plan = MadeAudit().write(tmp_path)
+    change(tmp_path, keys(plan, role="soft")[0], accuracy=12.5)
+    with pytest.raises(RunError, match="its predictions"):
+        judge(tmp_path)
+
+
+def test_cells_of_other_data_are_an_error(tmp_path: Path) -> None:
+    plan = MadeAudit().write(tmp_path)
+    change(tmp_path, keys(plan, role="soft")[0], data="0" * 16)
+    with pytest.raises(RunError, match="other data"):
+        judge(tmp_path)
+
+
+def test_no_audit_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no audit"):
+        judge(tmp_path)
+
+
+def test_nothing_computed_is_told(tmp_path: Path) -> None:
+    plan = MadeAudit().write(tmp_path)
+    for cell in plan.cells:
+        remove(tmp_path, cell.key)
+    card = only_card(tmp_path)
+    assert card.verdict == "inconclusive"
+    assert card.sentence == "No thief of your model has been computed yet."
+
+
+# -- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def test_levels_are_the_best_of_their_kind(tmp_path: Path) -> None:
+    MadeAudit().write(tmp_path)
+    card = only_card(tmp_path)
+    levels = [card.A_def, card.A_soft, card.A_label, card.A_soft0, card.A_label0, card.A_ref]
+    means = [level.mean for level in levels if level is not None]
+    assert means == pytest.approx([80, 80, 79, 90, 79.5, 78], abs=0.11)
+    assert card.headroom is not None
+    assert card.took is not None
+    assert card.headroom.mean == pytest.approx(11, abs=0.11)
+    assert card.took.mean == pytest.approx(10, abs=0.11)
+    assert card.removed == pytest.approx(100 * card.took.mean / card.headroom.mean, abs=0.01)
+    assert card.tried == 3 + 2 + 2
+
+
+def test_took_is_never_negative_in_print(tmp_path: Path) -> None:
+    MadeAudit(soft={"kd": 95.0, "decoupled": 88.0}).write(tmp_path)
+    card = only_card(tmp_path)
+    assert card.took is not None
+    assert card.took.mean == 0
+    assert card.took.upper is not None
+    assert card.took.upper < 0
+
+
+def test_more_effort_counts_for_exposure_and_for_no_verdict(tmp_path: Path) -> None:
+    MadeAudit(soft=FLOOR, naive=70.0, effort=88.0).write(tmp_path)
+    card = only_card(tmp_path)
+    assert card.verdict == "reduced to labels"
+    assert card.best == "the best thief, twice the steps"
+    assert card.exposure == pytest.approx(100 * 88 / 95, abs=0.2)
+
+
+def test_the_sentence_is_that_of_the_protocol(tmp_path: Path) -> None:
+    MadeAudit().write(tmp_path)
+    text = only_card(tmp_path).sentence
+    assert text.startswith(
+        "With 50 unlabelled images and your probabilities, the best of 7 thieves found reached 80.0 %"
+    )
+    assert "; your model has 95.0. Undefended: 90.0; labels alone: 79.0." in text
+    assert text.endswith("points that any defense keeping your answers could take.")
+
+
+def test_words_that_claim_too_much_are_nowhere(tmp_path: Path) -> None:
+    for number, made in enumerate((MadeAudit(), MadeAudit(soft=FLOOR, naive=70.0), MadeAudit(soft=SAME))):
+        made.write(tmp_path / str(number))
+        judgement = judge(tmp_path / str(number))
+        text = json.dumps([c.sentence + c.why for c in judgement.cards] + [f.about for f in judgement.flags])
+        assert BANNED.search(text + " ".join(judgement.not_tried)) is None
+
+
+def test_a_method_is_judged_by_its_teachers(tmp_path: Path) -> None:
+    plan = MadeAudit().write(tmp_path)
+    method = plan.model_copy(update={"question": "method"})
+    (tmp_path / "audit.json").write_text(json.dumps(method.dump()))
+    card = only_card(tmp_path)
+    assert card.verdict == "inconclusive"  # one teacher is one unit
+    assert card.A_def is not None
+    assert (card.A_def.n, card.A_def.low) == (1, None)
+
+
+def test_it_is_written_and_read_again(tmp_path: Path) -> None:
+    MadeAudit().write(tmp_path)
+    judgement = judge(tmp_path)
+    path = write_judgement(tmp_path, judgement)
+    assert path == tmp_path / "report" / "judgement.json"
+    assert Judgement.model_validate_json(path.read_text()) == judgement
+
+
+def test_every_planned_cell_has_a_line_with_its_command(tmp_path: Path) -> None:
+    plan = MadeAudit().write(tmp_path)
+    remove(tmp_path, plan.cells[5].key)
+    lines = judge(tmp_path).lines
+    assert [line.key for line in lines] == [cell.key for cell in plan.cells]
+    assert lines[5].status == "missing"
+    assert all(line.command == f"undistill audit cell {tmp_path} {line.key}" for line in lines)
+
+
+def test_an_accuracy_lies_between_nothing_and_all(tmp_path: Path) -> None:
+    MadeAudit(seeds=(0, 1), noise=8.0).write(tmp_path)
+    found = [thief.accuracy for thief in only_card(tmp_path).thieves]
+    assert any(one is not None and one.high == 100 for one in found)
+    assert all(one is not None and one.low is not None and 0 <= one.low <= one.mean for one in found)
