@@ -23,6 +23,7 @@ import typer
 from undistill import plugins
 from undistill.access import Access, Card
 from undistill.attacks.base import ATTACKS
+from undistill.auditing.suite import suite
 from undistill.cli.app import app
 from undistill.cli.catalog import catalog
 from undistill.data.images import Splits
@@ -30,6 +31,7 @@ from undistill.defenses.base import DEFENSES
 from undistill.errors import UsageError
 from undistill.models import MODELS, build
 from undistill.oracle import BlackBox
+from undistill.oracle.serving import ANSWER_DEFENSES, chain
 from undistill.oracle.victim import Victim
 from undistill.registry import Registry
 from undistill.training.recipe import read
@@ -56,7 +58,8 @@ def commands(page: Path) -> Iterator[list[str]]:
                 yield shlex.split(line, comments=True)[1:]
 
 
-COMMANDS = [pytest.param(words, id=f"{page.stem}-{' '.join(words)[:60]}") for page in PAGES for words in commands(page)]
+SHOWN = [*PAGES, ROOT / "README.md"]
+COMMANDS = [pytest.param(words, id=f"{page.stem}-{' '.join(words)[:60]}") for page in SHOWN for words in commands(page)]
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +80,34 @@ def known() -> Iterator[None]:
 
 
 def parsed(words: list[str]) -> dict[str, Any]:
-    """What the shell would hand to the verb."""
+    """What the shell would hand to the verb, or to the part of a verb that is named: `audit cell`; `audit` alone is `audit all`."""
     group: Any = typer.main.get_command(app)
-    return dict(group.commands[words[0]].make_context(words[0], list(words[1:])).params)
+    name, *rest = words
+    verb = group.commands[name]
+    if hasattr(verb, "commands"):
+        name, *rest = rest if rest[:1] and rest[0] in verb.commands else [verb.default, *rest]
+        verb = verb.commands[name]
+    return dict(verb.make_context(name, rest).params)
+
+
+def asked(given: dict[str, Any]) -> None:
+    """Try what an audit is asked for; UsageError for what there is not."""
+    suite(given["suite"])
+    card = given["card"]
+    base = Card.parse(f"probs/{card}/random" if card.count("/") == 1 else card)
+    for serving in (given["serve"] or "probs").split(","):
+        base.served(serving)
+    for count in filter(None, (given["questions"] or "").split(",")):
+        base.model_copy(update={"questions": int(count)})
+    chain(given["behind"] or ())
+    for name in given["also"] or ():
+        ATTACKS.find(name)
+    for student in filter(None, (given["students"] or "").split(",")):
+        MODELS.find(re.sub(r":[\d.]+$", "", student))
+    if given["method"] is not None:
+        assert given["method"] in DEFENSES.classes() | ANSWER_DEFENSES.classes()
+    elif given["model"] is None:
+        raise UsageError("audit what?")
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -92,6 +120,8 @@ def test_a_command_in_the_docs_parses_and_names_what_there_is(words: list[str], 
         "protect": (DEFENSES, "defense"),
         "attack": (ATTACKS, "name"),
     }
+    if words[0] == "audit" and "suite" in given:
+        asked(given)
     if words[0] not in named:
         return
     kind, option = named[words[0]]
@@ -110,13 +140,28 @@ def test_a_wrong_option_in_the_docs_would_have_been_noticed() -> None:
         parsed(["train", "--colour", "red", "-o", "out"])
 
 
+@pytest.mark.parametrize("words", [["--colour", "-o", "out"], ["cell", "DIR", "--suite", "quick"]], ids=" ".join)
+def test_a_wrong_option_of_an_audit_would_have_been_noticed(words: list[str]) -> None:
+    with pytest.raises(Exception, match="No such option"):
+        parsed(["audit", *words])
+
+
+WRONG = {"--serve": "top0", "--suite": "slow", "--behind": "no", "--card": "a/b", "--also": "no", "--students": "no:1"}
+
+
+@pytest.mark.parametrize(("option", "value"), WRONG.items())
+def test_a_wrong_value_for_an_audit_would_have_been_noticed(option: str, value: str) -> None:
+    with pytest.raises(UsageError):
+        asked(parsed(["audit", "MODEL", option, value, "-o", "out"]))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_in_the_docs_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("name", ["models", "adding"])
+@pytest.mark.parametrize("name", ["models", "adding", "threat_model"])
 def test_the_docs_promise_nothing(name: str) -> None:
     shown = (ROOT / "docs" / f"{name}.md").read_text()
     assert not re.search(r"\b(undistillable|secure|safe|proves)\b", shown, re.IGNORECASE)
@@ -260,7 +305,8 @@ def test_plugins_are_listed(known: None, shell: Shell) -> None:
         for entry in entries
         if entry["name"].startswith("toy")
     }
-    assert found == {(kind, f"toy-{kind}") for kind in ("data", "view", "defense", "attack")} | {("model", "toy")}
+    kinds = ("data", "view", "defense", "answer-defense", "attack")
+    assert found == {(kind, f"toy-{kind}") for kind in kinds} | {("model", "toy")}
 
 
 def test_plugins_train_harden_and_steal(toys: Path, shell: Shell, tmp_path: Path) -> None:
@@ -285,6 +331,40 @@ def test_a_lie_of_nothing_is_ordinary_training(known: None) -> None:
     honest, lying = (module.LabelAndLie(lie)(torch.nn.Identity(), batch)["loss"] for lie in (0.0, 0.3))
     torch.testing.assert_close(honest, CrossEntropy()(torch.nn.Identity(), batch)["loss"])
     assert lying > honest or lying < honest
+
+
+def test_a_power_of_one_changes_no_answer_and_a_higher_one_keeps_the_order(known: None) -> None:
+    plugins.load_plugin(ROOT / "examples" / "plugins" / "toy_answer_defense.py")
+    rng = torch.Generator().manual_seed(0)
+    probs_BC = torch.cat([(3 * torch.randn(20, 5, generator=rng)).softmax(dim=1), torch.eye(5)]).double()
+    once, hard = (ANSWER_DEFENSES.make({"name": "toy-answer-defense", "power": power}) for power in (1, 4))
+    torch.testing.assert_close(once.answer(probs_BC, rng), probs_BC)
+    sent_BC = hard.answer(probs_BC, rng)
+    assert sent_BC.dtype == torch.float64
+    torch.testing.assert_close(sent_BC, (4 * probs_BC.log()).softmax(dim=1))
+    torch.testing.assert_close(sent_BC[:3], hard.answer(probs_BC[:3], rng))
+    assert torch.equal(sent_BC[:20].argsort(dim=1), probs_BC[:20].argsort(dim=1))
+
+
+def test_an_answer_side_plugin_is_planned_and_its_answers_are_measured(
+    toys: Path, shell: Shell, tmp_path: Path
+) -> None:
+    behind = ("--behind", "toy-answer-defense power=8", "--questions", "20", "--students", "toy:0.25")
+    planned = shell(
+        "audit", "plan", toys, *FLAGS, *behind, "--also", "toy-attack", "-q", "--json", "-o", tmp_path / "a"
+    )
+    assert planned.code == 0, planned.err
+    plan = json.loads(planned.out)
+    assert [subject["behind"] for subject in plan["subjects"]] == [[{"name": "toy-answer-defense", "power": 8.0}], []]
+    served = [
+        number for number, cell in enumerate(plan["cells"]) if cell["role"] == "served" and "probs" in cell["card"]
+    ]
+    for number in served:
+        assert shell("audit", "cell", tmp_path / "a", "--index", number, *FLAGS, "-q").code == 0
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "a" / "cells").glob("*.json")]
+    assert len(cells) == len(served) == 2
+    assert len({cell["accuracy"] for cell in cells}) == 1
+    assert len({cell["nll"] for cell in cells}) == 2
 
 
 @pytest.mark.slow

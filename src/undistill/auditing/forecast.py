@@ -21,7 +21,7 @@ STEPS = 5
 """Steps that are timed, behind one that warms up."""
 OVERHEAD = 0.4
 """Seconds of a cell that are neither training nor evaluation: files, questions, checks."""
-EXTRA = {"average": 1.0, "finetune": 1.3, "feature-kd": 1.3, "linear-probe": 0.3}
+EXTRA = {"average": 1.0, "finetune": 2.0, "feature-kd": 1.3, "linear-probe": 0.3}
 """How much longer than distillation some attacks train, roughly."""
 
 

@@ -75,7 +75,7 @@ STANDARD = Suite(
     inside=(
         {"name": "head-refit"},
         {"name": "finetune"},
-        {"name": "feature-kd", "variant": "simkd"},
+        {"name": "feature-kd", "variant": "simkd-refit"},
         {"name": "feature-kd", "variant": "fitnet"},
     ),
     public=({"name": "linear-probe"},),

@@ -213,8 +213,10 @@ def compare(
 
 
 def _judge(folder: Path, *, as_json: bool) -> None:
+    from undistill.auditing import planned
     from undistill.reporting.report import write_report
 
+    planned.read(folder)
     verbs.show_report(write_report([folder], folder / "report"), as_json=as_json)
 
 
@@ -223,6 +225,8 @@ def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cel
     from undistill.auditing.audit import prepare
     from undistill.training.recipe import read
 
+    if asked.model is None and asked.method is None:
+        raise UsageError("audit what? Name a MODEL, or a defense with --method")
     request = asked.request()
     options.begin(asked.model, asked.control, *request.students)
     if asked.model is None:
