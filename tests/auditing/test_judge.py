@@ -158,6 +158,15 @@ def test_nothing_computed_is_told(tmp_path: Path) -> None:
     plan = MadeAudit().write(tmp_path)
     for cell in plan.cells:
         remove(tmp_path, cell.key)
+    with pytest.raises(UsageError, match="nothing of .* is computed yet: begin with stage 0"):
+        judge(tmp_path)
+
+
+def test_no_thief_computed_is_told(tmp_path: Path) -> None:
+    plan = MadeAudit().write(tmp_path)
+    for cell in plan.cells:
+        if cell.role != "served":
+            remove(tmp_path, cell.key)
     card = only_card(tmp_path)
     assert card.verdict == "inconclusive"
     assert card.sentence == "No thief of your model has been computed yet."

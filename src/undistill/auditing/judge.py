@@ -12,14 +12,11 @@ from undistill.auditing.curve import learning
 from undistill.auditing.evidence import Evidence
 from undistill.auditing.evidence import read as read_evidence
 from undistill.auditing.flags import raised
-from undistill.auditing.judgement import (
-    Judgement,
-    Line,
-    VictimResult,
-)
+from undistill.auditing.judgement import Judgement, Line, VictimResult
 from undistill.auditing.naming import settings_text, student_text
 from undistill.auditing.verdict import half_width
 from undistill.auditing.wording import not_tried
+from undistill.errors import UsageError
 from undistill.files import write_json
 
 FILE = Path("report") / "judgement.json"
@@ -29,11 +26,15 @@ def judge(folder: Path) -> Judgement:
     """The judgement of an audit, from its plan and its cells alone; cells that are not there yet make cards inconclusive.
 
     Raises:
-        UsageError: there is no audit in the folder.
+        UsageError: there is no audit in the folder, or nothing of it is computed.
         RunError: its files are damaged or contradict each other.
     """
     evidence = read_evidence(folder)
     plan, done = evidence.plan, evidence.done
+    if not any(planned.role == "served" and planned.key in done for planned in plan.cells):
+        raise UsageError(
+            f"nothing of {folder} is computed yet: begin with stage 0 (`undistill audit cell {folder} --index 0`)"
+        )
     here = cases(evidence)
     points = learning(evidence)
     half = next((half_width(case.contrasts) for case in here if math.isfinite(half_width(case.contrasts))), None)
