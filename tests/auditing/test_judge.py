@@ -158,7 +158,7 @@ def test_nothing_computed_is_told(tmp_path: Path) -> None:
     plan = MadeAudit().write(tmp_path)
     for cell in plan.cells:
         remove(tmp_path, cell.key)
-    with pytest.raises(UsageError, match="nothing of .* is computed yet: begin with stage 0"):
+    with pytest.raises(UsageError, match=r"nothing of .* is computed yet: begin with stage 0"):
         judge(tmp_path)
 
 

@@ -182,3 +182,9 @@ def test_more_units_resolve_smaller_differences() -> None:
     found = [expected_resolution(n, 497) for n in (1, 2, 3, 5, 10)]
     assert found[0] is None
     assert found[1:] == sorted(found[1:], reverse=True)  # type: ignore[type-var]
+
+
+def test_weights_alone_are_attacked_from_the_inside_too() -> None:
+    for one in (QUICK, STANDARD):
+        found, _ = plan(one, wanted=cards("weights"), seeds=1)
+        assert [cell for cell in found if cell.role == "soft" and (cell.label.startswith(("inside", "head-refit")))]

@@ -72,7 +72,9 @@ def seeds_of(request: Request, chosen: Suite) -> int:
 
 def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[Card]:
     """Every way of serving × every number of questions, the strongest and first one first."""
-    base = _base(request.card)
+    base, whole = _base(request.card)
+    if base.data == "none":
+        raise UsageError("an audit's thieves hold images; `undistill attack --card data-free` runs one that holds none")
     pool = data.pool if base.pool == "fresh" else data.train
     if pool is None:
         raise UsageError(
@@ -82,9 +84,8 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
     if base.questions is None and base.pool == "fresh" and base.share == 1.0:
         first = max(2, min(1000, len(pool) // 8))
         usual = (first, *(n for n in (2 * first, 4 * first) if chosen.verdicts and n <= len(pool)))
-    serve = tuple(request.serve) or (
-        ("probs", "label") if not chosen.verdicts else ("probs", "top5:2", "top1", "label")
-    )
+    every = ("probs", "top5:2", "top1", "label") if chosen.verdicts else ("probs", "label")
+    serve = tuple(request.serve) or ((base.serving,) if whole else every)
     kinds = [victim.model.kind for victim in victims.values() if isinstance(victim.model, BlackBox)]
     made = [base.served(name) for name in dict.fromkeys(serve)]
     made = [card for card in made if all(card.access <= kind for kind in kinds)]
@@ -107,11 +108,11 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
     ]
 
 
-def _base(card: str | Card) -> Card:
-    """A card, or the DATA/POOL part of one."""
+def _base(card: str | Card) -> tuple[Card, bool]:
+    """(a card, whether it was given whole); else only DATA/POOL was, and any way of serving goes with it."""
     if isinstance(card, str) and card.count("/") == 1:
-        return Card.parse(f"probs/{card}/random")
-    return Card.parse(card)
+        return Card.parse(f"probs/{card}/random"), False
+    return Card.parse(card), True
 
 
 def thieves_of(request: Request, recipe: Recipe, data: Splits, victim: Victim | None) -> Thieves:

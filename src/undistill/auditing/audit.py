@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,8 @@ def run(ready: Ready, *, jobs: int | None = None, say: Say | None = None) -> Non
         for number, line in enumerate(run_jobs(work, jobs), start=1):
             if say is not None:
                 say(f"[{number}/{len(work)}] {line}")
+        with suppress(OSError):  # it is not there, or a cell is at work in it
+            (folder / "work").rmdir()
 
 
 def _recipe(model: Model | None, recipe: str | Path | dict[str, Any] | Recipe | None) -> Recipe:

@@ -118,7 +118,7 @@ def few_seeds(evidence: Evidence) -> Seen:
     method = plan.question == "method"
     units = len({s.teacher for s in plan.subjects}) if method else len(plan.seeds)
     if units < ENOUGH:
-        yield f"{units} {'teachers' if method else 'seeds'}.", ()
+        yield f"{units} {'teacher' if method else 'seed'}{'' if units == 1 else 's'}.", ()
 
 
 @doubt("small-suite", "This suite gives no verdicts")

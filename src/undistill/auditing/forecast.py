@@ -17,6 +17,7 @@ from undistill.models import build
 from undistill.training.recipe import Student
 from undistill.training.recipe import read as read_recipe
 
+Shape = tuple[int, int, int]
 STEPS = 5
 """Steps that are timed, behind one that warms up."""
 OVERHEAD = 0.4
@@ -25,39 +26,36 @@ EXTRA = {"average": 1.0, "finetune": 2.0, "feature-kd": 1.3, "linear-probe": 0.3
 """How much longer than distillation some attacks train, roughly."""
 
 
-def forecast(plan: Plan, shape: tuple[int, int, int], *, held_out: int, device: torch.device) -> Plan:
+def forecast(plan: Plan, shape: Shape, *, trained: int, held_out: int, device: torch.device) -> Plan:
     """The plan with the seconds that each of its cells is expected to take in one process.
 
     Args:
         plan: of an audit.
         shape: classes, channels and side in pixels.
+        trained: images that the victim was trained on.
         held_out: images that a search is scored on.
         device: that it will run on.
     """
-    return plan.model_copy(update={"cells": tuple(_with(cell, plan, shape, held_out, device) for cell in plan.cells)})
+    told = {cell.key: _seconds(cell, plan.test_images, shape, trained, held_out, device) for cell in plan.cells}
+    cells = tuple(cell.model_copy(update={"seconds": round(told[cell.key], 2)}) for cell in plan.cells)
+    return plan.model_copy(update={"cells": cells})
 
 
-def _with(cell: Planned, plan: Plan, shape: tuple[int, int, int], held_out: int, device: torch.device) -> Planned:
+def _seconds(cell: Planned, tests: int, shape: Shape, trained: int, held_out: int, device: torch.device) -> float:
     if cell.role == "served":
-        return cell.model_copy(update={"seconds": OVERHEAD})
-    training = cell.recipe["training"]
+        return OVERHEAD
+    training, card = cell.recipe["training"], Card.parse(cell.card)
     student = {**cell.student, "width": cell.student.get("width", 1.0) * cell.times.get("student.width", 1.0)}
     step, answer = timed(json.dumps(student, sort_keys=True), training["batch"], shape, device)
-    images = Card.parse(cell.card).questions or _trained(plan, cell)
+    images = card.questions or round(card.share * trained)
     passes = training["epochs"] * training["passes"] * cell.times.get("training.passes", 1.0)
-    shown = held_out + (0 if cell.role == "search" else plan.test_images)
+    shown = held_out + (0 if cell.role == "search" else tests)
     more = EXTRA.get(cell.attack.get("name", ""), 1.0)
-    seconds = passes * math.ceil(images / training["batch"]) * step * more + shown * answer + OVERHEAD
-    return cell.model_copy(update={"seconds": round(seconds, 2)})
-
-
-def _trained(plan: Plan, cell: Planned) -> int:
-    found = plan.data.get("limit") or 50_000
-    return round(Card.parse(cell.card).share * found)
+    return passes * math.ceil(images / training["batch"]) * step * more + shown * answer + OVERHEAD
 
 
 @cache
-def timed(student: str, batch: int, shape: tuple[int, int, int], device: torch.device) -> tuple[float, float]:
+def timed(student: str, batch: int, shape: Shape, device: torch.device) -> tuple[float, float]:
     """(seconds of a step, seconds an image that it answers) of a student given as JSON, on random images."""
     classes, channels, side = shape
     wanted: dict[str, Any] = json.loads(student)

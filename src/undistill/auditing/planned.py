@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from undistill.access import Card
 from undistill.errors import RunError, UsageError
 from undistill.files import read_json, write_json
 
@@ -162,10 +163,11 @@ class Plan(Record):
 
     @property
     def cards(self) -> tuple[str, ...]:
-        """The cards that are reported, in the plan's order: those of thieves of the defended model."""
+        """The cards that are reported, those of thieves of the defended model: by questions, the strongest access first."""
         roles = ("soft", "labels", "naive")
         found = [cell for cell in self.cells if cell.side == "defended" and cell.role in roles]
-        return tuple(dict.fromkeys(card for cell in found for card in (cell.cards or (cell.card,))))
+        names = dict.fromkeys(card for cell in found for card in (cell.cards or (cell.card,)))
+        return tuple(sorted(names, key=_strength))
 
     def subject(self, name: str) -> Subject:
         """A victim by its name."""
@@ -181,6 +183,11 @@ class Plan(Record):
     def dump(self) -> dict[str, Any]:
         """Plain JSON values, as they lie on disk."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+def _strength(text: str) -> tuple[int, int, int]:
+    card = Card.parse(text)
+    return card.questions or 0, -card.access, -(card.top or 5)
 
 
 def missing_control(plan: Plan) -> str:
@@ -251,7 +258,7 @@ def read(folder: Path) -> Plan:
 
 def _fixed(plan: Plan) -> dict[str, Any]:
     values = plan.dump()
-    cells = [{key: value for key, value in cell.items() if key != "seconds"} for cell in values["cells"]]
+    cells = [{key: value for key, value in cell.items() if key not in ("seconds", "label")} for cell in values["cells"]]
     return {**values, "cells": cells, "command": "", "resolves": None, "sd": None}
 
 

@@ -84,6 +84,8 @@ class Planner:
                 naive = {**NAIVE, "alpha": self.alpha}
                 yield from (self.make.thief(subject, "naive", card, seed, attack=naive) for seed in seeds)
             yield from self._soft(subject, card, seeds, self.suite.ranks)
+            if card.access is Access.WEIGHTS:
+                yield from self._inside(subject, card, seeds)
             yield from self._labels(subject, card, seeds, self.suite.labels)
         yield from self._alone("alone", card, self.seeds)
         yield from self._curve()
@@ -228,11 +230,19 @@ class Planner:
         student: dict[str, Any] | None = None,
     ) -> Iterable[Planned]:
         """The best attacks of the search, by rank."""
+        named = "rank " if what == "soft" else "inside, rank "
         for rank in range(1, ranks + 1):
             choice = Choice(among=self.found[subject.side, what], rank=rank)
             for seed in seeds:
                 yield self.make.thief(
-                    subject, "soft", card, seed, choice=choice, student=student, stage=3, label=f"{what}, rank {rank}"
+                    subject,
+                    "soft",
+                    card,
+                    seed,
+                    choice=choice,
+                    student=student,
+                    stage=3,
+                    label=named + str(rank),
                 )
 
     def _labels(

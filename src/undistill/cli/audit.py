@@ -258,7 +258,8 @@ def _forecast(ready: Any, splits: Any, device: str) -> Any:
 
     shape = (splits.num_classes, splits.train.channels, splits.train.image_size)
     held_out = sum(len(part) for part in (splits.val, splits.pool) if part is not None)
-    told = forecast(ready.plan, shape, held_out=min(held_out, 4000), device=choose_device(device))
+    sizes = {"trained": len(splits.train), "held_out": min(held_out, 4000)}
+    told = forecast(ready.plan, shape, **sizes, device=choose_device(device))
     return replace(ready, plan=told)
 
 

@@ -126,6 +126,8 @@ def missing_text(card: CardResult, judgement: Judgement) -> str:
     """Why a card has no verdict."""
     if not controlled(judgement):
         return NO_TWIN
+    if card.serving == "label":
+        return "labels alone are the floor"
     return f"an indication only: {card.indication}" if card.indication else "the suite gives none"
 
 
