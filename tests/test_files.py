@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from undistill.errors import RunError, UsageError
+from undistill.errors import Busy, RunError, UsageError
 from undistill.files import locked, read_json, sweep, write_bytes, write_json, write_text, writing
 
 
@@ -122,6 +122,13 @@ def test_a_held_folder_is_refused(tmp_path: Path) -> None:
         locked(tmp_path / "run"),
     ):
         pytest.fail("held twice")
+
+
+def test_who_waits_for_a_folder_can_tell_that_from_wrong_usage(tmp_path: Path) -> None:
+    with locked(tmp_path / "run"), pytest.raises(Busy), locked(tmp_path / "run"):
+        pytest.fail("held twice")
+    assert issubclass(Busy, UsageError)
+    assert Busy.exit_code == 2
 
 
 def test_a_folder_is_let_go_also_after_an_error(tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ class UsageError(UndistillError, ValueError):
     exit_code = 2
 
 
+class Busy(UsageError):
+    """Another process is at work there."""
+
+
 class RunError(UndistillError, RuntimeError):
     """A run folder, data set or model could not be read or written."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from undistill.errors import GO_ON, RunError, UsageError
+from undistill.errors import GO_ON, Busy, RunError
 
 TEMPORARY = ".part"
 
@@ -91,7 +91,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; UsageError if another one holds it. The system lets go when a process dies."""
+    """Hold `folder` for this process; Busy (a UsageError) if another one holds it. The system lets go when a process dies."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -99,7 +99,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"{folder} is in use by another process; wait for it or choose another folder") from None
+            raise Busy(f"{folder} is in use by another process; wait for it or choose another folder") from None
         yield
     finally:
         os.close(handle)

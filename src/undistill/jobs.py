@@ -52,6 +52,15 @@ def run_jobs(jobs: Sequence[Job], processes: int | None = None) -> Iterator[str]
         pool.shutdown(cancel_futures=True)
 
 
+def processes(jobs: int | None, device: str) -> int | None:
+    """How many: as asked, one on CUDA, or None for one a core."""
+    if jobs is None and device != "cpu":
+        import torch
+
+        return 1 if torch.cuda.is_available() else None
+    return jobs
+
+
 def _spread(submit: Callable[[Job], Future[str]], count: int, waiting: list[Job]) -> Iterator[str]:
     """Hand out jobs one by one, so that the first that may start is the next that does."""
     done: set[str] = set()

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from undistill.access import Access, Card
 from undistill.attacks.base import ATTACKS
 from undistill.auditing.making import Thieves
 from undistill.auditing.planned import Skipped
-from undistill.auditing.suite import Suite
+from undistill.auditing.suite import FIRST_SEARCH_SEED, NAIVE, Suite
 from undistill.data import Splits
 from undistill.errors import UsageError
-from undistill.models.base import FIXED
+from undistill.models.base import FIXED, MODELS
 from undistill.oracle.blackbox import BlackBox
 from undistill.oracle.serving import AnswerDefense
 from undistill.oracle.victim import Victim
-from undistill.training.recipe import Recipe, read
+from undistill.registry import problem
+from undistill.training.recipe import Recipe, Student
 
 ALWAYS_SKIPPED = (
     Skipped(
@@ -62,12 +67,17 @@ def with_more(chosen: Suite, also: Sequence[str | dict[str, Any]]) -> Suite:
     return chosen
 
 
-def seeds_of(request: Request, chosen: Suite) -> int:
-    """How many report seeds: those asked for, the suite's, or two for each teacher of a method."""
+def seeds_of(request: Request, chosen: Suite, first: int) -> range:
+    """Report seeds: as many as asked for, the suite's, or two for each teacher of a method, from `first` on."""
     count = request.seeds if request.seeds is not None else chosen.seeds if request.method is None else 2
     if count < 1 or request.teachers < 1:
         raise UsageError(f"an audit needs at least 1 seed and 1 teacher, not {count} and {request.teachers}")
-    return count
+    last = first + count * (request.teachers if request.method is not None else 1)
+    if last > FIRST_SEARCH_SEED:
+        raise UsageError(
+            f"report seeds end below {FIRST_SEARCH_SEED}, where those of the search begin, not at {last - 1}"
+        )
+    return range(first, first + count)
 
 
 def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[Card]:
@@ -101,11 +111,42 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
                 f"the {base.pool} pool has {len(pool):,} images; {count:,} questions cannot be asked about them"
             )
     start = "public" if request.public else base.start
+    if start == "public" and request.public is None:
+        raise UsageError(f"the card {base} starts from public weights: name them with --public")
+    for victim in victims.values():
+        _playable(victim, base, counts, request)
     return [
         card.model_copy(update={"questions": q, "start": start, "share": 1.0 if q else card.share})
         for q in counts
         for card in order
     ]
+
+
+def _playable(victim: Victim, base: Card, counts: Sequence[int | None], request: Request) -> None:
+    """UsageError for a victim that no thief of these cards could be tried on."""
+    if base.pool == "fresh" and not (victim.fresh_pool or request.unseen):
+        raise UsageError(
+            f"nothing says which images {victim.label} and what it came from were trained on, so none are known to be fresh; if "
+            "you know that it never saw those of data.pool, say so (--unseen, unseen=True)"
+        )
+    if isinstance(victim.model, BlackBox) and None in counts:
+        raise UsageError(
+            f"{victim.label} would be asked about every view of every image: give a number with --questions"
+        )
+
+
+def without_search(chosen: Suite, why: str) -> tuple[Suite, tuple[Skipped, ...]]:
+    """The suite with its attacks as they come, `kd` at each temperature among them, and a line that says so."""
+    grid = tuple({"name": "kd", "temperature": t} for t in chosen.temperatures if t != NAIVE["temperature"])
+    plain = replace(
+        chosen,
+        name=f"{chosen.name} without its search",
+        search=0,
+        temperatures=(),
+        alphas=(),
+        soft=(*grid, *chosen.soft),
+    )
+    return plain, (Skipped(what="the search", why=why),)
 
 
 def _base(card: str | Card) -> tuple[Card, bool]:
@@ -118,8 +159,6 @@ def _base(card: str | Card) -> tuple[Card, bool]:
 def thieves_of(request: Request, recipe: Recipe, data: Splits, victim: Victim | None) -> Thieves:
     """How thieves are trained: as the recipe has it, for steps that fit the size of the images."""
     values = recipe.dump()
-    if recipe.student.recipe is not None:
-        values["training"] = read(recipe.student.recipe).dump()["training"]
     steps = request.steps or (400 if data.train.image_size <= 16 else 1500)
     return Thieves(
         training=values["training"],
@@ -128,7 +167,19 @@ def thieves_of(request: Request, recipe: Recipe, data: Splits, victim: Victim | 
         steps=steps,
         pool=0 if data.pool is None else len(data.pool),
         trained=len(data.train),
+        public="" if request.public is None else _digest(Path(request.public)),
     )
+
+
+def _digest(weights: Path) -> str:
+    """What tells public weights apart, wherever they lie; UsageError where there are none."""
+    files = sorted(path for path in weights.rglob("*.safetensors")) if weights.is_dir() else [weights]
+    if not files or not all(path.is_file() for path in files):
+        raise UsageError(f"there are no public weights at {weights}")
+    found = hashlib.sha256()
+    for path in files:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def _own(recipe: Recipe, victim: Victim | None, request: Request) -> dict[str, Any]:
@@ -148,13 +199,18 @@ def _own(recipe: Recipe, victim: Victim | None, request: Request) -> dict[str, A
 
 
 def _student(item: str | dict[str, Any], request: Request) -> dict[str, Any]:
-    """`cnn`, `cnn:0.5` (its width) or settings, as a recipe has them."""
+    """`cnn`, `cnn:0.5` (its width) or settings, as a recipe has them; UsageError for a network that there is not."""
     if isinstance(item, str):
         name, colon, width = item.rpartition(":")
         try:
             item = {"name": name, "width": float(width)} if colon else {"name": item}
         except ValueError:
             item = {"name": item}  # a network of somebody's: package.module:callable
+    MODELS.make(item["name"])
+    try:
+        Student.model_validate(item)
+    except ValidationError as error:
+        raise UsageError(f"student {item['name']}: {problem(error, Student)}") from None
     return {**item, "weights": request.public} if request.public else dict(item)
 
 

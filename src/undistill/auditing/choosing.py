@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from undistill.auditing.cell import Cell
+from undistill.auditing.planned import Planned
 from undistill.errors import RunError
 
 
@@ -76,6 +77,46 @@ def pick(cells: Iterable[Cell], rank: int) -> Ranked | None:
     """The attack of this rank (1 is the best), None where fewer attacks were tried. Errors as `scores`."""
     found = ranked(cells)
     return found[rank - 1] if rank <= len(found) else None
+
+
+def matches(planned: Planned, cell: Cell, found: Sequence[Cell]) -> bool:
+    """Whether a cell is of the attack and settings that its search gives now; `found` are cells of the search that did not fail.
+
+    Compared are attack, settings, optimizer and clipping, with what the plan changes or multiplies. True where nothing is
+    chosen, and for a cell that failed, which is computed again anyhow. A cell that only says that the search had no attack of
+    this rank (diverged, without a recipe) matches as long as it has none.
+    """
+    if planned.choice is None or cell.status == "failed":
+        return True
+    try:
+        best = pick(found, planned.choice.rank)
+    except RunError:
+        return False
+    absent = cell.status == "diverged" and not cell.recipe
+    if best is None or absent:
+        return best is None and absent
+    training = cell.recipe.get("training", {})
+    same = (cell.attack, cell.attack_settings) == (best.attack, _under("attack.", planned.changes, best.settings))
+    clip = planned.changes.get("training.clip", best.training.get("clip"))
+    wanted = {**best.training.get("optimizer", {})}
+    for name, factor in _under("training.optimizer.", planned.times, {}).items():
+        wanted[name] *= factor
+    return same and training.get("clip") == clip and _alike(training.get("optimizer", {}), wanted)
+
+
+def _under(prefix: str, given: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The base with what is given for the names behind a prefix."""
+    return {**base, **{path.removeprefix(prefix): value for path, value in given.items() if path.startswith(prefix)}}
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Equal, but for the last digit of a number that was multiplied."""
+
+    def same(first: Any, second: Any) -> bool:
+        numbers = isinstance(first, float) and isinstance(second, float)
+        return math.isclose(first, second) if numbers else bool(first == second)
+
+    return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
 
 
 def _scored(group: Sequence[Cell]) -> Ranked:

@@ -6,6 +6,7 @@ Legend: N test images, U units.
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from undistill.auditing import cell as cells
 from undistill.auditing.arms import Arm, Run, procedure, reads_of
 from undistill.auditing.cell import Cell
-from undistill.auditing.choosing import Ranked, ranked, scores, signature
+from undistill.auditing.choosing import Ranked, matches, ranked, scores, signature
 from undistill.auditing.planned import Choice, Plan, Planned
 from undistill.auditing.planned import read as read_plan
 from undistill.errors import RunError
@@ -36,6 +37,8 @@ class Evidence:
     """By key, failed ones among them; planned cells that are not computed have none."""
     right: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     """By key of a report cell with an accuracy: right or wrong on each of N test images."""
+    stale: frozenset[str] = frozenset()
+    """Keys of computed cells whose search gives another thief now, as a cell of it was computed again; not among `done`."""
     _orders: dict[tuple[str, ...], list[Ranked] | None] = field(default_factory=dict, repr=False, compare=False)
 
     def served(self, victim: str, serving: str) -> Cell | None:
@@ -82,7 +85,7 @@ class Evidence:
         first = group[0]
         found = [(p, self.done[p.key]) for p in group if p.key in self.done]
         runs = [
-            Run(self._unit(p), p.seed, cell.accuracy, self.right[p.key])
+            Run(self.unit(p), p.seed, cell.accuracy, self.right[p.key])
             for p, cell in found
             if cell.accuracy is not None
         ]
@@ -101,7 +104,7 @@ class Evidence:
             absent=len(group) - len(runs) - lost,
         )
 
-    def _unit(self, planned: Planned) -> int:
+    def unit(self, planned: Planned) -> int:
         """The seed; where a method is judged, the teacher's number. Students alone have none and keep their seed."""
         if self.plan.question == "model" or not planned.victim:
             return planned.seed
@@ -146,7 +149,11 @@ def read(folder: Path) -> Evidence:
             cell = cells.read(place)
             if cell.data and cell.data != plan.fingerprint:
                 raise RunError(f"{place} was computed on other data ({cell.data}) than the plan's ({plan.fingerprint})")
+            if not _fits(planned, cell):
+                raise RunError(f"{folder}/done/{planned.key}.json names a cell that is not the planned one")
             found[planned.key] = (place.parent, cell)
+    stale = _stale(plan, {key: cell for key, (_, cell) in found.items()})
+    found = {key: value for key, value in found.items() if key not in stale}
     labels_N = _labels(plan, found)
     right: dict[str, NDArray[np.bool_]] = {}
     seen: dict[str, NDArray[np.bool_]] = {}
@@ -161,7 +168,7 @@ def read(folder: Path) -> Evidence:
         if cell.id not in seen:
             seen[cell.id] = _right(home, cell, labels_N)
         right[planned.key] = seen[cell.id]
-    return Evidence(folder, plan, {key: cell for key, (_, cell) in found.items()}, right)
+    return Evidence(folder, plan, {key: cell for key, (_, cell) in found.items()}, right, stale)
 
 
 def _place(folder: Path, key: str) -> Path | None:
@@ -172,8 +179,36 @@ def _place(folder: Path, key: str) -> Path | None:
     told = read_json(done)
     if not isinstance(told, dict) or not isinstance(told.get("cell"), str):
         raise RunError(f"{done} is damaged: it names no cell")
-    path = folder / str(told.get("cells", "cells")) / f"{Path(told['cell']).name}.json"
+    name, home = told["cell"], told.get("cells", "cells")
+    if re.fullmatch(r"[0-9a-f]{16}", name) is None:
+        raise RunError(f"{done} is damaged: {name!r} is no name of a cell")
+    if not isinstance(home, str) or Path(home).is_absolute():
+        raise RunError(f"{done} is damaged: {home!r} is no folder below or beside the audit's")
+    path = folder / home / f"{name}.json"
     return path if path.is_file() else None
+
+
+def _fits(planned: Planned, cell: Cell) -> bool:
+    """Whether a cell is of the card, seed and phase that are planned, and of the attack where the plan names one."""
+    served = planned.role == "served"
+    return (
+        cell.card == planned.card
+        and (served or cell.seeds.get("student") == planned.seed)
+        and (cell.kind == "victim") == served
+        and cell.phase == ("selection" if planned.role == "search" else "report")
+        and planned.attack.get("name", cell.attack) == cell.attack
+    )
+
+
+def _stale(plan: Plan, found: Mapping[str, Cell]) -> frozenset[str]:
+    """Keys of chosen cells that are no longer those of their search, stage by stage: a cell of the search may be chosen too."""
+    stale: set[str] = set()
+    for planned in sorted(plan.cells, key=lambda each: each.stage):
+        if planned.choice is not None and planned.key in found:
+            among = [found[key] for key in planned.choice.among if key in found and key not in stale]
+            if not matches(planned, found[planned.key], [cell for cell in among if cell.status != "failed"]):
+                stale.add(planned.key)
+    return frozenset(stale)
 
 
 def _labels(plan: Plan, found: Mapping[str, tuple[Path, Cell]]) -> NDArray[Any] | None:

@@ -20,7 +20,7 @@ EPOCHS = 20
 class Thieves:
     """How thieves are trained: a training section and views; with a budget of questions, so many steps.
 
-    `pool` and `trained` count the fresh images and those that the victim was trained on.
+    `pool` and `trained` count the fresh images and those that the victim was trained on; `public` is the digest of public weights.
     """
 
     training: dict[str, Any]
@@ -29,6 +29,7 @@ class Thieves:
     steps: int
     pool: int
     trained: int
+    public: str = ""
 
     def size(self, card: Card) -> int:
         """How many images a card's pool has."""
@@ -44,6 +45,7 @@ class Thieves:
         if card.questions is not None:
             training["batch"] = max(2, min(training["batch"], card.questions))
             of_a_pass = math.ceil(card.questions / training["batch"])
+            training["schedule"] = _squeezed(training["schedule"], EPOCHS / training["epochs"])
             training["epochs"] = EPOCHS
             training["passes"] = max(1, round(self.steps / (EPOCHS * of_a_pass)))
         return {"training": training, "views": self.views}
@@ -59,12 +61,20 @@ class Maker:
     alpha: float
     teachers: Mapping[str, str]
     """The key of the cell that trains a victim, by its name, where the audit does that itself."""
+    alone_after: tuple[str, ...] = ()
+    """What students alone wait for: the cell that makes the first victim."""
 
     def served(self, subject: Subject, card: Card) -> Planned:
-        """What users get from a victim as it is served on a card."""
+        """What users get from a victim as it is served on a card; the first such cell of a teacher trains it."""
         key = key_of({"served": str(card), "of": _identity(subject), "data": self.fingerprint})
         label = f"{subject.label} served as {card.serving}"
-        return Planned(key=key, side=subject.side, role="served", label=label, card=str(card), victim=subject.name)
+        first = self.teachers.get(subject.name)
+        if first == key:
+            first = self.teachers.get(subject.adversary or "")
+        after = () if first is None else (first,)
+        return Planned(
+            key=key, side=subject.side, role="served", label=label, card=str(card), victim=subject.name, after=after
+        )
 
     def thief(
         self,
@@ -102,8 +112,12 @@ class Maker:
             fixed["card"] = str(card)
         phase = "selection" if role == "search" else "report"
         chosen = None if choice is None else choice.model_dump()
-        key = key_of({**fixed, "choice": chosen, "of": _identity(subject), "phase": phase, "data": self.fingerprint})
-        after = (self.teachers[subject.name],) if subject is not None and subject.name in self.teachers else ()
+        public = {"public": self.thieves.public} if self.thieves.public else {}
+        key = key_of(
+            {**fixed, **public, "choice": chosen, "of": _identity(subject), "phase": phase, "data": self.fingerprint}
+        )
+        trains = self.alone_after if subject is None else self.teachers.get(subject.name)
+        after = trains if isinstance(trains, tuple) else () if trains is None else (trains,)
         return Planned(
             key=key,
             side="alone" if subject is None else subject.side,
@@ -126,6 +140,16 @@ class Maker:
     def _weighed(self, attack: Settings) -> Settings:
         known = ATTACKS.find(attack["name"]).model_fields
         return {"alpha": self.alpha, **attack} if "alpha" in known else dict(attack)
+
+
+def _squeezed(schedule: dict[str, Any], by: float) -> dict[str, Any]:
+    """A schedule for other epochs: what it counts in epochs is scaled with them."""
+    found = dict(schedule)
+    if found.get("warmup"):
+        found["warmup"] *= by
+    if found.get("at"):
+        found["at"] = sorted({max(1, round(epoch * by)) for epoch in found["at"]})
+    return found
 
 
 def includes(strong: Card, weak: Card) -> bool:

@@ -129,7 +129,6 @@ class Plan(Record):
     verdicts: bool
     delta: float = Field(gt=0)
     resolves: float | None = None
-    sd: float | None = None
     data: dict[str, Any]
     fingerprint: str
     data_note: str = ""
@@ -257,9 +256,13 @@ def read(folder: Path) -> Plan:
 
 
 def _fixed(plan: Plan) -> dict[str, Any]:
+    """All of a plan that numbers rest on: not where models lie, what it is called, or who knows which defense."""
     values = plan.dump()
     cells = [{key: value for key, value in cell.items() if key not in ("seconds", "label")} for cell in values["cells"]]
-    return {**values, "cells": cells, "command": "", "resolves": None, "sd": None}
+    subjects = [{**subject, "model": subject["model"] if subject["recipe"] else ""} for subject in values["subjects"]]
+    data = {**values["data"], "dir": None}
+    free: dict[str, Any] = {"command": "", "resolves": None, "known": {}, "skipped": (), "title": ""}
+    return {**values, **free, "cells": cells, "subjects": subjects, "data": data}
 
 
 def _difference(old: Plan, new: Plan) -> str:

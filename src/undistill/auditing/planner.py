@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from undistill.access import Access, Card
+from undistill.attacks.base import ATTACKS
 from undistill.auditing.making import Maker, Thieves, without
 from undistill.auditing.planned import Choice, Planned, Role, Skipped, Subject
 from undistill.auditing.suite import FIRST_SEARCH_SEED, NAIVE, Settings, Suite
@@ -44,12 +45,14 @@ class Planner:
         self.alpha = 0.9 if self.first.data == "labelled" else 1.0
         plain = Maker(self.cards, thieves, fingerprint, self.alpha, {})
         trains = {s.name: plain.served(s, self._shown()[0]).key for s in subjects if s.recipe is not None}
-        self.make = Maker(self.cards, thieves, fingerprint, self.alpha, trains)
+        alone = tuple(trains[s.name] for s in subjects[:1] if s.name in trains)
+        self.make = Maker(self.cards, thieves, fingerprint, self.alpha, trains, alone)
+        self.unplayed: dict[str, Skipped] = {}
         self.found: dict[tuple[str, str], tuple[str, ...]] = {}
         """Keys of the search, by side and by what was searched: `soft`, `inside`, an attack of labels, `alone`."""
 
     def plan(self) -> tuple[tuple[Planned, ...], tuple[Skipped, ...]]:
-        """All cells, by stage, and what was left out."""
+        """All cells, by stage, and what was left out. A stage may hold cells that wait for others of it, which come first."""
         main = [card for card in self.cards if card.questions == self.first.questions]
         served = [self.make.served(subject, card) for subject in self.subjects for card in self._shown()]
         groups = [Group("what users get", served), Group("the first card", list(self._main()))]
@@ -215,10 +218,22 @@ class Planner:
             yield from self._each(subject, "soft", card, self._soft_attacks(), seeds, student)
 
     def _inside(self, subject: Subject, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
+        """Thieves who hold the weights: from the inside, and by scores where no weaker card has such a thief of the raw network."""
         if (subject.side, "inside") in self.found:
             yield from self._best(subject, card, seeds, "inside", 1)
         else:
-            yield from self._each(subject, "soft", card, self.suite.inside, seeds)
+            yield from self._each(subject, "soft", card, self._played(self.suite.inside, card), seeds)
+        scored = any(_readable(subject, other) for other in self.cards if other.access < Access.WEIGHTS)
+        if subject.behind or not scored:
+            side = "undefended" if ("undefended", "soft") in self.found else subject.side
+            if (side, "soft") in self.found:
+                choice = Choice(among=self.found[side, "soft"])
+                for seed in seeds:
+                    yield self.make.thief(
+                        subject, "soft", card, seed, choice=choice, stage=3, label="rank 1, raw answers"
+                    )
+            else:
+                yield from self._each(subject, "soft", card, self._soft_attacks(), seeds)
 
     def _best(
         self,
@@ -293,7 +308,9 @@ class Planner:
         if ("defended", what) not in self.found:
             return
         choice = Choice(among=self.found["defended", what])
-        for name, times in (("steps", "training.passes"), ("width", "student.width")):
+        fixed_width = self.first.start == "public" or ":" in str(self.thieves.students[0]["name"])
+        more = [("steps", "training.passes")] + ([] if fixed_width else [("width", "student.width")])
+        for name, times in more:
             for seed in self.seeds[: self.suite.effort]:
                 yield self.make.thief(
                     defended,
@@ -307,15 +324,27 @@ class Planner:
                 )
 
     def _soft_attacks(self) -> tuple[Settings, ...]:
-        """The suite's attacks on scores that there are enough questions for."""
-        found = self.suite.soft + (self.suite.public if self.first.start == "public" else ())
+        """The suite's attacks on scores that can be played, and that there are enough questions for."""
+        found = self._played(self.suite.soft + (self.suite.public if self.first.start == "public" else ()), self.first)
         few = self.first.questions is not None and self.first.questions < 6
         return tuple(settings for settings in found if not (few and settings["name"] == "average"))
+
+    def _played(self, attacks: Iterable[Settings], card: Card) -> tuple[Settings, ...]:
+        """Those that a card shows enough for; the others are told as left out."""
+        found = []
+        for settings in attacks:
+            needs = ATTACKS.find(settings["name"]).needs
+            if needs is not None and needs > card.access:
+                why = f"it needs {needs.label}, and {card.serving} is served"
+                self.unplayed[settings["name"]] = Skipped(what=f"the attack {settings['name']}", why=why)
+            else:
+                found.append(settings)
+        return tuple(found)
 
     def _kept(self, groups: Sequence[Group]) -> tuple[tuple[Planned, ...], tuple[Skipped, ...]]:
         """The groups that there is room for, by stage; a cell that two groups want is there once."""
         most = math.ceil(self.suite.most * max(1.0, len(self.seeds) / self.suite.seeds))
-        most *= len(self._searched()) and len({subject.teacher for subject in self.subjects})
+        most *= len({subject.teacher for subject in self.subjects})
         kept: dict[str, Planned] = {}
         skipped: dict[str, Skipped] = {}
         lost: list[str] = []
@@ -323,12 +352,14 @@ class Planner:
             new = {cell.key: cell for cell in group.cells if cell.key not in kept}
             if group.behind in skipped or (group.cards and len(kept) + len(new) > most):
                 why = f"{self.suite.name} allows {most} cells at {len(self.seeds)} seeds, these are {len(new)} more"
+                if not new:
+                    why = "its controls are left out"
                 skipped[group.name] = Skipped(what=group.name, why=why)
                 lost += group.cards
                 continue
             kept |= new
         ordered = sorted(kept.values(), key=lambda cell: cell.stage)
-        return tuple(without(cell, lost) for cell in ordered), tuple(skipped.values())
+        return tuple(without(cell, lost) for cell in ordered), (*skipped.values(), *self.unplayed.values())
 
 
 def _readable(subject: Subject, card: Card) -> bool:

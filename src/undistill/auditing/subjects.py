@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from undistill.auditing.asking import Request
 from undistill.auditing.planned import Subject
 from undistill.auditing.verdict import check_control
 from undistill.data import Splits
+from undistill.errors import UsageError
 from undistill.oracle.blackbox import BlackBox
-from undistill.oracle.serving import AnswerDefense, chain, shown
+from undistill.oracle.serving import chain, shown
 from undistill.oracle.victim import Model, Victim
 from undistill.registry import registry
 from undistill.training.evaluate import accuracy, predict
@@ -27,6 +28,10 @@ def check(victims: Mapping[str, Victim], data: Splits, delta: float) -> None:
     """UsageError for a victim that the data do not fit, or a control that is none."""
     for victim in victims.values():
         victim.check(data)
+    if len({victim.id for victim in victims.values()}) < len(victims):
+        raise UsageError(
+            "the control is the audited model itself, by its weights or its name: they could not be told apart"
+        )
     if len(victims) == 2 and not any(isinstance(victim.model, BlackBox) for victim in victims.values()):
         ours, twin = victims["defended"], victims["undefended"]
         reached = [accuracy(predict(v.network, data.test), data.test.labels_N) for v in (ours, twin)]
@@ -34,9 +39,7 @@ def check(victims: Mapping[str, Victim], data: Splits, delta: float) -> None:
         check_control(reached[0], reached[1], delta, prints)
 
 
-def subject(
-    side: Any, given: Model, victim: Victim, request: Request, behind: Sequence[str | dict[str, Any] | AnswerDefense]
-) -> Subject:
+def subject(side: Any, given: Model, victim: Victim, request: Request) -> Subject:
     """A victim as the plan keeps it."""
     path = given.folder if isinstance(given, Run) else given if isinstance(given, str | Path) else GIVEN
     black = isinstance(victim.model, BlackBox)
@@ -48,8 +51,8 @@ def subject(
         label=victim.label if side == "defended" else f"{victim.label}, the twin",
         network=victim.label if black else str(victim.network.config["name"]),
         defense=victim.defense,
-        behind=tuple(item.model_dump(mode="json") for item in chain(behind)),
-        shows=shown(Access.LOGITS, chain(behind)).label if behind else Access.WEIGHTS.label,
+        behind=tuple(item.model_dump(mode="json") for item in victim.behind),
+        shows=shown(Access.LOGITS, victim.behind).label if victim.behind else Access.WEIGHTS.label,
         answers=request.answers if black else None,
         unseen=request.unseen,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -129,7 +130,7 @@ def all_(
             return _show_plan(ready.plan, jobs, as_json=options.as_json)
         for line in told(ready.plan, jobs)[:3]:
             reporter.say(line)
-        run(ready, jobs=_processes(jobs, options.device), say=reporter.say)
+        run(ready, jobs=jobs, say=reporter.say)
     return _judge(out, as_json=options.as_json)
 
 
@@ -228,6 +229,7 @@ def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cel
     if asked.model is None and asked.method is None:
         raise UsageError("audit what? Name a MODEL, or a defense with --method")
     request = asked.request()
+    _only_what_counts(options.sets or ())
     options.begin(asked.model, asked.control, *request.students)
     if asked.model is None:
         recipe = read(options.config or verbs.default_recipe(options), options.changes())
@@ -248,6 +250,21 @@ def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cel
         command=_command(),
     )
     return _forecast(ready, splits, options.device)
+
+
+def _only_what_counts(sets: Sequence[str]) -> None:
+    """UsageError for a setting of a recipe that an audit does not read."""
+    instead = {
+        "student": "thieves' networks are named with --students",
+        "attack": "the suite names the attacks; --also tries one of your own",
+        "training.epochs": "with a number of questions, --steps says how long thieves train",
+        "training.passes": "with a number of questions, --steps says how long thieves train",
+    }
+    for setting in sets:
+        name = setting.partition("=")[0]
+        told = next((why for part, why in instead.items() if name == part or name.startswith(f"{part}.")), None)
+        if told is not None:
+            raise UsageError(f"{name} changes nothing here: {told}")
 
 
 def _forecast(ready: Any, splits: Any, device: str) -> Any:
@@ -279,12 +296,6 @@ def _count(text: str) -> int:
         return int(text)
     except ValueError:
         raise UsageError(f"--questions are whole numbers by comma, not {text!r}") from None
-
-
-def _processes(jobs: int | None, device: str) -> int | None:
-    from undistill.reproduction.reproduce import processes
-
-    return processes(jobs, device)
 
 
 def _command() -> str:

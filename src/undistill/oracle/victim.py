@@ -112,6 +112,7 @@ def resolve(
     answers: str | Access | None = None,
     called: str | None = None,
     behind: Sequence[str | dict[str, Any] | AnswerDefense] = (),
+    typed: bool = True,
 ) -> Victim:
     """A victim from whatever a user may name.
 
@@ -121,13 +122,17 @@ def resolve(
         answers: `logits`, `probs`, `topk` or `label`: the callable is a function that answers with that, no factory of modules.
         called: what reports call it; two functions of one name need it to be told apart.
         behind: answer-side defenses to put in front of it, and of any that it has: names, `rounding digits=1`, `{name: …}`.
+        typed: a person wrote `model`, so that code which it names may run; False for what a file says.
 
     Raises:
-        UsageError: nothing there, an unfinished run, a student that diverged, a newer schema, weights that do not fit.
+        UsageError: nothing there, an unfinished run, a student that diverged, a newer schema, weights that do not fit, code that
+            nobody trusted.
         RunError: damaged files.
     """
     kind = Access.parse(answers) if isinstance(answers, str) else answers
     defenses = chain(behind)
+    if typed and isinstance(model, str | Path) and _code(str(model)):
+        plugins.trust(str(model))
     victim = _found(model, data, kind)
     box = victim.model if isinstance(victim.model, BlackBox) else None
     if called is not None:
@@ -173,7 +178,6 @@ def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
     name, _, weights = model.partition("@")
     if model.startswith(FAMILIES):
         return _of_weights(name, Path(weights).expanduser(), _needed(data, model))
-    plugins.trust(model)
     if kind is None:
         return _of_factory(model, _needed(data, model))
     place, _, attribute = model.rpartition(":")
@@ -184,7 +188,13 @@ def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
 def _answers(model: str) -> bool:
     """Whether this names a function or a table of answers, of which somebody may have to say what they answer with."""
     path = Path(model).expanduser()
-    return not path.is_dir() and not model.startswith(FAMILIES) and (path.suffix == ".parquet" or ":" in model)
+    return _code(model) or (path.suffix == ".parquet" and not path.is_dir() and not model.startswith(FAMILIES))
+
+
+def _code(model: str) -> bool:
+    """Whether this names a callable."""
+    path = Path(model).expanduser()
+    return ":" in model and not path.is_dir() and not model.startswith(FAMILIES) and path.suffix != ".parquet"
 
 
 def plausible(model: str) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from undistill.jobs import processes
 from undistill.reproduction.estimate import Cost, estimate
-from undistill.reproduction.reproduce import prepare, processes
+from undistill.reproduction.reproduce import prepare
 from undistill.reproduction.work import Place, finished
 from undistill.training.env import choose_device
 

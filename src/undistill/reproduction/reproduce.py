@@ -7,7 +7,7 @@ from pathlib import Path
 
 from undistill.errors import UsageError, unknown
 from undistill.files import locked
-from undistill.jobs import Job, run_jobs
+from undistill.jobs import Job, processes, run_jobs
 from undistill.oracle.bank import USUAL, Bank
 from undistill.reproduction.grid import EXPERIMENTS, NAMES, named
 from undistill.reproduction.plan import FILE, Plan, read, write
@@ -158,15 +158,6 @@ def _joined(out: Path, plan: Plan) -> Plan:
             "command": "\n".join(commands),
         }
     )
-
-
-def processes(jobs: int | None, device: str) -> int | None:
-    """How many: as asked, one on CUDA, or None for one a core."""
-    if jobs is None and device != "cpu":
-        import torch
-
-        return 1 if torch.cuda.is_available() else None
-    return jobs
 
 
 def _command(names: Sequence[str], scale: str, recipe: str, seed: int, seeds: int, only: Sequence[str]) -> str:
