@@ -110,7 +110,13 @@ def judged(setting: Setting, scenario: Scenario, sets: int, rng: np.random.Gener
     soft0 = maker.ranks([scenario.soft0 - i * step for i in range(3)] + [scenario.soft0 + NAIVE])
     alone = [] if scenario.alone is None else [maker.arm(scenario.alone)]
     arms = Arms(
-        side(soft), side(labels), side([*soft, *labels, *alone]), side(soft0), side([*labels, *alone]), side(alone)
+        side(soft),
+        side(labels),
+        side([*soft, *labels, *alone]),
+        side(soft0),
+        side([*labels, *alone]),
+        side(alone),
+        side([*soft, *labels]),
     )
 
     def compare(first: Draw, second: Draw) -> Difference:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from undistill.access import Access, Card
-from undistill.attacks.average import Average, Noted
+from undistill.attacks.average import Average, Noted, as_many_steps
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.decoupled import Confidence, Decoupled
 from undistill.attacks.sanitise import CLEAN, Cleaned, by_class, class_means, completed
@@ -326,7 +326,14 @@ def test_average_asks_as_many_copies_as_it_can_pay(
     assert rob(thief, images, budget=budget, by=viewed(recipe))[1].queries == queries
 
 
-def test_average_trains_on_the_images_it_paid_for(rob: Callable[..., Any], images: ImageSet) -> None:
+def passing(recipe: Recipe, passes: int, batch: int = 8) -> Recipe:
+    values = recipe.dump()
+    return read({**values, "training": {**values["training"], "passes": passes, "batch": batch}})
+
+
+def test_average_trains_on_the_images_it_paid_for(
+    rob: Callable[..., Any], images: ImageSet, recipe: Recipe
+) -> None:
     thief = Average()
     held = thief.affordable(images, 23, seed=0)
     assert len(held) == 7
@@ -334,8 +341,36 @@ def test_average_trains_on_the_images_it_paid_for(rob: Callable[..., Any], image
     assert held.index_N.tolist() == thief.affordable(images, 21, seed=0).index_N.tolist()
     assert held.index_N.tolist() != thief.affordable(images, 21, seed=1).index_N.tolist()
     assert set(held.index_N.tolist()) < set(thief.affordable(images, 36, seed=0).index_N.tolist())
-    assert same(rob({"name": "average"}, images, budget=23)[0], rob({"name": "average"}, held)[0])
+    as_often = passing(recipe, 3)  # 24 images are three batches, 7 are one
+    assert same(rob({"name": "average"}, images, budget=23)[0], rob({"name": "average"}, held, by=as_often)[0])
     assert thief.affordable(images, None, seed=0) is images
+
+
+@pytest.mark.parametrize(
+    ("images", "held", "batch", "passes", "wanted"),
+    [
+        (500, 166, 64, 3, 8),  # 8 steps a pass become 3: 3 · 8 / 3
+        (500, 166, 64, 1, 3),  # 8 / 3, to the nearest pass
+        (50, 16, 50, 5, 5),  # one batch either way
+        (500, 500, 64, 3, 3),
+        (17, 5, 16, 2, 2),  # a last batch of one image is none
+        (3, 2, 2, 4, 4),
+    ],
+)
+def test_average_takes_as_many_steps_on_fewer_images(
+    recipe: Recipe, images: int, held: int, batch: int, passes: int, wanted: int
+) -> None:
+    planned = passing(recipe, passes, batch)
+    assert as_many_steps(planned, images, held).training.passes == wanted
+    assert as_many_steps(planned, images, held) == passing(recipe, wanted, batch)
+
+
+def test_average_counts_as_many_steps_as_others(rob: Callable[..., Any], images: ImageSet) -> None:
+    def seen(name: str) -> int:
+        kept = rob({"name": name}, images, budget=24)[2]
+        return int(next(iter(kept[-1][0]["model"][key] for key in kept[-1][0]["model"] if "num_batches" in key)))
+
+    assert seen("average") == seen("kd") == 6
 
 
 @pytest.mark.parametrize("budget", [1, 5])

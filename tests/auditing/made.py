@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from undistill.auditing import planned
-from undistill.auditing.cell import Cell, save
+from undistill.auditing.cell import Cell, read, save
 from undistill.auditing.planned import Choice, Plan, Planned, Subject
 from undistill.files import write_json
 
@@ -109,13 +109,14 @@ class MadeAudit:
         ours = side == "defended"
         soft, naive = (self.soft, self.naive) if ours else (self.soft0, self.naive0)
         keys = []
-        for tau, score in (self.taus if ours else self.taus0).items():
-            keys += self._search(side, victim, {"name": "kd", "temperature": tau, "alpha": 1.0}, score)
+        taus = self.taus if ours else self.taus0
+        for tau, score in taus.items():
+            shifted = score - max(taus.values()) + soft["kd"]
+            keys += self._search(side, victim, {"name": "kd", "temperature": tau, "alpha": 1.0}, shifted)
         for name, mean in soft.items():
             if name != "kd":
                 keys += self._search(side, victim, {"name": name}, mean)
-        for rank, (name, mean) in enumerate(soft.items(), start=1):
-            taus = self.taus if ours else self.taus0
+        for rank, (name, mean) in enumerate(sorted(soft.items(), key=lambda pair: -pair[1]), start=1):
             settings = {"temperature": max(taus, key=lambda t: taus[t]), "alpha": 1.0} if name == "kd" else {}
             choice = Choice(among=tuple(keys), rank=rank)
             self._report(side, "soft", f"soft, rank {rank}", victim, {"name": name, **settings}, mean, choice)
@@ -126,8 +127,10 @@ class MadeAudit:
             found = self._search(side, victim, {"name": name}, mean)
             self._report(side, "labels", name, victim, {"name": name}, mean, Choice(among=tuple(found)))
         if ours and self.effort is not None:
-            choice = Choice(among=tuple(keys))
-            self._report(side, "effort", "the best thief, twice the steps", victim, {"name": "kd"}, self.effort, choice)
+            best = next(cell for cell in self.cells if cell.role == "soft" and cell.side == side)
+            attack = {"name": self.made[best.key][0].attack, **self.made[best.key][0].attack_settings}
+            choice, label = Choice(among=tuple(keys)), "the best thief, twice the steps"
+            self._report(side, "effort", label, victim, attack, self.effort, choice)
 
     def _without(self) -> None:
         self._report("alone", "alone", "alone", "", {"name": "scratch"}, self.alone)
@@ -195,7 +198,7 @@ class MadeAudit:
             **more,
         }
         cell = Cell(
-            id=f"c{key}", key=key, victim=victim or "none", victim_id=victim, attack=attack.get("name", ""),
+            id=name_of(key), key=key, victim=victim or "none", victim_id=victim, attack=attack.get("name", ""),
             attack_settings={name: value for name, value in attack.items() if name != "name"},
             student_settings={"width": 0.5}, card=card, queries=50, seeds={"student": seed},
             phase="selection" if role == "search" else "report", n_test=0 if role == "search" else IMAGES,
@@ -203,6 +206,11 @@ class MadeAudit:
         )  # fmt: skip
         self.made[key] = (cell, arrays)
         return key
+
+
+def name_of(key: str) -> str:
+    """What the cell of a key is called."""
+    return f"c{key[1:]}"
 
 
 def labels() -> Any:
@@ -225,9 +233,7 @@ def accuracy_of(predicted_N: Any) -> float:
 
 def change(folder: Path, key: str, **values: Any) -> None:
     """Replace fields of a key's cell; `remove` takes the cell away."""
-    path = folder / "cells" / f"c{key}.json"
-    from undistill.auditing.cell import read
-
+    path = folder / "cells" / f"{name_of(key)}.json"
     save(folder / "cells", read(path).model_copy(update=values))
 
 

@@ -164,12 +164,12 @@ def test_what_a_victim_has_in_front_of_it_is_seen_in_the_plan(ask: Ask, make_mod
 def test_an_attack_that_needs_more_than_is_served_is_told_and_left_out(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from undistill.attacks.decoupled import Decoupled
+    from undistill.attacks.sanitise import Sanitise
 
-    monkeypatch.setattr(Decoupled, "needs", Access.LOGITS)
+    monkeypatch.setattr(Sanitise, "needs", Access.LOGITS)
     plan = ask().plan
-    assert "decoupled" not in {cell.attack.get("name") for cell in plan.cells}
-    assert ("the attack decoupled", "it needs logits, and probs is served") in {(s.what, s.why) for s in plan.skipped}
+    assert "sanitise" not in {cell.attack.get("name") for cell in plan.cells}
+    assert ("the attack sanitise", "it needs logits, and probs is served") in {(s.what, s.why) for s in plan.skipped}
 
 
 def test_other_public_weights_make_other_cells(ask: Ask, make_model: Any, tmp_path: Path) -> None:

@@ -32,8 +32,9 @@ class Average(Attack):
 
     The mean is of probabilities over `copies` views of the image, those of the first passes; without views the copies are the
     image itself, and only answers given at random differ. Each copy is a question, asked at the start: a budget Q pays for
-    ⌊Q / copies⌋ images, and the thief trains on those alone. Training on any view reads the mean of its image. On a card without
-    labels the second term uses the mean's top class.
+    ⌊Q / copies⌋ images, and the thief trains on those alone, in more passes: as many steps an epoch as the recipe takes on all of its
+    images, to the nearest whole pass. Training on any view reads the mean of its image. On a card without labels the second term
+    uses the mean's top class.
 
     Source: our own; `kd` as in Ma et al. 2021, equation 1.
     """
@@ -57,6 +58,7 @@ class Average(Attack):
     ) -> Iterator[EpochRecord]:
         """Distil mean answers into `student`; UsageError for a budget that pays for fewer than two images."""
         held = self.affordable(images, oracle.budget, recipe.seed)
+        recipe = as_many_steps(recipe, len(images), len(held))
         batches = image_batches(held, recipe, role="thief", device=str(device))
         with counted_once(oracle, resumed=state is not None):
             means = Noted.of(batches, self.mean(oracle, batches))
@@ -84,6 +86,21 @@ class Average(Attack):
             answers = [oracle.ask(views(batches.images_NCHW[rows], batches.index_N[rows])) for rows in chunks]
             passes.append(torch.cat([probabilities(answer) for answer in answers]))
         return torch.stack(passes).mean(dim=0)
+
+
+def as_many_steps(recipe: Recipe, images: int, held: int) -> Recipe:
+    """The recipe for `held` of the images, its passes multiplied so that an epoch has as many steps as on all, at least 1 pass."""
+    training = recipe.training
+    if held >= images:
+        return recipe
+    passes = max(1, round(training.passes * _steps(images, training.batch) / _steps(held, training.batch)))
+    return recipe.model_copy(update={"training": training.model_copy(update={"passes": passes})})
+
+
+def _steps(images: int, batch: int) -> int:
+    """Steps of one pass; a last batch of one image is none."""
+    full, rest = divmod(images, batch)
+    return max(1, full + (rest > 1))
 
 
 @dataclass(frozen=True)

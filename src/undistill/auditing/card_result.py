@@ -41,7 +41,7 @@ def card_result(case: Case, points: tuple[Point, ...]) -> CardResult:
     tried = _tried(case)
     levels = {
         "A_def": _level(case, "defended", *SOFT, "labels"),
-        "A_soft": _level(case, "defended", *SOFT),
+        "A_soft": _level(case, "defended", *SOFT, *(["labels"] if case.sides.closed else [])),
         "A_label": _level(case, "defended", "labels"),
         "A_soft0": _level(case, "undefended", *SOFT),
         "A_label0": _level(case, "undefended", "labels"),

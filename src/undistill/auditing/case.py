@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from undistill.access import Access, Card
 from undistill.auditing.arms import SOFT, Arm
 from undistill.auditing.choosing import Ranked
-from undistill.auditing.comparing import comparer, of, sides
-from undistill.auditing.evidence import Evidence
+from undistill.auditing.comparing import comparer, of, shows_labels, sides
+from undistill.auditing.evidence import STALE, Evidence
 from undistill.auditing.planned import Planned
 from undistill.auditing.statistics import Difference
 from undistill.auditing.verdict import INCONCLUSIVE, Arms, Contrasts, check_control, contrasts, decide, explain
@@ -48,7 +48,7 @@ class Case:
     @cached_property
     def sides(self) -> Arms[Arm]:
         """Those that a verdict compares."""
-        return sides(self.arms, self.labelled)
+        return sides(self.arms, self.labelled, closed=shows_labels(self.evidence.plan))
 
     @cached_property
     def contrasts(self) -> Contrasts:
@@ -76,9 +76,12 @@ class Case:
 
     @property
     def needed(self) -> tuple[Planned, ...]:
-        """The planned cells that the card's verdict rests on: its thieves, the search they come from, what users get."""
+        """The planned cells that the card's verdict rests on: its thieves, the search they come from, what users get.
+
+        Thieves with more effort are not among them: they count for exposure alone.
+        """
         plan = self.evidence.plan
-        here = [p for p in plan.of(self.text) if p.role not in ("curve", "served")]
+        here = [p for p in plan.of(self.text) if p.role not in ("curve", "served", "effort")]
         keys = {key for p in here if p.choice is not None for key in p.choice.among}
         keys |= {p.key for p in here}
         wanted = [p for p in plan.cells if p.key in keys or p.role == "served"]
@@ -91,10 +94,13 @@ class Case:
 
     def _problems(self) -> Iterator[str]:
         done = self.evidence.done
-        missing = [p for p in self.needed if p.key not in done]
+        stale = [p for p in self.needed if p.key in self.evidence.stale]
+        missing = [p for p in self.needed if p.key not in done and p.key not in self.evidence.stale]
         failed = [p for p in self.needed if p.key in done and done[p.key].status == "failed"]
         if missing:
-            yield f"{len(missing)} of {len(self.needed)} planned cells are not computed, {told(missing[0])} among them."
+            yield f"{self._share(missing)} not computed, {told(missing[0])} among them."
+        if stale:
+            yield f"{self._share(stale)} out of date, {told(stale[0])} among them: {STALE}."
         if failed:
             yield (
                 f"{len(failed)} of {len(self.needed)} planned cells failed, {told(failed[0])} among them: "
@@ -105,9 +111,13 @@ class Case:
             (self.sides.soft.all, "a thief that reads more than labels"),
             (self.sides.soft0.all, "such a thief of the undefended twin"),
         ):
-            if not (missing or failed or any(arm.runs for arm in arms)):
+            if not (missing or stale or failed or any(arm.runs for arm in arms)):
                 yield f"{what[0].upper()}{what[1:]} is missing here."
         yield from self._refused()
+
+    def _share(self, cells: Sequence[Planned]) -> str:
+        """`3 of 50 planned cells are`."""
+        return f"{len(cells)} of {len(self.needed)} planned cells {'is' if len(cells) == 1 else 'are'}"
 
     def _refused(self) -> Iterator[str]:
         """Why the undefended twin is no control."""
@@ -131,7 +141,7 @@ class Case:
         if self.problems:
             return INCONCLUSIVE, " ".join(self.problems)
         verdict = str(decide(self.contrasts, plan.delta))
-        return verdict, explain(verdict, self.contrasts, plan.delta)
+        return verdict, explain(verdict, self.contrasts, plan.delta, closed=self.sides.closed)
 
 
 def told(planned: Planned) -> str:

@@ -100,7 +100,7 @@ def matches(planned: Planned, cell: Cell, found: Sequence[Cell]) -> bool:
     clip = planned.changes.get("training.clip", best.training.get("clip"))
     wanted = {**best.training.get("optimizer", {})}
     for name, factor in _under("training.optimizer.", planned.times, {}).items():
-        wanted[name] *= factor
+        wanted[name] = wanted[name] * factor if name in wanted else None
     return same and training.get("clip") == clip and _alike(training.get("optimizer", {}), wanted)
 
 

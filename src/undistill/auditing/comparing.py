@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 
+from undistill.access import Access
 from undistill.auditing.arms import SOFT, Arm
 from undistill.auditing.judgement import Estimate
 from undistill.auditing.planned import Plan
@@ -18,18 +19,30 @@ from undistill.auditing.statistics import UNKNOWN, Difference, image_error, inte
 from undistill.auditing.verdict import Arms, Contrasts, Side, contrasts
 
 
-def sides(arms: Sequence[Arm], labelled: bool) -> Arms[Arm]:
-    """A card's thieves in their places. Thieves that were given more effort than the controls are left out."""
+def shows_labels(plan: Plan) -> bool:
+    """Whether the defended model, or each of them, shows labels alone however it is served."""
+    ours = [subject for subject in plan.subjects if subject.side == "defended"]
+    return bool(ours) and all(subject.shows == Access.LABEL.label for subject in ours)
+
+
+def sides(arms: Sequence[Arm], labelled: bool, *, closed: bool = False) -> Arms[Arm]:
+    """A card's thieves in their places. Thieves that were given more effort than the controls are left out.
+
+    Of a `closed` model, which shows labels alone, thieves of labels read all that there is: they are the soft ones too.
+    """
     soft = of(arms, "defended", *SOFT)
     labels = of(arms, "defended", "labels")
     alone = of(arms, "alone", "alone") if labelled else ()
+    closed = closed and not soft
     return Arms(
-        soft=chosen(soft),
+        soft=chosen(labels if closed else soft),
         labels=chosen(labels),
         thieves=chosen((*soft, *labels, *alone)),
         soft0=chosen(of(arms, "undefended", *SOFT)),
         floor=chosen((*labels, *alone)),
         alone=chosen(alone),
+        defended=chosen((*soft, *labels)),
+        closed=closed,
     )
 
 
@@ -57,7 +70,7 @@ def _breaks_ties(arm: Arm) -> float:
 
 def found(arms: Sequence[Arm], labelled: bool, plan: Plan) -> Contrasts:
     """The contrasts of a card."""
-    return contrasts(sides(arms, labelled), comparer(plan))
+    return contrasts(sides(arms, labelled, closed=shows_labels(plan)), comparer(plan))
 
 
 def comparer(plan: Plan) -> Callable[[Arm, Arm], Difference]:

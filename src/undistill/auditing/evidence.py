@@ -27,6 +27,10 @@ from undistill.errors import RunError
 from undistill.files import read_json
 
 
+STALE = "its search has changed: compute it again"
+"""Why a cell that is there counts as missing."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Everything of an audit's folder that a judgement may use."""

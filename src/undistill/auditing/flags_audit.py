@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterator
 
 from undistill.access import Card
 from undistill.auditing.cell import Cell
-from undistill.auditing.evidence import Evidence
+from undistill.auditing.evidence import STALE, Evidence
 from undistill.auditing.naming import student_text
 from undistill.auditing.planned import Subject
 
 Seen = Iterator[tuple[str, tuple[str, ...]]]
 Doubt = Callable[[Evidence], Seen]
 DOUBTS: dict[str, tuple[str, Doubt]] = {}
-ENOUGH = 5
-"""Seeds or teachers below which intervals are wide and their level is uncertain."""
 SAME_ANSWER = 1e-6
 """The largest difference between two answers to one question that rounding explains."""
 IN_KIND = 5.0
@@ -75,11 +73,19 @@ def top1_utility(evidence: Evidence) -> Seen:
             )
 
 
-@doubt("effort-not-tried", "Nobody tried whether more effort helps the thief")
+@doubt("effort-not-tried", "It is not known whether more effort helps the thief")
 def effort_not_tried(evidence: Evidence) -> Seen:
-    """No thief with twice the steps or a wider student."""
-    if not any(planned.role == "effort" for planned in evidence.plan.cells):
+    """No thief with twice the steps or a wider student, or cells of them that are lost."""
+    planned = [p for p in evidence.plan.cells if p.role == "effort" and not evidence.empty(p)]
+    if not planned:
         yield "No thief was given twice the steps or a wider student.", ()
+    found = [(p, evidence.done.get(p.key)) for p in planned]
+    lost = [(p, cell) for p, cell in found if cell is None or cell.accuracy is None]
+    if lost:
+        p, cell = lost[0]
+        why = (cell.why or cell.status) if cell is not None else STALE if p.key in evidence.stale else "not computed"
+        are = f"{len(lost)} of {len(planned)} cells with more effort {'is' if len(lost) == 1 else 'are'} lost"
+        yield f"{are}, {p.label} at seed {p.seed} first: {why}.", tuple(cell.id for _, cell in lost if cell is not None)
 
 
 @doubt("one-architecture", "All thieves use one network")
@@ -111,16 +117,6 @@ def no_adaptive_attack(evidence: Evidence) -> Seen:
         yield f"None of the attacks was written against {', '.join(unknown)}.", ()
 
 
-@doubt("few-seeds", "Fewer than five seeds or teachers")
-def few_seeds(evidence: Evidence) -> Seen:
-    """Intervals from so few are wide, and only as good as the assumption of normal errors."""
-    plan = evidence.plan
-    method = plan.question == "method"
-    units = len({s.teacher for s in plan.subjects}) if method else len(plan.seeds)
-    if units < ENOUGH:
-        yield f"{units} {'teacher' if method else 'seed'}{'' if units == 1 else 's'}.", ()
-
-
 @doubt("small-suite", "This suite gives no verdicts")
 def small_suite(evidence: Evidence) -> Seen:
     """What it says is an indication."""
@@ -130,9 +126,10 @@ def small_suite(evidence: Evidence) -> Seen:
 
 @doubt("mixed-environment", "Cells were computed by different versions or machines")
 def mixed_environment(evidence: Evidence) -> Seen:
-    """Differences between arms could be differences between machines."""
+    """Differences between arms could be differences between machines. What users get is no arm, and has no precision."""
+    arms = [cell for cell in evidence.done.values() if cell.kind != "victim"]
     for name in ("undistill", "torch", "device", "precision"):
-        found = {str(cell.env[name]) for cell in evidence.done.values() if name in cell.env}
+        found = {str(cell.env[name]) for cell in arms if name in cell.env}
         if len(found) > 1:
             yield f"{name}: {', '.join(sorted(found))}.", ()
 

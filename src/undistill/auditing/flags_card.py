@@ -16,6 +16,8 @@ CHANCE = 1.5
 """A student is near chance below this many times the accuracy of guessing."""
 REFIT = 1.0
 """Points within which a refitted head is as good as the best undefended one."""
+ENOUGH = 5
+"""Seeds or teachers below which intervals are wide and their level is uncertain."""
 CLEANERS = ("sanitise", "decoupled", "standardised-kd")
 """Attacks that change an answer before they learn from it."""
 
@@ -121,7 +123,21 @@ def vouched(case: Case) -> Seen:
     """Cells whose images nobody can show to be unseen by the victim."""
     ids = tuple(cell.id for arm in case.arms for cell in arm.cells if cell.vouched)
     if ids:
-        yield f"In {len(ids)} cells nothing but somebody's word says that the model never saw the thief's images.", ids
+        yield (
+            f"In {len(ids)} {'cell' if len(ids) == 1 else 'cells'} nothing but somebody's word says that the model never saw the thief's images.",
+            ids,
+        )
+
+
+@doubt("few-seeds", "Fewer than five seeds or teachers")
+def few_seeds(case: Case) -> Seen:
+    """Intervals from so few are wide, and only as good as the assumption of normal errors."""
+    evidence = case.evidence
+    compared = [arm for side in ("defended", "undefended") for arm in of(case.arms, side, *SOFT, "labels")]
+    units = min((len({evidence.unit(p) for p in arm.planned}) for arm in compared), default=ENOUGH)
+    if units < ENOUGH:
+        what = "teacher" if evidence.plan.question == "method" else "seed"
+        yield f"{units} {what}{'' if units == 1 else 's'}.", ()
 
 
 def _best_score(case: Case, wanted: Callable[[str], bool]) -> tuple[str, float] | None:

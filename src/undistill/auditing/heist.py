@@ -15,15 +15,17 @@ from undistill.access import Access, Card
 from undistill.attacks.base import Attack
 from undistill.auditing.cell import Cell, identify, save
 from undistill.auditing.describe import served_cell
+from undistill.auditing.foreign import Broken, code_of, its_own
 from undistill.auditing.plan import answerable, hold, permit, spare, top_class
 from undistill.data import ImageSet, Splits
-from undistill.errors import Diverged, UsageError
+from undistill.errors import Diverged, NotFinite, RunError, UsageError
 from undistill.models import Classifier, build
 from undistill.models import folder as models
 from undistill.oracle.bank import Bank
 from undistill.oracle.blackbox import BlackBox, to_bytes
 from undistill.oracle.door import Oracle
 from undistill.oracle.ledger import Ledger
+from undistill.oracle.serving import AnswerDefense
 from undistill.oracle.victim import Victim
 from undistill.training.evaluate import accuracy, batch_for, predict, score
 from undistill.training.loop import EpochRecord, State
@@ -61,6 +63,10 @@ class Heist:
         self.access = permit(self.thief, card)
         if isinstance(victim.model, BlackBox):
             self.access = min(self.access, victim.model.kind)  # a control asks nothing, whatever the card would give
+        holds = card.access is Access.WEIGHTS  # who holds the network asks it, and nothing that stands in front of it
+        self.behind: tuple[AnswerDefense, ...] = () if holds else victim.behind
+        in_front = () if self.thief.control else victim.behind
+        self.code = code_of([self.thief, recipe.student.network, *in_front])
         self.ask_test, self.bank = ask_test, bank
         self.said_N: torch.Tensor | None = None
         self.vouched = card.pool == "fresh" and not victim.fresh_pool and unseen and not self.thief.control
@@ -111,14 +117,25 @@ class Heist:
             "recipe": self.recipe.dump(),
             **({"public": self.begun["id"]} if self.begun else {}),
             **({"phase": self.phase} if self.phase != "report" else {}),
+            **({"code": self.code} if self.code else {}),
+            **({"behind": "nothing"} if self._past else {}),
         }
+
+    @property
+    def _past(self) -> bool:
+        """Whether this thief asks past defenses because it holds the weights, though its attack only reads answers."""
+        return self.behind != self.victim.behind and self.access < Access.WEIGHTS and not self.thief.control
 
     def counts(self) -> dict[str, int]:
         """Questions asked and answers computed so far."""
         return {"queries": self.oracle.queries, "forwards": self.oracle.forwards} if self.oracle else {}
 
     def steps(self, state: State | None, before: dict[str, Any]) -> Iterator[EpochRecord]:
-        """Train the student; a loss that is not finite ends it without an error, for that too is a result."""
+        """Train the student; numbers that are not finite end it without an error, for that too is a result.
+
+        Raises:
+            Broken: the attack failed with a RunError of its own; others' go through.
+        """
         budget = self.card.questions
         asked = before if budget is None else {}  # with a budget, a resumed thief asks its few questions again
         self.oracle = Oracle(
@@ -127,7 +144,7 @@ class Heist:
             budget=budget,
             bank=self.bank,
             precision=self.recipe.training.precision,
-            behind=self.victim.behind,
+            behind=self.behind,
             top_k=self.card.top or TOP,
             digits=self.card.digits,
             seed=self.recipe.seed,
@@ -137,8 +154,12 @@ class Heist:
             yield from self.thief.steal(
                 self.oracle, self.student, self.images, self.recipe, device=self.device, state=state
             )
-        except Diverged as error:
+        except (Diverged, NotFinite) as error:
             self.diverged = str(error)
+        except RunError as error:
+            if not its_own(error):
+                raise
+            raise Broken(str(error)) from error
 
     def finish(self, metrics: list[dict[str, Any]], out: Path, cells: Path) -> dict[str, Any]:
         """Measure the student, write its model and the cell, and return the result."""
@@ -226,7 +247,7 @@ class Heist:
         numbers = asdict(score(logits_NC, test.labels_N))
         if not self.thief.control:
             self.said_N = (
-                self._served(test)
+                self._served(test, self.victim.behind)
                 if self.victim.behind and not isinstance(self.model, BlackBox)
                 else top_class(self.model, test, ask=self.ask_test, bank=self.bank)
             )
@@ -246,16 +267,16 @@ class Heist:
         return round(100 * right / count, 6) if count else None
 
     def _truth(self, images: ImageSet) -> Tensor | None:
-        """What a search may compare with: true labels for who holds labels, else what the victim is served to say."""
+        """What a search may compare with: true labels for who holds labels, else what the victim says to this thief."""
         if self.thief.control or self.card.data == "labelled":
             return images.labels_N
         return (
-            None if isinstance(self.model, BlackBox) else self._served(images)
+            None if isinstance(self.model, BlackBox) else self._served(images, self.behind)
         )  # a function's answers may cost something
 
-    def _served(self, images: ImageSet) -> Tensor:
-        """The classes that the victim says behind whatever stands in front of it; no question of the thief's."""
-        oracle = Oracle(self.model, Access.LABEL, behind=self.victim.behind, seed=self.recipe.seed)
+    def _served(self, images: ImageSet, behind: Sequence[AnswerDefense]) -> Tensor:
+        """The classes that the victim says behind these defenses; no question of the thief's."""
+        oracle = Oracle(self.model, Access.LABEL, behind=behind, seed=self.recipe.seed)
         parts = [oracle.ask(images.seen(rows, self.device)).labels_B.cpu() for rows in images.chunks(batch_for(images))]
         return torch.cat(parts)
 

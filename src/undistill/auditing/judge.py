@@ -9,7 +9,7 @@ from pathlib import Path
 from undistill.auditing.card_result import card_result
 from undistill.auditing.case import cases
 from undistill.auditing.curve import learning
-from undistill.auditing.evidence import Evidence
+from undistill.auditing.evidence import STALE, Evidence
 from undistill.auditing.evidence import read as read_evidence
 from undistill.auditing.flags import raised
 from undistill.auditing.judgement import Judgement, Line, VictimResult
@@ -115,7 +115,7 @@ def _lines(evidence: Evidence) -> Iterator[Line]:
             queries=cell.queries if cell else 0,
             seconds=cell.seconds if cell else 0.0,
             status=cell.status if cell else "missing",
-            why=cell.why if cell else "",
+            why=cell.why if cell else STALE if planned.key in evidence.stale else "",
             command=f"undistill audit cell {evidence.folder} {planned.key}",
         )
 

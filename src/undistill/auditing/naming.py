@@ -70,7 +70,7 @@ def shown(card: Card) -> str:
         return "labels"
     if card.access in (Access.LOGITS, Access.WEIGHTS):
         return card.serving
-    digits = f" with {card.digits} digits" if card.digits is not None else ""
+    digits = "" if card.digits is None else " with 1 digit" if card.digits == 1 else f" with {card.digits} digits"
     if card.top == 1:
         return f"the top class with its probability{digits}"
     return (f"the top {card.top or 5} probabilities" if card.access is Access.TOPK else "probabilities") + digits

@@ -71,8 +71,13 @@ class Planner:
         return self._kept(groups)
 
     def _shown(self) -> list[Card]:
-        """The first card's ways of serving; a model of which the weights are served all the same answers with probabilities."""
+        """The first card's ways of serving, to measure what users get. Weights are served with probabilities beside them.
+
+        A suite without verdicts does not measure what users of bare labels get: their accuracy is that of any other answer.
+        """
         main = [card for card in self.cards if card.questions == self.first.questions and card.access < Access.WEIGHTS]
+        if not self.suite.verdicts and len(main) > 1:
+            main = [card for card in main if card.access > Access.LABEL]
         return main or [self.first.served("probs")]
 
     # -- groups ------------------------------------------------------------------------------------------------------

@@ -48,9 +48,10 @@ class Side(Generic[Arm]):
 class Arms(Generic[Arm]):
     """What a card's verdict is made of.
 
-    `soft`, `labels`: thieves of the defended model that read more than labels, or labels alone; `thieves`: both, and where the
-    thief holds labels also students alone, which it can always train. `soft0`: soft thieves of the undefended twin. `alone`:
-    students without a victim, empty where the thief holds no labels. `floor`: `labels` and `alone`.
+    `soft`, `labels`: thieves of the defended model that read more than labels, or labels alone; `defended`: both; `thieves`: both,
+    and where the thief holds labels also students alone, which it can always train. `soft0`: soft thieves of the undefended twin.
+    `alone`: students without a victim, empty where the thief holds no labels. `floor`: `labels` and `alone`. `closed`: the
+    defended model shows labels alone, so that `soft` is `labels`.
     """
 
     soft: Side[Arm]
@@ -59,6 +60,8 @@ class Arms(Generic[Arm]):
     soft0: Side[Arm]
     floor: Side[Arm]
     alone: Side[Arm] = field(default_factory=Side)
+    defended: Side[Arm] = field(default_factory=Side)
+    closed: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,27 @@ def best_minus_best(first: Side[Arm], second: Side[Arm], compare: Compare[Arm]) 
 
 def contrasts(arms: Arms[Arm], compare: Compare[Arm]) -> Contrasts:
     """All differences of a card; `compare(a, b)` is the paired difference a − b of two thieves."""
-    soft_and_labels = Side((*arms.soft.all, *arms.labels.all), arms.thieves.chosen)
     return Contrasts(
         headroom=best_minus_best(arms.soft0, arms.floor, compare),
-        gap=best_minus_best(arms.soft, arms.floor, compare),
+        gap=_closed_gap(arms, compare) if arms.closed else best_minus_best(arms.soft, arms.floor, compare),
         took=best_minus_best(arms.soft0, arms.thieves, compare),
-        over_alone=best_minus_best(soft_and_labels, arms.alone, compare),
+        over_alone=best_minus_best(arms.defended, arms.alone, compare),
         twin_over_alone=best_minus_best(arms.soft0, arms.alone, compare),
     )
+
+
+def _closed_gap(arms: Arms[Arm], compare: Compare[Arm]) -> Difference:
+    """A_soft − floor of a model that shows labels alone: A_label − max(A_label, A_ref), so min(0, A_label − A_ref), or 0.
+
+    That it is at most 0 is no finding and has no width. Bounds of min(0, x) are those of x, cut at 0.
+    """
+    if not arms.labels.all:
+        return UNKNOWN
+    if not arms.alone.all:
+        return Difference(0.0, 0.0, 0.0, 0.0, 0.0, min(compare(one, one).n for one in arms.labels.all))
+    over = best_minus_best(arms.labels, arms.alone, compare)
+    ends = (np.minimum(end, 0.0) for end in (over.mean, over.lower, over.upper, over.low, over.high))
+    return Difference(*ends, over.n)
 
 
 def decide(found: Contrasts, delta: float) -> NDArray[np.str_]:
@@ -149,13 +165,13 @@ def check_control(
         )
     if defended_accuracy - undefended_accuracy > delta:
         raise UsageError(
-            f"the control reaches {undefended_accuracy:.1f} %, the defended model {defended_accuracy:.1f}: more than δ = "
-            f"{delta:g} points less; take a twin trained as well as the defended model"
+            f"the control reaches {undefended_accuracy:.1f} %, the defended model {defended_accuracy:.1f}: less by more "
+            f"than δ = {delta:g}; take a twin trained as well as the defended model"
         )
 
 
-def explain(verdict: str, found: Contrasts, delta: float) -> str:
-    """Why, in one sentence with numbers."""
+def explain(verdict: str, found: Contrasts, delta: float, *, closed: bool = False) -> str:
+    """Why, in one sentence with numbers; `closed` as in `Arms`."""
     room, took, gap = found.headroom, found.took, found.gap
     if verdict == NOTHING:
         return (
@@ -166,6 +182,11 @@ def explain(verdict: str, found: Contrasts, delta: float) -> str:
         return (
             f"The best thief found is at most {max(found.over_alone.upper, 0):.1f} points above a student without the model; from "
             f"the undefended twin it would be at least {found.twin_over_alone.lower:.1f} above."
+        )
+    if verdict == REDUCED and closed:
+        return (
+            "It answers with labels alone, and what labels give is what is left; undefended, soft answers are worth at least "
+            f"{room.lower:.1f} points."
         )
     if verdict == REDUCED:
         return (

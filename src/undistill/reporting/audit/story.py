@@ -163,13 +163,17 @@ def _sure(judgement: Judgement) -> str:
     width = f", which is about ± {number(half, digits_of(judgement))} points" if half is not None else ""
     return (
         "Each number is the best thief found, so a lower bound on what can be had; intervals are over "
-        f"{unit_text(judgement, fewest)}{width}, and differences of up to {judgement.delta:g} points count as none."
+        f"{unit_text(judgement, fewest)}{width}, and differences of up to {judgement.delta:g} point{'' if judgement.delta == 1 else 's'} count as none."
     )
 
 
 def _missing(judgement: Judgement) -> str:
     most = max((card.tried for card in judgement.cards), default=0)
-    tried = f"Up to {plural(most, 'thief', 'thieves')} were tried against a way of serving" if most else ""
+    tried = (
+        f"Up to {plural(most, 'thief', 'thieves')} {'was' if most == 1 else 'were'} tried against a way of serving"
+        if most
+        else ""
+    )
     if not judgement.not_tried:
         return f"{tried}." if tried else ""
     first, left = sentence(judgement.not_tried[0]), len(judgement.not_tried)
