@@ -331,9 +331,7 @@ def passing(recipe: Recipe, passes: int, batch: int = 8) -> Recipe:
     return read({**values, "training": {**values["training"], "passes": passes, "batch": batch}})
 
 
-def test_average_trains_on_the_images_it_paid_for(
-    rob: Callable[..., Any], images: ImageSet, recipe: Recipe
-) -> None:
+def test_average_trains_on_the_images_it_paid_for(rob: Callable[..., Any], images: ImageSet, recipe: Recipe) -> None:
     thief = Average()
     held = thief.affordable(images, 23, seed=0)
     assert len(held) == 7

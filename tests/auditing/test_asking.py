@@ -190,7 +190,7 @@ def test_a_schedule_in_epochs_is_squeezed_into_the_thiefs_own() -> None:
         recipe = read(name)
         thieves = Thieves(recipe.dump()["training"], [], ({"name": "cnn"},), steps=400, pool=4_000, trained=50_000)
         schedule = thieves.recipe(Card.parse("api").model_copy(update={"questions": 500}))["training"]["schedule"]
-        steps = recipe.training.schedule.at  # type: ignore[attr-defined]
+        steps = recipe.training.schedule.at
         assert schedule["at"] == [round(at * EPOCHS / recipe.training.epochs) for at in steps]
         assert 0 < schedule["at"][0] < EPOCHS
         assert steps[0] > EPOCHS

@@ -5,33 +5,39 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from undistill.access import Card
 from undistill.auditing.attack import attack
 from undistill.auditing.cell import Array, Cell, identify, save
 from undistill.auditing.cell import read as read_cell
-from undistill.auditing.choosing import pick
+from undistill.auditing.choosing import matches
+from undistill.auditing.foreign import code_of
 from undistill.auditing.heist import Phase
+from undistill.auditing.opened import Unready, data_of, plan_of, train_teacher, victim_of
+from undistill.auditing.plan import remembering
 from undistill.auditing.planned import Plan, Planned, Subject
-from undistill.auditing.planned import read as read_plan
 from undistill.auditing.served import served
-from undistill.data import Splits, load
-from undistill.defenses.protect import protect
-from undistill.errors import RunError, UndistillError, UsageError
-from undistill.files import read_json, write_json
+from undistill.auditing.settled import Absent, resolved
+from undistill.data import Splits
+from undistill.errors import Busy, NotFinite, RunError, UndistillError, UsageError
+from undistill.files import locked, read_json, write_json
 from undistill.oracle.bank import USUAL, Bank
-from undistill.oracle.victim import Victim, resolve
+from undistill.oracle.blackbox import BlackBox
+from undistill.oracle.ledger import Ledger
+from undistill.oracle.victim import Victim
 from undistill.training.env import choose_device, describe
-from undistill.training.recipe import Recipe, read
-from undistill.training.train import train
 
 EXPERIMENT = "audit"
+LONGEST = 300
+"""Characters that a line says of why a cell failed; its file says all."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,63 @@ class Desk:
         return self.folder / "done" / f"{key}.json"
 
     def done(self, key: str) -> Cell | None:
-        """The cell that fills a key, or None."""
+        """The cell that was computed last for a key, or None; `standing` says whether it still counts."""
         marker = self.marker(key)
         told = read_json(marker) if marker.is_file() else None
         if not isinstance(told, dict) or not isinstance(told.get("cell"), str):
             return None
         path = (self.folder / str(told.get("cells", "cells")) / Path(told["cell"]).name).with_suffix(".json")
         return read_cell(path) if path.is_file() else None
+
+    def standing(self, planned: Planned, plan: Plan) -> Cell | None:
+        """The cell that fills a place of the plan: done, not failed, and of the settings that its search gives now. Or None."""
+        cell = self._current(planned, plan, {})
+        return None if cell is None or cell.status == "failed" else cell
+
+    def todo(self, plan: Plan) -> tuple[Planned, ...]:
+        """The cells to compute, in the plan's order: those that do not stand, and all whose search rests on one of them."""
+        known: dict[str, Cell | None] = {}
+        found: dict[str, Planned] = {}
+        for planned in plan.cells:
+            cell = self._current(planned, plan, known)
+            among = () if planned.choice is None else planned.choice.among
+            if cell is None or cell.status == "failed" or not found.keys().isdisjoint(among):
+                found[planned.key] = planned
+        return tuple(found.values())
+
+    def current(self, planned: Planned, plan: Plan) -> Cell | None:
+        """As `standing`, but also a cell that failed."""
+        return self._current(planned, plan, {})
+
+    def _current(self, planned: Planned, plan: Plan, known: dict[str, Cell | None]) -> Cell | None:
+        if planned.key in known:
+            return known[planned.key]
+        known[planned.key] = None
+        cell = self.done(planned.key)
+        if cell is not None and planned.choice is not None:
+            found = [self._current(plan.cell(key), plan, known) for key in planned.choice.among]
+            whole = [other for other in found if other is not None and other.status != "failed"]
+            if None in found or not matches(planned, cell, whole):
+                cell = None
+        known[planned.key] = cell
+        return cell
+
+    def work(self, key: str) -> Path:
+        """The folder that a thief is trained in."""
+        return self.folder / "work" / key
+
+    def clear(self, key: str) -> None:
+        """Remove what an unfinished training left, unless another process is at it."""
+        work = self.work(key)
+        if work.is_dir():
+            with suppress(Busy), locked(work):
+                shutil.rmtree(work, ignore_errors=True)
+
+    def ledger(self, subject: Subject, victim: Victim) -> Path | None:
+        """The file that keeps what a function answers, for all who ask it; None for a network, and for what keeps its own."""
+        box = victim.model
+        asked = isinstance(box, BlackBox) and not isinstance(box.predict, Ledger)
+        return self.folder / f"answers-{subject.name}.parquet" if asked else None
 
     def put(self, key: str, cell: Cell, arrays: dict[str, Array] | None = None) -> Cell:
         """Keep a cell and say that it fills the key."""
@@ -75,32 +131,40 @@ class Desk:
 
 
 def compute(desk: Desk, key: str) -> str:
-    """Compute one planned cell, unless it is there; a line about it. What failed before is tried again.
+    """Compute one planned cell, unless it is there; a line about it.
+
+    What failed before is tried again, and so is what its search chose otherwise by now.
 
     Raises:
-        UsageError: a key that is not planned, cells missing that it needs, another process at it, a victim that changed.
+        UsageError: a key that is not planned, cells missing that it needs, a victim or data that changed or are not there, code
+            that nobody trusted.
+        Busy: another process is at this cell.
         RunError: files that cannot be read or written.
     """
-    plan = _plan(desk.folder)
+    plan = plan_of(desk.folder)
     planned = plan.cell(key)
-    cell = desk.done(planned.key)
-    if cell is None or cell.status == "failed":
-        needed = {need: desk.done(need) for need in planned.needs}
+    cell = desk.standing(planned, plan)
+    if cell is None:
+        needed = {need: desk.current(plan.cell(need), plan) for need in planned.needs}
         if missing := [need for need, found in needed.items() if found is None]:
             raise UsageError(
                 f"{planned.key} needs {len(missing)} cells that are not computed, {missing[0]} the first: do stage "
                 f"{plan.cell(missing[0]).stage} first"
             )
+        if desk.done(planned.key) is not None:  # it failed, or was of other settings
+            desk.clear(planned.key)
         cell = _compute(desk, plan, planned, [found for found in needed.values() if found is not None])
     return f"{planned.key} {_line(planned, cell)}"
 
 
 def _line(planned: Planned, cell: Cell) -> str:
     of = f" of {planned.victim}" if planned.victim else ""
-    got = (
-        cell.status if cell.status != "ok" else f"{cell.held_out:.2f} % held out" if cell.held_out is not None else "ok"
-    )
-    got = f"{cell.accuracy:.2f} %" if cell.accuracy is not None else got
+    if cell.status != "ok":
+        got = f"{cell.status}: {' '.join(cell.why.split())[:LONGEST]}" if cell.why else cell.status
+    elif cell.accuracy is not None:
+        got = f"{cell.accuracy:.2f} %"
+    else:
+        got = f"{cell.held_out:.2f} % held out" if cell.held_out is not None else "ok"
     return f"{planned.role} {planned.label}{of}, {planned.card}, seed {planned.seed}: {got}"
 
 
@@ -112,18 +176,23 @@ def _compute(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> Ce
         if planned.role == "served":
             return _served(desk, plan, planned)
         return _thief(desk, plan, planned, needed)
-    except (RunError, KeyboardInterrupt, MemoryError):
+    except NotFinite as error:
+        return _fell(desk, plan, planned, error)
+    except (Busy, Unready, RunError, KeyboardInterrupt, MemoryError):
         raise
-    except UsageError as error:
-        if isinstance(error, Changed):
-            raise
-        cell = failed(planned, str(error))
-        if isinstance(error, Absent):
-            cell = cell.model_copy(update={"status": "diverged"})
-        return desk.put(planned.key, cell, {})
     except Exception as error:  # noqa: BLE001  an attack of anybody's may fail in any way, and that is a result
-        why = str(error) if isinstance(error, UndistillError) else f"{type(error).__name__}: {error}"
-        return desk.put(planned.key, failed(planned, why), {})
+        return _fell(desk, plan, planned, error)
+
+
+def _fell(desk: Desk, plan: Plan, planned: Planned, error: Exception) -> Cell:
+    """Write down why a cell could not be computed, unless another process has computed it by now."""
+    desk.clear(planned.key)
+    if (there := desk.standing(planned, plan)) is not None:
+        return there
+    cell = failed(planned, str(error) if isinstance(error, UndistillError) else f"{type(error).__name__}: {error}")
+    if isinstance(error, Absent):
+        cell = cell.model_copy(update={"status": "diverged"})
+    return desk.put(planned.key, cell, {})
 
 
 def failed(planned: Planned, why: str) -> Cell:
@@ -145,24 +214,24 @@ def failed(planned: Planned, why: str) -> Cell:
     )
 
 
-class Absent(UsageError):
-    """The search found no attack of the rank that is wanted: those that were tried diverged."""
-
-
-class Changed(UsageError):
-    """A victim or its data are no longer those that were planned for."""
-
-
 def _served(desk: Desk, plan: Plan, planned: Planned) -> Cell:
     """What users get from a victim; the audit's own teachers are trained here."""
-    data = _data(desk, plan)
+    data = data_of(desk, plan)
     subject = plan.subject(planned.victim)
     if subject.recipe is not None:
-        _trained(desk, plan, subject, data)
-    victim = _victim(desk, plan, subject)
+        train_teacher(desk, plan, subject, data)
+    victim = victim_of(desk, plan, subject)
+    where = torch.device("cpu")
+    if (ledger := desk.ledger(subject, victim)) is not None:
+        victim = remembering(victim, ledger)
+    if not isinstance(victim.model, BlackBox):
+        where = choose_device(desk.device)
+        victim.network.to(where)
     numbers, said_N = served(victim, data, Card.parse(planned.card), bank=desk.bank)
     kept = {name: value for name, value in numbers.items() if value is not None}
     fixed = {"victim_id": victim.id, "data": data.fingerprint, "kind": "victim", "card": planned.card}
+    if code := code_of(victim.behind):
+        fixed["code"] = code
     cell = Cell(
         id=identify(fixed),
         key=planned.key,
@@ -181,7 +250,7 @@ def _served(desk: Desk, plan: Plan, planned: Planned) -> Cell:
         n_test=len(data.test),
         data=data.fingerprint,
         data_note=data.note,
-        env=describe(choose_device(desk.device)),
+        env=describe(where),
     )
     arrays: dict[str, Array] = {
         "predicted": said_N.numpy().astype(np.int16),
@@ -194,12 +263,13 @@ def _thief(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> Cell
     """One thief, or one student alone."""
     searched = [cell for cell in needed if cell.kind != "victim" and cell.status != "failed"]  # the judge counts those
     recipe = resolved(plan, planned, searched)
-    data = _data(desk, plan)
+    data = data_of(desk, plan)
     subject = plan.subject(planned.victim) if planned.victim else plan.subjects[0]
     phase: Phase = "selection" if planned.role == "search" else "report"
-    work = desk.folder / "work" / planned.key
-    cell = attack(
-        _victim(desk, plan, subject),
+    victim, work = victim_of(desk, plan, subject), desk.work(planned.key)
+    rob = partial(
+        attack,
+        victim,
         data,
         card=planned.card,
         recipe=recipe,
@@ -208,7 +278,7 @@ def _thief(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> Cell
         cells=desk.home,
         experiment=EXPERIMENT,
         unseen=subject.unseen,
-        ledger=desk.folder / f"answers-{subject.name}.parquet" if subject.answers else None,
+        ledger=desk.ledger(subject, victim),
         resume=True,
         device=desk.device,
         bank=desk.bank,
@@ -216,105 +286,17 @@ def _thief(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> Cell
         key=planned.key,
         reuse=True,
     )
-    shutil.rmtree(work, ignore_errors=True)
-    return desk.put(planned.key, cell)
-
-
-def resolved(plan: Plan, planned: Planned, found: list[Cell]) -> Recipe:
-    """The recipe of a planned thief, once the search that it rests on is done.
-
-    Raises:
-        UsageError: the search has fewer attacks than the rank that is asked for.
-    """
-    training, attack_settings = dict(planned.recipe["training"]), dict(planned.attack)
-    if planned.choice is not None:
-        best = pick(found, planned.choice.rank)
-        if best is None:
-            raise Absent(f"fewer than {planned.choice.rank} attacks of the search came to an end")
-        attack_settings = best.record
-        training |= {name: best.training[name] for name in ("optimizer", "clip")}
-    values: dict[str, Any] = {
-        "data": {**plan.data, "views": planned.recipe["views"]},
-        "training": training,
-        "attack": attack_settings,
-        "student": {"recipe": None, **planned.student},
-        "seed": planned.seed,
-    }
-    for path, value in planned.changes.items():
-        values = _changed(values, path, lambda _, value=value: value)
-    for path, factor in planned.times.items():
-        values = _changed(values, path, lambda old, factor=factor: _multiplied(old, factor))
-    return read(values)
-
-
-def _changed(values: dict[str, Any], path: str, change: Any) -> dict[str, Any]:
-    first, _, rest = path.partition(".")
-    if not rest:
-        return {**values, first: change(values.get(first, 1.0 if first == "width" else None))}
-    return {**values, first: _changed(values[first], rest, change)}
-
-
-def _multiplied(old: Any, factor: float) -> Any:
-    return max(1, round(old * factor)) if isinstance(old, int) else old * factor
-
-
-def _trained(desk: Desk, plan: Plan, subject: Subject, data: Splits) -> None:
-    """Train one of the audit's own teachers, unless it is there."""
-    recipe = read(subject.recipe or {})
-    out = desk.folder / subject.model
-    if subject.side == "undefended":
-        train(None, data, recipe, seed=recipe.seed, out=out, resume=True, device=desk.device)
-        return
-    normal = plan.subject(subject.adversary or "")
-    _trained(desk, plan, normal, data)
-    protect(
-        desk.folder / normal.model,
-        data,
-        subject.defense,
-        seed=recipe.seed,
-        out=out,
-        resume=True,
-        device=desk.device,
-        bank=desk.bank,
-    )
-
-
-def _victim(desk: Desk, plan: Plan, subject: Subject) -> Victim:
-    """A victim of the plan; Changed where its weights are others than those planned for."""
-    if subject.name in desk.victims:
-        victim = desk.victims[subject.name]
-    else:
-        path = str(desk.folder / subject.model) if subject.recipe is not None else subject.model
-        victim = _loaded(path, subject, _data(desk, plan) if ":" in path else None)
-    if subject.id and victim.id != subject.id:
-        raise Changed(
-            f"{subject.model} is not the model that was planned for ({victim.id}, not {subject.id}): plan anew"
-        )
-    return victim
-
-
-def _loaded(path: str, subject: Subject, data: Splits | None) -> Victim:
-    return resolve(path, data, answers=subject.answers, behind=subject.behind)
-
-
-def _data(desk: Desk, plan: Plan) -> Splits:
-    """The audit's data; Changed where they are not those planned for."""
-    data = desk.data or _opened(Recipe.model_validate({"data": plan.data}).data.model_dump_json())
-    if data.fingerprint != plan.fingerprint:
-        raise Changed(
-            f"the data are not those that were planned for ({data.fingerprint}, not {plan.fingerprint}): plan anew"
-        )
-    return data
-
-
-@lru_cache(maxsize=2)
-def _opened(settings: str) -> Splits:
-    return load(Recipe.model_validate_json(f'{{"data": {settings}}}').data)
-
-
-@lru_cache(maxsize=2)
-def _plan(folder: Path) -> Plan:
-    return read_plan(folder)
+    begun = (work / "config.yaml").exists()
+    try:
+        cell = rob()
+    except UsageError as error:
+        if isinstance(error, Busy) or not begun:
+            raise
+        desk.clear(planned.key)  # most likely begun with what the search gave before
+        cell = rob()
+    cell = desk.put(planned.key, cell)
+    desk.clear(planned.key)
+    return cell
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Five victims of which the right verdict is known, audited for real on digits. Cells of the twin are shared with results/audits/digits.sh.
+# Five victims of which the right verdict is known, audited for real on digits. Cells of the twin are shared with results/audits/digits/digits.sh.
 set -euo pipefail
-plugin=results/planted/planted.py
+plugin=results/audits/planted/planted.py
 normal=runs/demo/teachers/normal-s0
 twin=runs/demo/teachers/normal-s1
 audit() {
