@@ -14,8 +14,8 @@ from undistill.access import Access
 from undistill.attacks.base import ATTACKS
 from undistill.data.views import VIEWS
 from undistill.errors import UsageError
-from undistill.registry import Registry
 from undistill.jobs import Job, run_jobs
+from undistill.registry import Registry
 
 TOY = """
 from typing import Literal

@@ -10,6 +10,8 @@ import numpy as np
 
 from undistill.auditing import planned
 from undistill.auditing.cell import Cell, read, save
+from undistill.auditing.judge import judge
+from undistill.auditing.judgement import CardResult
 from undistill.auditing.planned import Choice, Plan, Planned, Subject
 from undistill.files import write_json
 
@@ -19,6 +21,8 @@ TRAINING: dict[str, Any] = {"epochs": 2, "clip": None, "optimizer": {"name": "sg
 STUDENT = {"name": "cnn", "width": 0.5}
 IMAGES, CLASSES = 400, 10
 VICTIM = {"spread": 2.0, "repeat": 0.0, "top5": 99.0, "brier": 0.1, "second_1": 0.1, "second_4": 0.4}
+FLOOR = {"kd": 79.0, "decoupled": 78.0, "standardised-kd": 77.0}
+"""Soft thieves of a defended model that are no better than its thieves of labels."""
 SIDES = (("defended", "victim"), ("undefended", "twin"))
 
 
@@ -45,7 +49,7 @@ class MadeAudit:
     noise: float = 0.3
     twin: bool = True
     vouched: bool = False
-    weights: bool = False
+    shows: str = "weights"
     defense: dict[str, Any] = field(default_factory=lambda: {"name": "nasty", "temperature": 4.0, "omega": 0.04})
     student: str = "cnn"
     other_student: str | None = None
@@ -85,6 +89,7 @@ class MadeAudit:
                     model=victim,
                     label=f"the {victim}",
                     defense=self.defense if side == "defended" else {},
+                    shows=self.shows if side == "defended" else "weights",
                 )
                 for side, victim in (SIDES if self.twin else SIDES[:1])
             ],
@@ -110,7 +115,7 @@ class MadeAudit:
         soft, naive = (self.soft, self.naive) if ours else (self.soft0, self.naive0)
         keys = []
         taus = self.taus if ours else self.taus0
-        for tau, score in taus.items():
+        for tau, score in taus.items() if soft else ():
             shifted = score - max(taus.values()) + soft["kd"]
             keys += self._search(side, victim, {"name": "kd", "temperature": tau, "alpha": 1.0}, shifted)
         for name, mean in soft.items():
@@ -250,3 +255,10 @@ def remove(folder: Path, key: str) -> None:
 def keys(plan: Plan, **wanted: Any) -> list[str]:
     """Keys of the planned cells with these fields."""
     return [cell.key for cell in plan.cells if all(getattr(cell, name) == value for name, value in wanted.items())]
+
+
+def only_card(folder: Path) -> CardResult:
+    """The judgement of an audit that has one card."""
+    cards = judge(folder).cards
+    assert len(cards) == 1
+    return cards[0]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from auditing.made import TRAINING
 from undistill.auditing.cell import Cell
-from undistill.auditing.choosing import pick, ranked, scores
+from undistill.auditing.choosing import matches, pick, ranked, scores
+from undistill.auditing.planned import Choice, Planned
 from undistill.errors import RunError
 
 
@@ -81,6 +82,67 @@ def test_equal_scores_keep_one_order_whatever_the_cells_order() -> None:
     cells = [searched("kd", 70.0, t=2), searched("kd", 70.0, t=1), searched("average", 70.0)]
     assert [g.settings for g in scores(cells)] == [g.settings for g in scores(cells[::-1])]
     assert [g.attack for g in ranked(cells)] == ["average", "kd"]
+
+
+# -- a search that was computed again --------------------------------------------------------------------------------
+
+FOUND = [searched("kd", 75.0, temperature=4), searched("kd", 70.0, temperature=1), searched("average", 72.0)]
+
+
+def chosen(rank: int = 1, **more: Any) -> Planned:
+    return Planned(
+        key="k", side="defended", role="soft", label="rank 1", card="c", choice=Choice(among=("a",), rank=rank), **more
+    )
+
+
+def trained(lr: float = 0.1, clip: float | None = None) -> dict[str, Any]:
+    return {"training": {**TRAINING, "epochs": 9, "clip": clip, "optimizer": {"name": "sgd", "lr": lr}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({}, True),
+        ({"recipe": trained()}, True),
+        ({"student": "resnet18", "student_settings": {}, "seeds": {"student": 7}}, True),
+        ({"attack": "average", "attack_settings": {}}, False),
+        ({"attack_settings": {"temperature": 1}}, False),
+        ({"recipe": trained(lr=0.2)}, False),
+        ({"recipe": trained(clip=1.0)}, False),
+        ({"status": "diverged", "held_out": None}, True),
+        ({"attack_settings": {"temperature": 1}, "status": "diverged", "held_out": None}, False),
+        ({"attack": "rank 1", "attack_settings": {}, "status": "diverged", "recipe": {}}, False),
+        ({"attack": "rank 1", "attack_settings": {}, "status": "failed", "recipe": {}}, True),
+    ],
+)
+def test_a_chosen_cell_matches_the_best_of_its_search(change: dict[str, Any], wanted: bool) -> None:
+    assert matches(chosen(), FOUND[0].model_copy(update=change), FOUND) == wanted
+
+
+def test_what_the_plan_changes_goes_on_top() -> None:
+    changed = chosen(
+        changes={"attack.alpha": 0.5, "training.clip": 1.0}, times={"training.optimizer.lr": 0.3, "student.width": 2.0}
+    )
+    fitting = searched("kd", 60.0, temperature=4, alpha=0.5).model_copy(update={"recipe": trained(0.1 * 0.3, 1.0)})
+    assert matches(changed, fitting, FOUND)
+    assert not matches(chosen(), fitting, FOUND)
+    assert not matches(changed, FOUND[0], FOUND)
+    for part in (trained(0.1, 1.0), trained(0.03, None)):
+        assert not matches(changed, fitting.model_copy(update={"recipe": part}), FOUND)
+
+
+def test_without_an_attack_of_that_rank_only_an_empty_cell_matches() -> None:
+    nothing = searched("rank 3", None, status="diverged").model_copy(update={"recipe": {}})
+    assert matches(chosen(3), nothing, FOUND)
+    assert not matches(chosen(3), FOUND[0], FOUND)
+    assert not matches(chosen(2), nothing, FOUND)
+    assert not matches(chosen(1), FOUND[0], [])
+
+
+def test_where_nothing_is_chosen_or_nothing_can_be() -> None:
+    fixed = Planned(key="k", side="defended", role="naive", label="kd", card="c", attack={"name": "average"})
+    assert matches(fixed, FOUND[0], [])
+    assert not matches(chosen(), FOUND[0], [*FOUND, searched("average", None)])
 
 
 @given(st.lists(st.floats(0, 100), min_size=6, max_size=6), st.lists(st.floats(0, 100), min_size=6, max_size=6))

@@ -92,6 +92,30 @@ def test_cells_of_two_versions(tmp_path: Path) -> None:
     assert "mixed-environment" in names(tmp_path)
 
 
+def test_what_users_get_is_of_no_precision(tmp_path: Path) -> None:
+    env = {"torch": "2.13.0", "device": "cuda", "precision": "bf16"}
+    plan = MadeAudit(env=env).write(tmp_path)
+    for key in keys(plan, role="served"):
+        change(tmp_path, key, env={**env, "precision": "fp32"})
+    assert "mixed-environment" not in names(tmp_path)
+
+
+@pytest.mark.parametrize(("seeds", "about"), [((0, 1, 2), "3 seeds."), ((0,), "1 seed.")])
+def test_few_seeds_of_one_card_are_told_though_the_plan_has_more(
+    seeds: tuple[int, ...], about: str, tmp_path: Path
+) -> None:
+    MadeAudit(seeds=seeds, plan={"seeds": (0, 1, 2, 3, 4)}).write(tmp_path)
+    evidence = read(tmp_path)
+    found = [flag for flag in raised(evidence, cases(evidence)) if flag.name == "few-seeds"]
+    assert [(flag.about, flag.card) for flag in found] == [(about, cases(evidence)[0].id)]
+
+
+def test_teachers_are_counted_where_a_method_is_judged(tmp_path: Path) -> None:
+    MadeAudit(plan={"question": "method"}).write(tmp_path)
+    evidence = read(tmp_path)
+    assert [f.about for f in raised(evidence, cases(evidence)) if f.name == "few-seeds"] == ["1 teacher."]
+
+
 def test_each_has_a_test_that_raises_it() -> None:
     assert set(TITLES) == {*RAISED, "head-refit", "mixed-environment"}
 

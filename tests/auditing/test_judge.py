@@ -6,24 +6,22 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from auditing.made import LABELLED, MadeAudit, change, fail, keys, remove
+from auditing.made import FLOOR, LABELLED, MadeAudit, change, fail, keys, only_card, remove
+from undistill.access import Card
+from undistill.auditing.arms import Arm
+from undistill.auditing.comparing import sides
 from undistill.auditing.judge import judge, write_judgement
-from undistill.auditing.judgement import CardResult, Judgement
+from undistill.auditing.judgement import Judgement
+from undistill.auditing.naming import shown
 from undistill.auditing.verdict import STRENGTH
-from undistill.errors import RunError, UsageError
+from undistill.errors import UsageError
 
 BANNED = re.compile(r"undistillable|\bsecure|\bsafe|\bprove|protected|best thief gets", re.IGNORECASE)
-FLOOR = {"kd": 79.0, "decoupled": 78.0, "standardised-kd": 77.0}
 SAME = {"kd": 90.0, "decoupled": 88.0, "standardised-kd": 87.0}
-
-
-def only_card(folder: Path) -> CardResult:
-    cards = judge(folder).cards
-    assert len(cards) == 1
-    return cards[0]
 
 
 @pytest.mark.parametrize(
@@ -71,9 +69,9 @@ def test_a_thief_that_ties_by_score_is_not_chosen_by_test_images(tmp_path: Path)
     plan = MadeAudit().write(tmp_path)
     chosen = [thief.name for thief in only_card(tmp_path).thieves if thief.chosen and thief.side == "defended"]
     assert chosen == ["kd (τ 4, α 1)", "label-only"]
-    for key in keys(plan, side="defended", role="search"):
-        attack = plan.cell(key).attack["name"]
-        change(tmp_path, key, held_out={"label-smooth": 90.0, "label-only": 10.0}.get(attack, 50.0))
+    for name, score in (("label-smooth", 90.0), ("label-only", 10.0)):
+        for key in keys(plan, side="defended", role="search", label=name):
+            change(tmp_path, key, held_out=score)
     chosen = [thief.name for thief in only_card(tmp_path).thieves if thief.chosen and thief.side == "defended"]
     assert "label-smooth" in chosen
 
@@ -135,18 +133,38 @@ def test_a_rank_that_the_search_does_not_have_is_no_loss(tmp_path: Path) -> None
     assert not any(thief.attack == "standardised-kd" and thief.side == "defended" for thief in card.thieves)
 
 
-def test_predictions_that_contradict_their_accuracy_are_an_error(tmp_path: Path) -> None:
-    plan = MadeAudit().write(tmp_path)
-    change(tmp_path, keys(plan, role="soft")[0], accuracy=12.5)
-    with pytest.raises(RunError, match="its predictions"):
-        judge(tmp_path)
+# -- a model that shows labels alone ---------------------------------------------------------------------------------
 
 
-def test_cells_of_other_data_are_an_error(tmp_path: Path) -> None:
-    plan = MadeAudit().write(tmp_path)
-    change(tmp_path, keys(plan, role="soft")[0], data="0" * 16)
-    with pytest.raises(RunError, match="other data"):
-        judge(tmp_path)
+@pytest.mark.parametrize(
+    ("made", "verdict"),
+    [
+        ({}, "reduced to labels"),
+        ({"noise": 1.5, "labels": {"label-only": 79.0, "label-smooth": 78.9}}, "reduced to labels"),
+        ({"soft0": FLOOR, "naive0": 70.0}, "nothing to defend"),
+        ({"card": LABELLED, "alone": 81.0}, "worthless to this thief"),
+        ({"card": LABELLED, "alone": 70.0}, "reduced to labels"),
+        ({"seeds": (0,)}, "inconclusive"),
+        ({"shows": "weights"}, "inconclusive"),
+    ],
+)
+def test_a_model_that_answers_with_labels_alone(made: dict[str, Any], verdict: str, tmp_path: Path) -> None:
+    MadeAudit(**{"soft": {}, "naive": None, "shows": "label", **made}).write(tmp_path)
+    card = only_card(tmp_path)
+    assert card.verdict == verdict
+    assert card.exposure is not None
+    if "shows" not in made:
+        assert card.A_soft == card.A_label
+        gap = next(found.estimate for found in card.contrasts if found.name.startswith("A_soft − floor"))
+        assert gap.upper is not None
+        assert gap.upper <= 0
+        assert (card.took, card.removed) == (card.headroom, 100.0 if card.removed is not None else None)
+
+
+def test_a_lost_thief_of_labels_is_no_reduction(tmp_path: Path) -> None:
+    plan = MadeAudit(soft={}, naive=None, shows="label").write(tmp_path)
+    fail(tmp_path, next(k for k in keys(plan, side="defended", role="labels")), "diverged")
+    assert only_card(tmp_path).verdict == "inconclusive"
 
 
 def test_no_audit_is_told(tmp_path: Path) -> None:
@@ -214,6 +232,21 @@ def test_the_sentence_is_that_of_the_protocol(tmp_path: Path) -> None:
     )
     assert "; your model has 95.0. Undefended: 90.0; labels alone: 79.0." in text
     assert text.endswith("points that any defense keeping your answers could take.")
+
+
+def test_the_chosen_thief_of_the_model_is_no_student_alone() -> None:
+    def arm(side: str, role: str, score: float) -> Arm:
+        return Arm(side, role, "soft", role, planned=(), cells=(), runs=(), score=score)
+
+    found = sides([arm("defended", "soft", 60), arm("defended", "labels", 70), arm("alone", "alone", 90)], True)
+    assert (found.thieves.chosen, found.defended.chosen) == (found.alone.all[0], found.labels.all[0])
+
+
+def test_one_is_not_told_as_several(tmp_path: Path) -> None:
+    assert shown(Card.parse("probs:1/unlabelled/fresh/random/50")) == "probabilities with 1 digit"
+    plan = MadeAudit().write(tmp_path)
+    remove(tmp_path, keys(plan, role="naive")[0])
+    assert "1 of 88 planned cells is not computed" in only_card(tmp_path).why
 
 
 def test_words_that_claim_too_much_are_nowhere(tmp_path: Path) -> None:

@@ -87,6 +87,56 @@ def test_the_chosen_stands_for_exists_and_all_for_every() -> None:
     assert best_minus_best(Side(), Side(("x",), "x"), compare) is UNKNOWN
 
 
+def contrasts_of(values: dict[str, float], **more: Any) -> Contrasts:
+    """Of a soft thief s, two of labels l and m, one of the twin t, a student alone a; `more` replaces places."""
+
+    def compare(first: str, second: str) -> Difference:
+        return sure(values[first] - values[second], 0.0 if first == second else 0.1)
+
+    places: dict[str, Side[str]] = {
+        "soft": Side(("s",), "s"),
+        "labels": Side(("l", "m"), "l"),
+        "thieves": Side(("s", "l", "m", "a"), "a"),
+        "soft0": Side(("t",), "t"),
+        "floor": Side(("l", "m", "a"), "a"),
+        "alone": Side(("a",), "a"),
+        "defended": Side(("s", "l", "m"), "s"),
+    }
+    return contrasts(Arms(**{**places, **more}), compare)
+
+
+def test_a_thief_with_the_model_is_compared_with_a_student_alone_not_that_student_with_itself() -> None:
+    found = contrasts_of({"s": 75.0, "l": 74.0, "m": 70.0, "t": 90.0, "a": 79.8}).over_alone
+    assert (found.lower, found.mean, found.upper) == pytest.approx((-4.9, -4.8, -4.7))
+
+
+LABELS = Side(("l", "m"), "l")
+UNHELD: dict[str, Any] = {"floor": LABELS, "alone": Side()}
+CLOSED: dict[str, Any] = {"soft": LABELS, "defended": LABELS, "closed": True}
+
+
+def test_what_shows_labels_alone_is_reduced_to_them_without_any_width() -> None:
+    values = {"l": 79.0, "m": 79.4, "t": 90.0}
+    found = contrasts_of(values, **CLOSED, **UNHELD, thieves=LABELS)
+    assert (found.gap.lower, found.gap.mean, found.gap.upper, found.gap.half, found.gap.n) == (0, 0, 0, 0, 5)
+    assert found.took == found.headroom
+    assert str(decide(found, DELTA)) == "reduced to labels"
+    assert explain("reduced to labels", found, DELTA, closed=True).startswith("It answers with labels alone")
+
+
+@pytest.mark.parametrize(("twin", "verdict"), [(79.6, "nothing to defend"), (80.45, "inconclusive")])
+def test_what_shows_labels_alone_still_needs_headroom(twin: float, verdict: str) -> None:
+    found = contrasts_of({"l": 79.0, "m": 79.4, "t": twin}, **CLOSED, **UNHELD, thieves=LABELS)
+    assert str(decide(found, DELTA)) == verdict
+
+
+@pytest.mark.parametrize(("alone", "gap"), [(81.0, (-1.7, -1.6, -1.5)), (70.0, (0.0, 0.0, 0.0))])
+def test_labels_are_never_above_the_better_of_labels_and_alone(alone: float, gap: tuple[float, ...]) -> None:
+    both = Side(("l", "m", "a"), "l")
+    found = contrasts_of({"l": 79.4, "m": 79.0, "t": 90.0, "a": alone}, **CLOSED, thieves=both, floor=both)
+    assert (found.gap.lower, found.gap.mean, found.gap.upper) == pytest.approx(gap)
+
+
 # -- no evidence is no claim -----------------------------------------------------------------------------------------
 
 Numbers = dict[str, list[float]]
@@ -120,6 +170,7 @@ def verdict_of(arms: dict[str, list[tuple[float, float]]], lost: set[tuple[str, 
         soft0=side("soft0"),
         floor=side("labels", *alone),
         alone=side(*alone),
+        defended=side("soft", "labels"),
     )
     return str(decide(contrasts(made, compare), DELTA))
 

@@ -296,6 +296,20 @@ def test_a_folder_that_names_code_stays_shut(tmp_path: Path, splits: Splits, fil
             resolve(tmp_path / "model")
 
 
+@pytest.mark.parametrize(("name", "answers"), [("net", None), ("answer", "probs")])
+def test_code_that_nobody_typed_is_not_run(
+    tmp_path: Path, splits: Splits, file: str, name: str, answers: str | None
+) -> None:
+    with Path(file).open("a") as code:
+        code.write(f"\n\nopen({str(tmp_path / 'imported')!r}, 'w').close()\n")
+    with pytest.raises(UsageError, match="is code, and only a file asks for it"):
+        resolve(f"{file}:{name}", splits, answers=answers, typed=False)
+    assert not (tmp_path / "imported").exists()
+    typed = resolve(f"{file}:{name}", splits, answers=answers)
+    assert (tmp_path / "imported").exists()
+    assert resolve(f"{file}:{name}", splits, answers=answers, typed=False).id == typed.id, "trusted by now"
+
+
 @pytest.mark.parametrize("form", ["{file}:net", "{file}:answer", "timm:tiny@{zoo}"])
 def test_what_does_not_say_its_shape_needs_data(zoo: Path, file: str, form: str) -> None:
     with pytest.raises(UsageError, match="does not say how many classes and pixels it takes: give its data"):

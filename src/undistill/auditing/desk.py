@@ -7,25 +7,16 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from undistill.access import Card
-from undistill.auditing.attack import attack
 from undistill.auditing.cell import Array, Cell, identify, save
 from undistill.auditing.cell import read as read_cell
 from undistill.auditing.choosing import matches
-from undistill.auditing.foreign import code_of
-from undistill.auditing.heist import Phase
-from undistill.auditing.opened import Unready, data_of, plan_of, train_teacher, victim_of
-from undistill.auditing.plan import remembering
+from undistill.auditing.computing import EXPERIMENT, served_cell, thief_cell
+from undistill.auditing.opened import Unready, plan_of
 from undistill.auditing.planned import Plan, Planned, Subject
-from undistill.auditing.served import served
-from undistill.auditing.settled import Absent, resolved
+from undistill.auditing.settled import Absent
 from undistill.data import Splits
 from undistill.errors import Busy, NotFinite, RunError, UndistillError, UsageError
 from undistill.files import locked, read_json, write_json
@@ -33,9 +24,7 @@ from undistill.oracle.bank import USUAL, Bank
 from undistill.oracle.blackbox import BlackBox
 from undistill.oracle.ledger import Ledger
 from undistill.oracle.victim import Victim
-from undistill.training.env import choose_device, describe
 
-EXPERIMENT = "audit"
 LONGEST = 300
 """Characters that a line says of why a cell failed; its file says all."""
 
@@ -69,9 +58,12 @@ class Desk:
         path = (self.folder / str(told.get("cells", "cells")) / Path(told["cell"]).name).with_suffix(".json")
         return read_cell(path) if path.is_file() else None
 
-    def standing(self, planned: Planned, plan: Plan) -> Cell | None:
-        """The cell that fills a place of the plan: done, not failed, and of the settings that its search gives now. Or None."""
-        cell = self._current(planned, plan, {})
+    def standing(self, planned: Planned, plan: Plan | None = None) -> Cell | None:
+        """The cell that fills a place of the plan: done, not failed, and of the settings that its search gives now. Or None.
+
+        The plan is the one that lies in the folder, unless another is given.
+        """
+        cell = self.current(planned, plan or plan_of(self.folder), {})
         return None if cell is None or cell.status == "failed" else cell
 
     def todo(self, plan: Plan) -> tuple[Planned, ...]:
@@ -79,23 +71,20 @@ class Desk:
         known: dict[str, Cell | None] = {}
         found: dict[str, Planned] = {}
         for planned in plan.cells:
-            cell = self._current(planned, plan, known)
+            cell = self.current(planned, plan, known)
             among = () if planned.choice is None else planned.choice.among
             if cell is None or cell.status == "failed" or not found.keys().isdisjoint(among):
                 found[planned.key] = planned
         return tuple(found.values())
 
-    def current(self, planned: Planned, plan: Plan) -> Cell | None:
-        """As `standing`, but also a cell that failed."""
-        return self._current(planned, plan, {})
-
-    def _current(self, planned: Planned, plan: Plan, known: dict[str, Cell | None]) -> Cell | None:
+    def current(self, planned: Planned, plan: Plan, known: dict[str, Cell | None]) -> Cell | None:
+        """As `standing`, but also a cell that failed. `known` spares looking at the same search again."""
         if planned.key in known:
             return known[planned.key]
         known[planned.key] = None
         cell = self.done(planned.key)
         if cell is not None and planned.choice is not None:
-            found = [self._current(plan.cell(key), plan, known) for key in planned.choice.among]
+            found = [self.current(plan.cell(key), plan, known) for key in planned.choice.among]
             whole = [other for other in found if other is not None and other.status != "failed"]
             if None in found or not matches(planned, cell, whole):
                 cell = None
@@ -145,7 +134,8 @@ def compute(desk: Desk, key: str) -> str:
     planned = plan.cell(key)
     cell = desk.standing(planned, plan)
     if cell is None:
-        needed = {need: desk.current(plan.cell(need), plan) for need in planned.needs}
+        known: dict[str, Cell | None] = {}
+        needed = {need: desk.current(plan.cell(need), plan, known) for need in planned.needs}
         if missing := [need for need, found in needed.items() if found is None]:
             raise UsageError(
                 f"{planned.key} needs {len(missing)} cells that are not computed, {missing[0]} the first: do stage "
@@ -159,13 +149,10 @@ def compute(desk: Desk, key: str) -> str:
 
 def _line(planned: Planned, cell: Cell) -> str:
     of = f" of {planned.victim}" if planned.victim else ""
-    if cell.status != "ok":
-        got = f"{cell.status}: {' '.join(cell.why.split())[:LONGEST]}" if cell.why else cell.status
-    elif cell.accuracy is not None:
-        got = f"{cell.accuracy:.2f} %"
-    else:
-        got = f"{cell.held_out:.2f} % held out" if cell.held_out is not None else "ok"
-    return f"{planned.role} {planned.label}{of}, {planned.card}, seed {planned.seed}: {got}"
+    got = cell.status if cell.held_out is None else f"{cell.held_out:.2f} % held out"
+    got = got if cell.accuracy is None else f"{cell.accuracy:.2f} %"
+    why = f" ({' '.join(cell.why.split())[:LONGEST]})" if cell.why else ""
+    return f"{planned.role} {planned.label}{of}, {planned.card}, seed {planned.seed}{why}: {got}"
 
 
 def _compute(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> Cell:
@@ -174,8 +161,8 @@ def _compute(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> Ce
         return desk.put(planned.key, failed(planned, f"its victim failed: {lost[0].why}"), {})
     try:
         if planned.role == "served":
-            return _served(desk, plan, planned)
-        return _thief(desk, plan, planned, needed)
+            return served_cell(desk, plan, planned)
+        return thief_cell(desk, plan, planned, needed)
     except NotFinite as error:
         return _fell(desk, plan, planned, error)
     except (Busy, Unready, RunError, KeyboardInterrupt, MemoryError):
@@ -212,92 +199,3 @@ def failed(planned: Planned, why: str) -> Cell:
         status="failed",
         why=why,
     )
-
-
-def _served(desk: Desk, plan: Plan, planned: Planned) -> Cell:
-    """What users get from a victim; the audit's own teachers are trained here."""
-    data = data_of(desk, plan)
-    subject = plan.subject(planned.victim)
-    if subject.recipe is not None:
-        train_teacher(desk, plan, subject, data)
-    victim = victim_of(desk, plan, subject)
-    where = torch.device("cpu")
-    if (ledger := desk.ledger(subject, victim)) is not None:
-        victim = remembering(victim, ledger)
-    if not isinstance(victim.model, BlackBox):
-        where = choose_device(desk.device)
-        victim.network.to(where)
-    numbers, said_N = served(victim, data, Card.parse(planned.card), bank=desk.bank)
-    kept = {name: value for name, value in numbers.items() if value is not None}
-    fixed = {"victim_id": victim.id, "data": data.fingerprint, "kind": "victim", "card": planned.card}
-    if code := code_of(victim.behind):
-        fixed["code"] = code
-    cell = Cell(
-        id=identify(fixed),
-        key=planned.key,
-        kind="victim",
-        experiment=EXPERIMENT,
-        victim=victim.label,
-        victim_id=victim.id,
-        defense=victim.defense,
-        student=subject.network,
-        card=planned.card,
-        seeds={"victim": victim.seed or 0},
-        accuracy=round(kept.pop("accuracy"), 6),
-        nll=_rounded(kept.pop("nll", None)),
-        ece=_rounded(kept.pop("ece", None)),
-        numbers={name: round(value, 6) for name, value in kept.items()},
-        n_test=len(data.test),
-        data=data.fingerprint,
-        data_note=data.note,
-        env=describe(where),
-    )
-    arrays: dict[str, Array] = {
-        "predicted": said_N.numpy().astype(np.int16),
-        "labels": data.test.labels_N.numpy().astype(np.int16),
-    }
-    return desk.put(planned.key, cell, arrays)
-
-
-def _thief(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> Cell:
-    """One thief, or one student alone."""
-    searched = [cell for cell in needed if cell.kind != "victim" and cell.status != "failed"]  # the judge counts those
-    recipe = resolved(plan, planned, searched)
-    data = data_of(desk, plan)
-    subject = plan.subject(planned.victim) if planned.victim else plan.subjects[0]
-    phase: Phase = "selection" if planned.role == "search" else "report"
-    victim, work = victim_of(desk, plan, subject), desk.work(planned.key)
-    rob = partial(
-        attack,
-        victim,
-        data,
-        card=planned.card,
-        recipe=recipe,
-        seed=planned.seed,
-        out=work,
-        cells=desk.home,
-        experiment=EXPERIMENT,
-        unseen=subject.unseen,
-        ledger=desk.ledger(subject, victim),
-        resume=True,
-        device=desk.device,
-        bank=desk.bank,
-        phase=phase,
-        key=planned.key,
-        reuse=True,
-    )
-    begun = (work / "config.yaml").exists()
-    try:
-        cell = rob()
-    except UsageError as error:
-        if isinstance(error, Busy) or not begun:
-            raise
-        desk.clear(planned.key)  # most likely begun with what the search gave before
-        cell = rob()
-    cell = desk.put(planned.key, cell)
-    desk.clear(planned.key)
-    return cell
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)

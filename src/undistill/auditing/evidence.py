@@ -26,7 +26,6 @@ from undistill.auditing.planned import read as read_plan
 from undistill.errors import RunError
 from undistill.files import read_json
 
-
 STALE = "its search has changed: compute it again"
 """Why a cell that is there counts as missing."""
 

@@ -123,10 +123,8 @@ def vouched(case: Case) -> Seen:
     """Cells whose images nobody can show to be unseen by the victim."""
     ids = tuple(cell.id for arm in case.arms for cell in arm.cells if cell.vouched)
     if ids:
-        yield (
-            f"In {len(ids)} {'cell' if len(ids) == 1 else 'cells'} nothing but somebody's word says that the model never saw the thief's images.",
-            ids,
-        )
+        what = "1 cell" if len(ids) == 1 else f"{len(ids)} cells"
+        yield f"In {what} nothing but somebody's word says that the model never saw the thief's images.", ids
 
 
 @doubt("few-seeds", "Fewer than five seeds or teachers")

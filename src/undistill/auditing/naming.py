@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from typing import Any
 
 from undistill.access import Access, Card
@@ -31,15 +32,20 @@ def name_of(arm: Arm) -> str:
 
 
 def unique_names(arms: tuple[Arm, ...]) -> dict[Arm, str]:
-    """A name for each: where two share one, their network is added, then their place."""
+    """A name for each: where two of a side share one, what tells them apart is added: the serving, the network, their place."""
     names = {arm: name_of(arm) for arm in arms}
-    for suffix in (_network, _rank):
-        taken = [(arm.side, name) for arm, name in names.items()]
-        names = {
-            arm: name + (suffix(arm) if taken.count((arm.side, name)) > 1 and not name.endswith(suffix(arm)) else "")
-            for arm, name in names.items()
-        }
+    for suffix in (_served, _network, _rank):
+        alike: dict[tuple[str, str], list[Arm]] = defaultdict(list)
+        for arm, name in names.items():
+            alike[arm.side, name].append(arm)
+        for group in alike.values():
+            if len({suffix(arm) for arm in group}) > 1:
+                names |= {arm: names[arm] + suffix(arm) for arm in group if not names[arm].endswith(suffix(arm))}
     return names
+
+
+def _served(arm: Arm) -> str:
+    return f", from {arm.cells[0].card.split('/')[0]}" if arm.cells else ""
 
 
 def student_text(name: str, settings: dict[str, Any]) -> str:

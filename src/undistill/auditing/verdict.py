@@ -123,8 +123,10 @@ def _closed_gap(arms: Arms[Arm], compare: Compare[Arm]) -> Difference:
     if not arms.alone.all:
         return Difference(0.0, 0.0, 0.0, 0.0, 0.0, min(compare(one, one).n for one in arms.labels.all))
     over = best_minus_best(arms.labels, arms.alone, compare)
-    ends = (np.minimum(end, 0.0) for end in (over.mean, over.lower, over.upper, over.low, over.high))
-    return Difference(*ends, over.n)
+    mean, lower, upper, low, high = (
+        np.minimum(end, 0.0) for end in (over.mean, over.lower, over.upper, over.low, over.high)
+    )
+    return Difference(mean, lower, upper, low, high, over.n)
 
 
 def decide(found: Contrasts, delta: float) -> NDArray[np.str_]:

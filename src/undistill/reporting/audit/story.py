@@ -159,11 +159,13 @@ def _sure(judgement: Judgement) -> str:
     fewest = min(counts)
     if fewest < 2:
         return f"From {unit_text(judgement, fewest)} there are no intervals: take every difference as a hint."
-    half = judgement.measured_half_width
+    most, half = max(counts), judgement.measured_half_width
+    units = unit_text(judgement, most) + ("" if most == fewest else f" (some over {fewest})")
     width = f", which is about ± {number(half, digits_of(judgement))} points" if half is not None else ""
+    points = f"{judgement.delta:g} point{'' if judgement.delta == 1 else 's'}"
     return (
         "Each number is the best thief found, so a lower bound on what can be had; intervals are over "
-        f"{unit_text(judgement, fewest)}{width}, and differences of up to {judgement.delta:g} point{'' if judgement.delta == 1 else 's'} count as none."
+        f"{units}{width}, and differences of up to {points} count as none."
     )
 
 
