@@ -158,7 +158,7 @@ def run(ready: Ready, *, jobs: int | None = None, say: Say | None = None) -> Non
     folder, desk = ready.desk.folder, ready.desk
     with locked(folder):
         planned.write(folder, ready.plan)
-        todo = [cell for cell in ready.plan.cells if desk.standing(cell) is None]
+        todo = desk.todo(ready.plan)
         if say is not None and len(todo) < len(ready.plan.cells):
             say(f"{len(ready.plan.cells) - len(todo)} of {len(ready.plan.cells)} cells are there already")
         waits = {cell.key for cell in todo}
