@@ -218,7 +218,7 @@ def left_out(chosen: Suite, cards: Sequence[Card], request: Request) -> list[Ski
     """What this audit does not try, and why."""
     found = []
     if all(card.access < Access.WEIGHTS for card in cards):
-        names = ", ".join(str(s["name"]) for s in chosen.inside)
+        names = ", ".join(dict.fromkeys(str(s["name"]) for s in chosen.inside))
         found.append(
             Skipped(what=f"thieves who hold the weights ({names})", why="not served; --serve weights tries them")
         )

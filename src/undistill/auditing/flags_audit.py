@@ -96,7 +96,9 @@ def one_architecture(evidence: Evidence) -> Seen:
     networks = {cell.student for cell in found if cell.student}
     if len(networks) == 1:
         cell = found[0]
-        yield f"Every thief is {student_text(cell.student, cell.student_settings)}.", ()
+        wider = any("student.width" in p.times for p in evidence.plan.cells if p.key in evidence.done)
+        more = ", but for one that is twice as wide" if wider else ""
+        yield f"Every thief is {student_text(cell.student, cell.student_settings)}{more}.", ()
 
 
 @doubt("no-public-start", "No thief starts from public weights")

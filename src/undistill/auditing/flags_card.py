@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from statistics import fmean
 
 from undistill.auditing.arms import SOFT, Arm
 from undistill.auditing.case import Case
@@ -75,11 +76,23 @@ def head_refit(case: Case) -> Seen:
 
 @doubt("still-improving", "More effort still helps the thief")
 def still_improving(case: Case) -> Seen:
-    """The best thief with more steps or a wider student beats all that were given the usual effort."""
-    usual = case.best("defended", *SOFT, "labels")
+    """The best thief with more steps or a wider student beats all that were given the usual effort, on the same seeds."""
+    usual = [arm for arm in of(case.arms, "defended", *SOFT, "labels") if arm.runs]
     for arm in of(case.arms, "defended", "effort"):
-        if arm.runs and usual is not None and arm.mean - usual.mean > case.evidence.plan.delta / 2:
-            yield f"{name_of(arm)} reaches {arm.mean:.1f} %, the best at usual effort {usual.mean:.1f}.", _ids(arm)
+        got = arm.by_unit()
+        rivals = [
+            [units[unit] for unit in got]
+            for units in (rival.by_unit() for rival in usual)
+            if got.keys() <= units.keys()
+        ]
+        if not got or not rivals:
+            continue
+        most = max(fmean(values) for values in rivals)
+        if arm.mean - most > case.evidence.plan.delta / 2:
+            yield (
+                f"{name_of(arm)} reaches {arm.mean:.1f} %, the best at usual effort {most:.1f} on the same seeds.",
+                _ids(arm),
+            )
 
 
 @doubt("sanitising-helps", "Cleaning the answers first helps the thief")

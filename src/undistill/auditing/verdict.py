@@ -211,12 +211,10 @@ def explain(verdict: str, found: Contrasts, delta: float, *, closed: bool = Fals
 
 
 def span(difference: Difference) -> str:
-    """`0.9 (0.4 to 1.3)`: mean and one-sided bounds, nothing below 0."""
+    """`0.9 (0.4 to 1.3)`: mean and one-sided bounds."""
     if not difference.finite:
-        return f"{max(difference.mean, 0.0):.1f}"
-    ends = (difference.mean, difference.lower, difference.upper)
-    mean, lower, upper = (max(end, 0.0) for end in ends)
-    return f"{mean:.1f} ({lower:.1f} to {upper:.1f})"
+        return f"{difference.mean:.1f}"
+    return f"{difference.mean:.1f} ({difference.lower:.1f} to {difference.upper:.1f})"
 
 
 def half_width(found: Contrasts) -> float:
