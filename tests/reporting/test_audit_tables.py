@@ -165,9 +165,11 @@ def test_questions_have_a_curve_a_serving_and_the_student_alone() -> None:
     curve = curves.by_questions(judgement())
     assert curve is not None
     assert [name for name, _ in curve.lines][-1] == "student alone, by labelled images"
-    assert len(curve.lines) == 5
+    assert [name for name, _ in curve.lines][-2] == curves.TWIN
+    assert len(curve.lines) == 6
     assert [point.x for point in curve.lines[0][1]] == [50, 200, 1000]
-    assert len({(look[0], look[1]) for look in curve.looks.values()}) == 5
+    assert len({(look[0], look[1]) for look in curve.looks.values()}) == 6
+    assert {point["x"] for point in curves.spec(curve)["layer"][1]["data"]["values"]} == {25, 50, 100, 200, 400, 1000}
     assert curves.by_questions(judgement(cards=(card(),), learning=())) is None
 
 

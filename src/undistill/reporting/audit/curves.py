@@ -15,8 +15,7 @@ from undistill.reporting.theme import DASHES, MUTED, SHAPES, Spec, colour_variab
 
 GREY = ("var(--series-0)", "circle", [2, 2])
 HEIGHT = 300
-APART = 0.03
-"""By how much intervals of neighbouring lines stand apart on a logarithmic axis, as a share of x."""
+TWIN = "undefended twin, best of all ways of serving"
 Look = tuple[str, str, list[int]]
 """Colour, shape and dashes of a line."""
 
@@ -54,6 +53,9 @@ def by_questions(judgement: Judgement) -> Curve | None:
         return None
     lines = [(name, _sorted(own)) for name, own in held.items()]
     looks = {name: _look(place) for place, (name, _) in enumerate(lines)}
+    if not several and (twin := _twin(judgement)):
+        lines.append((TWIN, twin))
+        looks[TWIN] = _side_look("undefended")
     if judgement.learning:
         alone = "student alone, by labelled images"
         lines.append((alone, _sorted(judgement.learning)))
@@ -62,6 +64,21 @@ def by_questions(judgement: Judgement) -> Curve | None:
     rule = sum(own_accuracy) / len(own_accuracy) if own_accuracy else None
     title = "Best thief found, by questions"
     return Curve(title, "questions (student alone: labelled images)", "accuracy, %", tuple(lines), looks, rule)
+
+
+def _twin(judgement: Judgement) -> tuple[Point, ...]:
+    """The best copy found of the undefended twin by number of questions, over all ways of serving."""
+    found: dict[int, Point] = {}
+    for card in judgement.cards:
+        best = best_of(card, "undefended")
+        if card.questions is None or best is None or best.accuracy is None:
+            continue
+        got = best.accuracy
+        name = f"{best.name}, {serving_text(card.serving)}"
+        point = Point(x=card.questions, y=got.mean, low=got.low, high=got.high, name=name)
+        if card.questions not in found or point.y > found[card.questions].y:
+            found[card.questions] = point
+    return _sorted(list(found.values()))
 
 
 def by_temperature(card: CardResult, judgement: Judgement) -> Curve | None:
@@ -138,7 +155,7 @@ def _x(curve: Curve, values: list[dict[str, Any]]) -> alt.X:
     axis = alt.Axis(
         grid=False, values=_apart(places) if log else places, format=",~g", labelOverlap=True, labelFlush=False
     )
-    return alt.X("at:Q", title=curve.x, scale=scale, axis=axis)
+    return alt.X("x:Q", title=curve.x, scale=scale, axis=axis)
 
 
 def _apart(places: list[float]) -> list[float]:
@@ -151,13 +168,8 @@ def _apart(places: list[float]) -> list[float]:
 
 
 def _values(curve: Curve) -> list[dict[str, Any]]:
-    """Records of all points; lines whose intervals would cover each other are set a little apart."""
-    dodged = sum(any(p.low is not None for p in own) for _, own in curve.lines) > 1 and _logarithmic(curve)
-    found = []
-    for place, (name, own) in enumerate(curve.lines):
-        shift = 1 + APART * (place - (len(curve.lines) - 1) / 2) if dodged else 1.0
-        found += [{**_value(name, point), "at": round(point.x * shift, 4)} for point in own]
-    return found
+    """Records of all points, at their own x."""
+    return [_value(name, point) for name, own in curve.lines for point in own]
 
 
 def _logarithmic(curve: Curve) -> bool:

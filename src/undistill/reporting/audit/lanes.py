@@ -9,7 +9,7 @@ import altair as alt
 
 from undistill.auditing.judgement import CardResult, Judgement, Thief
 from undistill.reporting.audit.tables import ranked
-from undistill.reporting.audit.words import best_of, side_text
+from undistill.reporting.audit.words import best_of, side_text, unit_text
 from undistill.reporting.naming import ALONE, NORMAL, number, signed
 from undistill.reporting.paired import Difference
 from undistill.reporting.theme import INK, LINE, MUTED, SHAPES, Spec, colour_variable, finished, styles
@@ -57,8 +57,9 @@ def gains(card: CardResult, judgement: Judgement) -> Spec | None:
     for thief in ranked(card):
         if thief.accuracy is None or thief is floor:
             continue
-        mean, low, high = gain(thief, floor)
-        points.append(_point(thief, judgement, mean, low, high, signs=True))
+        found = gain(thief, floor)
+        if found is not None:
+            points.append(_point(thief, judgement, *found, signs=True, seeds=paired(thief, floor)))
     rules = [{"v": 0.0, "dash": [2, 2], "what": f"labels alone: {floor.name}"}]
     about = (
         f"{card.title}: points that each thief gains over the best thief of labels. The same numbers are in the table."
@@ -76,23 +77,36 @@ def label_floor(card: CardResult) -> Thief | None:
     return max(chosen or own, key=lambda thief: thief.accuracy.mean if thief.accuracy else 0.0)
 
 
-def gain(thief: Thief, floor: Thief) -> tuple[float, float | None, float | None]:
-    """(difference, low, high) in points; the interval pairs the units, and is left out where they do not pair up."""
-    assert thief.accuracy is not None
-    assert floor.accuracy is not None
-    paired = len(thief.each) == len(floor.each) and not thief.lost and not floor.lost
-    interval = Difference(thief.each, floor.each, 0).interval if paired and thief.each else None
-    low, high = interval or (None, None)
-    return thief.accuracy.mean - floor.accuracy.mean, low, high
+def paired(thief: Thief, floor: Thief) -> int:
+    """On how many units both were run: the first of each. 0 where one lost a cell, as nothing then says which."""
+    return 0 if thief.lost or floor.lost else min(len(thief.each), len(floor.each))
+
+
+def gain(thief: Thief, floor: Thief) -> tuple[float, float | None, float | None] | None:
+    """(difference, low, high) in points over the units that both have; None where there is none."""
+    n = paired(thief, floor)
+    if not n:
+        return None
+    both = Difference(thief.each[:n], floor.each[:n], 0)
+    low, high = both.interval or (None, None)
+    return both.mean, low, high
 
 
 def _point(
-    thief: Thief, judgement: Judgement, value: float, low: float | None, high: float | None, *, signs: bool = False
+    thief: Thief,
+    judgement: Judgement,
+    value: float,
+    low: float | None,
+    high: float | None,
+    *,
+    signs: bool = False,
+    seeds: int | None = None,
 ) -> Record:
     write = signed if signs else number
     name = f"{thief.name}{' (labels alone)' if thief.reads == 'labels' else ' (control)' if thief.reads == 'nothing' else ''}"
     unit = "points" if signs else "%"
     sure = "no interval" if low is None or high is None else f"{write(low, 2)} to {write(high, 2)}"
+    sure += f" ({unit_text(judgement, seeds)})" if seeds else ""
     side = side_text(thief.side, judgement)
     return {
         "lane": f"{thief.reads} {thief.name}",

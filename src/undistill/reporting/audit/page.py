@@ -7,15 +7,18 @@ from typing import Any
 
 from undistill.auditing.judgement import CardResult, Judgement
 from undistill.reporting import shell
-from undistill.reporting.audit import cells, curves, lanes, story, tables
+from undistill.reporting.audit import cells, curves, glossary, headline, lanes, story, tables
 from undistill.reporting.audit.grid import Grid
-from undistill.reporting.audit.words import digits_of, meanings, verdict_sentence
+from undistill.reporting.audit.words import digits_of, meanings, points_text, verdict_sentence
 from undistill.reporting.blocks import chart
 from undistill.reporting.naming import number, plural
 from undistill.reporting.theme import Spec
 
 STYLES = ("page.css", "audit/audit.css")
 SCRIPTS = ("page.js", "audit/audit.js")
+_QUESTIONS = (
+    "Dashed line across: the model itself. Points at the same number may cover each other; the table has them all."
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Figure:
 class Drawn:
     """All figures and tables of a judgement, made once for every output."""
 
+    headline: Grid
     exposure: Grid
     users: Grid
     answers: Grid
@@ -68,12 +72,13 @@ def draw(judgement: Judgement) -> Drawn:
     cards = list(enumerate(judgement.cards))
     own = [tables.thieves(card, judgement) for _, card in cards]
     return Drawn(
+        headline.headline(judgement),
         tables.exposure(judgement),
         tables.users(judgement),
         tables.answers(judgement),
         own,
         [tables.behind(card, judgement) for _, card in cards],
-        _curve("questions", curves.by_questions(judgement), judgement, "Dashed: the model itself."),
+        _curve("questions", curves.by_questions(judgement), judgement, _QUESTIONS),
         [_accuracies(place, card, judgement) for place, card in cards],
         [_gains(place, card, judgement) for place, card in cards],
         [_curve(f"temperature-{place}", curves.by_temperature(card, judgement), judgement) for place, card in cards],
@@ -91,8 +96,10 @@ def render(judgement: Judgement, drawn: Drawn) -> str:
         title=story.title(judgement),
         suite=judgement.suite,
         lead=story.lead(judgement),
-        gives=story.gives(judgement),
-        gives_head=story.GIVES,
+        headline=drawn.headline.table() if drawn.headline.rows else None,
+        words=glossary.glossary(judgement),
+        words_head=glossary.TITLE,
+        searched=story.searched(judgement),
         notes=story.notes(judgement),
         exposure=drawn.exposure.table(),
         share=story.SHARE,
@@ -119,7 +126,7 @@ def provenance(judgement: Judgement) -> dict[str, str]:
     own = {
         "suite": judgement.suite,
         "question": "this model" if judgement.question == "model" else "this method",
-        "δ": f"{judgement.delta:g} points",
+        "δ": points_text(judgement.delta),
         "cells": f"{judgement.done:,} of {judgement.planned:,} done, {judgement.failed:,} failed",
         "computing": f"{judgement.seconds:,.0f} seconds in all",
     }
@@ -168,9 +175,15 @@ def _gains(place: int, card: CardResult, judgement: Judgement) -> Figure | None:
         f"Against “{floor.name if floor else ''}” on the audited model, seed by seed. Bars: 95 % intervals over the seeds alone; "
         "the error from having few test images comes on top and is in the table of differences."
     )
-    legend = lanes.legend(
-        judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.thieves)]
-    )
+    others = [t for t in card.thieves if floor is not None and t is not floor and t.accuracy is not None]
+    pairs = {id(t): lanes.paired(t, floor) for t in others if floor is not None}
+    drawn = [t for t in others if pairs[id(t)]]
+    unit = "teachers" if judgement.question == "method" else "seeds"
+    if floor is not None and any(pairs[id(t)] < max(len(t.each), len(floor.each)) for t in drawn):
+        caption += f" Rows with fewer {unit} are compared on those {unit} alone."
+    if len(drawn) < len(others):
+        caption += f" Not drawn: {plural(len(others) - len(drawn), 'thief', 'thieves')} with lost cells."
+    legend = lanes.legend(judgement, [s for s in lanes.sides_of(card) if any(t.side == s for t in drawn)])
     return Figure(f"gains-{place}", "What each gains over labels alone", spec, legend, caption) if spec else None
 
 

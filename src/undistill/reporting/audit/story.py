@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from undistill.auditing.judgement import CardResult, Flag, Judgement
+from undistill.reporting.audit.headline import cost
 from undistill.reporting.audit.words import (
-    accuracy_of,
-    brief,
     controlled,
     digits_of,
-    equivalents_text,
-    kind_text,
+    points_text,
     serving_text,
-    told,
     unit_text,
     verdict_sentence,
 )
-from undistill.reporting.naming import number, plural
+from undistill.reporting.naming import listed, number, plural
 
 TITLE = "What does a thief still get?"
-GIVES = "The best thief found makes a copy that is right this often, by what the model serves and how many questions it answers:"
 SHARE = (
     "Share of the model is the best thief's accuracy over the model's own. “As good as” is how many images with true labels give a \
 student alone the same accuracy; “more than” means that even the largest number tried gives less."
@@ -33,8 +29,9 @@ def title(judgement: Judgement) -> str:
 
 
 def lead(judgement: Judgement) -> list[str]:
-    """Sentences for somebody who owns the model, to be read with `gives`: how good it is, how sure all is, what is missing."""
-    found = [_model(judgement), _sure(judgement), _missing(judgement)]
+    """Sentences to be read under the headline: how good the model is, what users lose, how sure all is, what is missing."""
+    about = " ".join(part for part in (_model(judgement), cost(judgement)) if part)
+    found = [about, _sure(judgement), _missing(judgement)]
     return [sentence for sentence in found if sentence]
 
 
@@ -113,78 +110,61 @@ def _model(judgement: Judgement) -> str:
     images = f"{tests:,} test images" if tests else "the test images"
     who = "The audited models get" if judgement.question == "method" else "The audited model gets"
     twins = [victim.accuracy for victim in judgement.victims if victim.side == "undefended"]
-    beside = f"; undefended, {_spread(twins, digits)} %" if twins else ""
+    beside = f" (undefended {_spread(twins, digits)})" if twins else ""
     return f"{who} {_spread([victim.accuracy for victim in own], digits)} % of {images} right{beside}."
 
 
-def gives(judgement: Judgement) -> list[tuple[str, str]]:
-    """(way of serving, what it gives away by number of questions), in the judgement's order."""
-    found: dict[str, list[CardResult]] = {}
-    several = len({kind_text(card) for card in judgement.cards}) > 1
-    for card in judgement.cards:
-        held = f" ({kind_text(card)})" if several else ""
-        found.setdefault(serving_text(card.serving) + held, []).append(card)
-    return [(name, _climb(sorted(cards, key=_reach), judgement)) for name, cards in found.items()]
-
-
-def _climb(cards: list[CardResult], judgement: Judgement) -> str:
-    """`92.1 % after 50 questions, 97.2 % (95 % interval …) after 1,000, as good as 1,500 labelled images`."""
-    digits = digits_of(judgement)
-    parts = []
-    for card in cards:
-        got = accuracy_of(card)
-        text = (told if card is cards[-1] else brief)(got, digits)
-        parts.append(f"{text}{_asked(card, first=card is cards[0])}")
-    last = cards[-1]
-    worth = (
-        f"; like a student alone on {equivalents_text(last)} labelled images"
-        if last.label_equivalents is not None
-        else ""
-    )
-    return ", ".join(parts) + worth
-
-
-def _asked(card: CardResult, *, first: bool) -> str:
-    if card.serving == "weights":
-        return ""
-    if card.questions is None:
-        return " asking about every view of every image"
-    return f" after {plural(card.questions, 'question') if first else f'{card.questions:,}'}"
-
-
 def _sure(judgement: Judgement) -> str:
-    counts = [card.A_def.n for card in judgement.cards if card.A_def is not None]
+    counts = sorted({card.A_def.n for card in judgement.cards if card.A_def is not None}, reverse=True)
     if not counts:
         return ""
-    fewest = min(counts)
-    if fewest < 2:
-        return f"From {unit_text(judgement, fewest)} there are no intervals: take every difference as a hint."
-    most, half = max(counts), judgement.measured_half_width
-    units = unit_text(judgement, most) + ("" if most == fewest else f" (some over {fewest})")
-    width = f", which is about ± {number(half, digits_of(judgement))} points" if half is not None else ""
-    points = f"{judgement.delta:g} point{'' if judgement.delta == 1 else 's'}"
+    if counts[-1] < 2:
+        return f"From {unit_text(judgement, counts[-1])} there are no intervals: take every difference as a hint."
+    fewer = f"; {listed([str(count) for count in counts[1:]])} where said so" if len(counts) > 1 else ""
+    same = "teachers" if judgement.question == "method" else "seeds"
     return (
-        "Each number is the best thief found, so a lower bound on what can be had; intervals are over "
-        f"{units}{width}, and differences of up to {points} count as none."
+        f"Each accuracy is uncertain by the interval beside it ({unit_text(judgement, counts[0])}{fewer}). Differences on the same "
+        f"{same} and images are surer, each has its own interval; up to {points_text(judgement.delta)} count as none."
     )
 
 
 def _missing(judgement: Judgement) -> str:
     most = max((card.tried for card in judgement.cards), default=0)
     tried = (
-        f"Up to {plural(most, 'thief', 'thieves')} {'was' if most == 1 else 'were'} tried against a way of serving"
+        f"Up to {plural(most, 'thief', 'thieves')} {'was' if most == 1 else 'were'} tried against a way of serving."
         if most
         else ""
     )
-    if not judgement.not_tried:
-        return f"{tried}." if tried else ""
-    first, left = sentence(judgement.not_tried[0]), len(judgement.not_tried)
-    more = f" ({left - 1} more such, all listed below.)" if left > 1 else ""
-    return f"{tried}{'. ' if tried else ''}Not tried: {first}{more}"
+    things = [_small(thing) for text in judgement.not_tried if (thing := text.split(":")[0].strip().rstrip("."))]
+    asked = [card.questions for card in judgement.cards if card.serving != "weights"]
+    known = [questions for questions in asked if questions is not None]
+    if known and len(known) == len(asked):
+        things.append(f"more than {plural(max(known), 'question')}")
+    return f"{tried} Not tried: {'; '.join(things)}.".strip() if things else tried
 
 
-def _reach(card: CardResult) -> float:
-    return float("inf") if card.questions is None else card.questions
+def _small(text: str) -> str:
+    """Without the capital of a sentence; `API` and `τ` stay as they are."""
+    word = text.split(maxsplit=1)[0]
+    return text[:1].lower() + text[1:] if word in ("A", "An") or word[1:].islower() else text
+
+
+def searched(judgement: Judgement) -> str:
+    """On which cards thieves were searched; "" where no cell is listed."""
+    own = {line.card for line in judgement.lines if line.phase == "selection"}
+    if not own:
+        return "No search: thieves as they come." if judgement.lines else ""
+    places = [card for card in judgement.cards if card.card in own]
+    if not places or len(places) == len(judgement.cards):
+        return "Thieves were searched on every card." if places else ""
+    soft = [card for card in places if card.serving != "label"] or places
+    first = "the first card" if soft == [judgement.cards[0]] else listed([f"“{heading(card)}”" for card in soft])
+    labels = [card for card in places if card not in soft]
+    beside = f" (those that read labels alone on {listed([f'“{heading(card)}”' for card in labels])})" if labels else ""
+    return (
+        f"Thieves were searched on {first} only{beside}; the winners were then tried on the other ways of serving and other "
+        "numbers of questions."
+    )
 
 
 def _spread(values: list[float], digits: int) -> str:

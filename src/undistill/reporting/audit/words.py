@@ -71,6 +71,11 @@ def unit_text(judgement: Judgement, count: int) -> str:
     return plural(count, "teacher" if judgement.question == "method" else "seed")
 
 
+def points_text(value: float) -> str:
+    """`2 points`, `1 point`."""
+    return f"{value:g} point{'' if value == 1 else 's'}"
+
+
 def digits_of(judgement: Judgement) -> int:
     """Digits behind the point that the test images deserve."""
     return decimals(max((victim.n_test for victim in judgement.victims), default=0))
@@ -86,19 +91,6 @@ def interval_text(estimate: Estimate, digits: int) -> str:
 def measured(estimate: Estimate | None, digits: int) -> Entry:
     """A mean above its interval."""
     return NOTHING if estimate is None else Entry(number(estimate.mean, digits), interval_text(estimate, digits))
-
-
-def told(estimate: Estimate | None, digits: int) -> str:
-    """`93.1 % (95 % interval 92.7 to 93.5)`."""
-    if estimate is None:
-        return brief(None, digits)
-    sure = f"95 % interval {interval_text(estimate, digits)}" if estimate.low is not None else "no interval"
-    return f"{number(estimate.mean, digits)} % ({sure})"
-
-
-def brief(estimate: Estimate | None, digits: int) -> str:
-    """`93.1 %`."""
-    return "not measured" if estimate is None else f"{number(estimate.mean, digits)} %"
 
 
 def accuracy_of(card: CardResult) -> Estimate | None:
@@ -142,18 +134,17 @@ def verdict_sentence(card: CardResult, judgement: Judgement) -> str:
 
 def meanings(judgement: Judgement) -> dict[str, str]:
     """What the verdicts that appear here mean."""
-    d = f"δ = {judgement.delta:g} points"
+    d = f"δ = {points_text(judgement.delta)}"
     every = {
-        "inconclusive": "The cells carry none of the other words: something is missing or failed, or the intervals are too wide.",
-        "nothing to defend": f"Even from the undefended twin, reading more than labels gains no more than {d}: no defense that "
-        "keeps the top class could take anything.",
-        "worthless to this thief": f"A thief with true labels got no more than {d} above training alone; from the undefended "
-        "twin it got more.",
-        "reduced to labels": f"No thief found that reads more got more than {d} above the best one of labels alone; from the "
-        "undefended twin one did.",
-        "no effect": f"The best thief found got what it gets from the undefended twin, within {d}.",
-        "partial": "The best thief found got less than from the undefended twin, and the cells do not show that labels are all "
-        "that is left.",
+        "inconclusive": "It cannot be told: something is missing, or the uncertainty is larger than the effect.",
+        "nothing to defend": f"Soft answers are worth no more than labels even from the undefended twin, within {d}: there is "
+        "nothing that a defense of the soft answers could take.",
+        "worthless to this thief": f"The model's answers gave a thief who has true labels no more than {d} over training alone; "
+        "the undefended twin's gave more.",
+        "reduced to labels": f"The best copy found from soft answers is no more than {d} better than one from labels alone; "
+        "from the undefended twin it is.",
+        "no effect": f"The best copy found is as good as one of the undefended twin, within {d}.",
+        "partial": "The defense lowered the best copy found; whether soft answers are still worth more than labels is open.",
     }
     used = {word for card in judgement.cards for word in (card.verdict, card.indication) if word}
     return {word: text for word, text in every.items() if word in used}

@@ -11,7 +11,7 @@ import vl_convert
 
 from undistill.auditing.judgement import Judgement
 from undistill.files import write_text
-from undistill.reporting.audit import cells, story
+from undistill.reporting.audit import cells, glossary, story
 from undistill.reporting.audit.grid import Grid
 from undistill.reporting.audit.page import Drawn, draw, provenance, render
 from undistill.reporting.audit.words import verdict_sentence
@@ -62,9 +62,9 @@ def as_values(judgement: Judgement, drawn: Drawn) -> dict[str, Any]:
         "schema": 1,
         "title": story.title(judgement),
         "lead": story.lead(judgement),
-        "gives": [{"serving": name, "what": text} for name, text in story.gives(judgement)],
         "notes": story.notes(judgement),
         "tables": {
+            "headline": [dict(record) for record in drawn.headline.records],
             "exposure": [dict(record) for record in drawn.exposure.records],
             "thieves": thieves,
             "contrasts": [dict(record) for grid in drawn.behind for record in grid.records],
@@ -85,9 +85,8 @@ def as_tex(title: str, grids: Sequence[Grid]) -> str:
 
 def as_text(judgement: Judgement, drawn: Drawn) -> str:
     """For a terminal."""
-    given = [f"- {plain(name)}: {plain(text)}" for name, text in story.gives(judgement)]
-    blocks = [plain(story.title(judgement)), "\n".join(map(plain, story.lead(judgement)))]
-    blocks.append("\n".join([story.GIVES, *given]))
+    blocks = [plain(story.title(judgement)), drawn.headline.text() if drawn.headline.rows else ""]
+    blocks.append("\n".join(map(plain, story.lead(judgement))))
     blocks += [f"Note: {note}" for note in story.notes(judgement)]
     blocks.append(drawn.exposure.text())
     blocks.append("\n".join(map(plain, story.verdict_lines(judgement))))
@@ -104,12 +103,15 @@ def as_text(judgement: Judgement, drawn: Drawn) -> str:
 
 def as_markdown(judgement: Judgement, drawn: Drawn, figures: list[str]) -> str:
     """`report.md`: the page without what needs a script, figures as links."""
-    lines = [f"# {inert(story.title(judgement))}", "", *(f"{inert(text)}\n" for text in story.lead(judgement))]
-    lines += [story.GIVES, ""]
-    lines += [*(f"- **{inert(name)}**: {inert(text)}" for name, text in story.gives(judgement)), ""]
+    lines = [f"# {inert(story.title(judgement))}", ""]
+    lines += [drawn.headline.sheet().md()] if drawn.headline.rows else []
+    lines += [f"{inert(text)}\n" for text in story.lead(judgement)]
+    words = glossary.glossary(judgement).items()
+    lines += [f"{glossary.TITLE}:", "", *(f"- **{inert(word)}**: {inert(text)}" for word, text in words), ""]
     lines += [f"> {inert(note)}\n" for note in story.notes(judgement)]
     lines += ["## What each way of serving gives away", "", drawn.exposure.sheet().md(), inert(story.SHARE), ""]
     lines += _picture(drawn.questions.name if drawn.questions else "", figures)
+    lines += [inert(story.searched(judgement)), ""] if judgement.lines else []
     for place, card in enumerate(judgement.cards):
         lines += [f"## {inert(story.heading(card))}", "", f"Card: {inert(card.card)}", "", inert(card.sentence), ""]
         lines += [f"**{inert(verdict_sentence(card, judgement))}** {inert(story.sentence(card.why))}".rstrip(), ""]

@@ -1,0 +1,79 @@
+"""What an owner reads first: how good the best copy is, by way of serving and questions, and what users pay for that."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from undistill.auditing.judgement import Judgement
+from undistill.reporting.audit.grid import Grid
+from undistill.reporting.audit.records import Record, numbers_of
+from undistill.reporting.audit.words import (
+    accuracy_of,
+    best_of,
+    controlled,
+    digits_of,
+    kind_text,
+    measured,
+    questions_text,
+    served_to,
+    serving_text,
+    twin_of,
+)
+from undistill.reporting.blocks import Entry
+from undistill.reporting.naming import listed, number
+
+VISIBLE = 0.3
+"""By how many points users must lose before it is named as a cost."""
+COSTS = (("accuracy", "accuracy", -1), ("ece", "calibration error", 1), ("brier", "Brier score", 1))
+"""(field, name, which sign of a change is a loss)."""
+
+
+def headline(judgement: Judgement) -> Grid:
+    """A row a card: the best copy found, of the twin too, and a student alone on as many labelled images."""
+    digits, twin = digits_of(judgement), controlled(judgement)
+    several = len({kind_text(card) for card in judgement.cards}) > 1
+    rows, records = [], []
+    for card in judgement.cards:
+        got, other = accuracy_of(card), best_of(card, "undefended")
+        held = f" ({kind_text(card)})" if several else ""
+        row = [Entry(serving_text(card.serving) + held), Entry(questions_text(card)), measured(got, digits)]
+        row += [measured(other.accuracy if other else None, digits)] if twin else []
+        row += [measured(card.A_ref, digits), Entry(f"{got.n:,}" if got else "–")]
+        rows.append(tuple(row))
+        record: Record = {"card": card.card, "serving": card.serving, "questions": card.questions}
+        record |= {**numbers_of("", got), **numbers_of("undefended_", other.accuracy if other else None)}
+        records.append({**record, **numbers_of("alone_", card.A_ref)})
+    heads = ["served as", "questions", "best copy found of the audited model, %"]
+    heads += ["best copy found of the undefended twin, %"] if twin else []
+    heads += [
+        "a student alone on as many labelled images, %",
+        "teachers" if judgement.question == "method" else "seeds",
+    ]
+    caption = (
+        "How often a stolen copy is right: accuracy on test images with its 95 % interval. Each copy is the best one found; "
+        "a better one may exist. A student alone never asks the model."
+    )
+    return Grid("headline", caption, tuple(heads), tuple(rows), tuple(records), 2, "headline")
+
+
+def cost(judgement: Judgement) -> str:
+    """What users lose against the twin, as the first card is served; "" without a twin."""
+    if not judgement.cards:
+        return ""
+    serving = judgement.cards[0].serving
+    found = [(victim, twin_of(judgement, victim)) for victim in served_to(judgement, "defended", serving)]
+    pairs = [(victim, twin) for victim, twin in found if twin is not None]
+    if not pairs:
+        return ""
+    digits, worse, known = digits_of(judgement), [], []
+    for field, name, sign in COSTS:
+        both = [(getattr(victim, field), getattr(twin, field)) for victim, twin in pairs]
+        both = [(mine, theirs) for mine, theirs in both if mine is not None and theirs is not None]
+        if not both:
+            continue
+        known.append(name)
+        mine, theirs = fmean(one for one, _ in both), fmean(other for _, other in both)
+        if sign * (mine - theirs) >= VISIBLE:
+            worse.append(f"{name} {number(mine, digits)} % (undefended {number(theirs, digits)})")
+    served = f"Cost to users, served as {serving_text(serving)}"
+    return f"{served}: {', '.join(worse) if worse else f'no loss seen in {listed(known)}'}."
