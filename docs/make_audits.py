@@ -10,6 +10,7 @@ are drawn from these by `undistill audit judge`.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -87,6 +88,8 @@ def judged(name: str) -> dict[str, Judgement]:
 
 def compared(name: str) -> str:
     """A line an audit: what its best thief got from the main card's probabilities, and what users lose."""
+    if not judged(name):
+        return ""
     rows = ["| defense | best thief, % | its name | took | of headroom | verdict | users, % | Brier | flags |"]
     rows.append("|---|---|---|---:|---:|---|---:|---:|---:|")
     for audit, found in judged(name).items():
@@ -184,7 +187,9 @@ def documented(text: str) -> str:
 def main(audits: Path, name: str, names: list[str]) -> None:
     """Keep these audits, or all that the folder holds."""
     names = names or sorted(path.parent.name for path in audits.glob(f"*/{planned.FILE}"))
-    results = ROOT / "results" / "audits" / name
+    audits = audits.resolve()
+    os.chdir(ROOT)  # so that what is written names no folder of somebody's
+    results = Path("results") / "audits" / name
     keep(audits, results, names)
     draw(results, names)
     page = ROOT / "docs" / "audits.md"

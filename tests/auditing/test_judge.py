@@ -14,7 +14,7 @@ from auditing.made import FLOOR, LABELLED, MadeAudit, change, fail, keys, only_c
 from undistill.access import Card
 from undistill.auditing.arms import Arm
 from undistill.auditing.comparing import sides
-from undistill.auditing.judge import judge, write_judgement
+from undistill.auditing.judge import judge
 from undistill.auditing.judgement import Judgement
 from undistill.auditing.naming import shown
 from undistill.auditing.verdict import STRENGTH
@@ -270,9 +270,7 @@ def test_a_method_is_judged_by_its_teachers(tmp_path: Path) -> None:
 def test_it_is_written_and_read_again(tmp_path: Path) -> None:
     MadeAudit().write(tmp_path)
     judgement = judge(tmp_path)
-    path = write_judgement(tmp_path, judgement)
-    assert path == tmp_path / "report" / "judgement.json"
-    assert Judgement.model_validate_json(path.read_text()) == judgement
+    assert Judgement.model_validate(json.loads(json.dumps(judgement.dump()))) == judgement
 
 
 def test_every_planned_cell_has_a_line_with_its_command(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -23,6 +24,7 @@ import typer
 from undistill import plugins
 from undistill.access import Access, Card
 from undistill.attacks.base import ATTACKS
+from undistill.auditing.judge import judge
 from undistill.auditing.suite import suite
 from undistill.cli.app import app
 from undistill.cli.catalog import catalog
@@ -397,3 +399,24 @@ def test_an_installed_plugin_is_found_by_its_entry_point(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert "\n  toy  " in done.stdout
+
+
+def test_the_tables_of_audits_are_those_of_the_kept_results() -> None:
+    page = ROOT / "docs" / "audits.md"
+    spec = importlib.util.spec_from_file_location("make_audits", ROOT / "docs" / "make_audits.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.documented(page.read_text()) == page.read_text()
+    assert (page.read_text()).count("|---") >= 4
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((ROOT / "results" / "audits").glob("*/*/audit.json")), ids=lambda p: p.parent.name
+)
+def test_a_kept_audit_is_judged_as_it_was(folder: Path) -> None:
+    kept = json.loads((folder.parent / "report" / "report.json").read_text())["judgement"]
+    now = judge(folder.parent).dump()
+    assert now["cards"] == kept["cards"]
+    assert now["flags"] == kept["flags"]

@@ -17,9 +17,6 @@ from undistill.auditing.naming import settings_text, student_text
 from undistill.auditing.verdict import half_width
 from undistill.auditing.wording import not_tried
 from undistill.errors import UsageError
-from undistill.files import write_json
-
-FILE = Path("report") / "judgement.json"
 
 
 def judge(folder: Path) -> Judgement:
@@ -62,12 +59,6 @@ def judge(folder: Path) -> Judgement:
         failed=sum(cell.status == "failed" for cell in done.values()),
         seconds=round(sum(cell.seconds for cell in computed.values()), 3),
     )
-
-
-def write_judgement(folder: Path, judgement: Judgement) -> Path:
-    """Put a judgement beside the cells that it was made from, and say where."""
-    write_json(folder / FILE, judgement.dump())
-    return folder / FILE
 
 
 def _victims(evidence: Evidence) -> Iterator[VictimResult]:
