@@ -127,7 +127,7 @@ def planted() -> str:
         if name not in found:
             continue
         card = found[name].cards[0]
-        gap = next((c.estimate for c in card.contrasts if c.name.startswith("A_soft")), None)
+        gap = next((c.estimate for c in card.contrasts if c.name == "A_soft − floor"), None)
         flags = ", ".join(dict.fromkeys(flag.name for flag in found[name].flags if flag.card == card.id)) or "–"
         upper = "–" if gap is None or gap.upper is None else f"{gap.upper:.1f}"
         cells = [name, hope, card.verdict or "–", _number(card.headroom), _number(card.took), upper]
