@@ -195,5 +195,6 @@ def test_code_that_a_recipe_file_names_is_not_trusted(call: Call, tmp_path: Path
 
 def test_verbs_are_all_there() -> None:
     names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
-    assert names == {"demo", "train", "protect", "attack", "import", "reproduce", "report", "list"}
+    assert names == {"demo", "train", "protect", "attack", "import", "reproduce", "report", "compare", "list"}
+    assert {group.name for group in app.registered_groups} == {"audit"}
     assert isinstance(app, typer.Typer)
