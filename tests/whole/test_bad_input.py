@@ -72,7 +72,7 @@ def test_wrong_words_are_named(shell: Shell, tmp_path: Path, arguments: list[str
     [
         (["--card", "logits/labelled"], ["logits/labelled"]),
         (["--card", "logits/labelled(2)/trained/random"], ["share"]),
-        (["--card", "label/unlabelled/fresh/random/50"], ["kd needs probs", "label"]),
+        (["--card", "label/unlabelled/fresh/random/50"], ["kd needs topk", "label"]),
         (["--card", "probs/unlabelled/fresh/random/5000"], ["5000", "400"]),
         (["--with", "nasty"], ["no attack called 'nasty'"]),
         (["--student", "resnet"], ["'resnet'"]),
