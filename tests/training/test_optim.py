@@ -120,7 +120,9 @@ def test_a_schedule_out_of_range_is_refused(settings: dict[str, Any]) -> None:
 
 def test_sgd_takes_the_papers_step() -> None:
     weight = nn.Parameter(torch.tensor(2.0))
-    optimizer = OPTIMIZERS.make({"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}).build([weight])
+    optimizer = OPTIMIZERS.make({"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}).build(
+        nn.ParameterList([weight]), 2
+    )
     expected, velocity = 2.0, 0.0
     for _ in range(3):
         optimizer.zero_grad()
@@ -144,7 +146,7 @@ def test_sgd_takes_the_papers_step() -> None:
 def test_optimisers_are_torchs(settings: dict[str, Any], reference: Callable[[Any], torch.optim.Optimizer]) -> None:
     ours, theirs = (nn.Parameter(torch.linspace(-1, 2, 7)) for _ in range(2))
     record = OPTIMIZERS.make({**settings, "lr": 0.1, "weight_decay": 0.01})
-    for weight, optimizer in ((ours, record.build([ours])), (theirs, reference([theirs]))):
+    for weight, optimizer in ((ours, record.build(nn.ParameterList([ours]), 2)), (theirs, reference([theirs]))):
         for _ in range(5):
             optimizer.zero_grad()
             weight.square().sin().sum().backward()
@@ -172,7 +174,7 @@ def test_what_torch_cannot_take_is_refused_by_the_record(settings: dict[str, Any
         record = OPTIMIZERS.make({**settings, "lr": 0.1})
     except UsageError:
         return
-    record.build([nn.Parameter(torch.zeros(()))])
+    record.build(nn.ParameterList([nn.Parameter(torch.zeros(()))]), 2)
 
 
 # -- lean optimisers ----------------------------------------------------------------------------------------------------
@@ -208,7 +210,7 @@ def test_lean_steps_are_torchs_to_the_bit(
     settings: dict[str, Any], kind: type[torch.optim.Optimizer], arguments: dict[str, Any]
 ) -> None:
     ours, theirs = weights(), weights()
-    one = OPTIMIZERS.make({**settings, "lr": 0.05, "weight_decay": 0.01}).build(ours)
+    one = OPTIMIZERS.make({**settings, "lr": 0.05, "weight_decay": 0.01}).build(nn.ParameterList(ours), 2)
     make: Any = kind
     two = make(theirs, lr=0.05, weight_decay=0.01, fused=True, **arguments)
     assert isinstance(one, kind)
@@ -233,7 +235,7 @@ def test_a_lean_state_goes_back_and_forth(
     make: Any = kind
 
     def lean(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        made: torch.optim.Optimizer = OPTIMIZERS.make({**settings, "lr": 0.05}).build(parameters)
+        made: torch.optim.Optimizer = OPTIMIZERS.make({**settings, "lr": 0.05}).build(nn.ParameterList(parameters), 2)
         return made
 
     def torchs_own(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -24,6 +24,7 @@ from undistill.oracle.door import Oracle
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.optim import lean
+from undistill.training.precision import arithmetic
 from undistill.training.recipe import Recipe
 from undistill.types import Batch, Terms
 
@@ -83,7 +84,7 @@ class Generated:
         self, settings: DAFL, oracle: Oracle, channels: int, size: int, recipe: Recipe, device: torch.device
     ) -> None:
         self.settings, self.oracle, self.seed, self.device = settings, oracle, recipe.seed, device
-        self.half = recipe.training.precision == "bf16"
+        self.half = arithmetic(recipe.training.precision, device) == "bf16"
         self.victim = frozen(oracle.weights(), device)
         empty_BCHW = torch.zeros(2, channels, size, size, device=device)
         self.head = head_of(self.victim, empty_BCHW, settings.name)

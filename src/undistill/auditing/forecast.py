@@ -60,7 +60,7 @@ def timed(student: str, batch: int, shape: Shape, device: torch.device) -> tuple
     classes, channels, side = shape
     wanted: dict[str, Any] = json.loads(student)
     network = build(Student.model_validate(wanted).network, classes, channels, side, seed=0).to(device)
-    optimizer = read_recipe("digits").training.optimizer.build(list(network.parameters()))
+    optimizer = read_recipe("digits").training.optimizer.build(network, batch)
     images_BCHW = torch.rand(batch, channels, side, side, device=device)
     answers_BC = torch.randn(batch, classes, device=device)
     began = 0.0

@@ -91,7 +91,10 @@ class Heist:
             raise UsageError(f"the student has weights to start from, and the card {card} starts from random ones")
         else:
             network = recipe.student.network
-            self.student = build(network, *shape, mean=mean, std=std, seed=recipe.seed, role="thief").to(device)
+            self.student = build(network, *shape, mean=mean, std=std, seed=recipe.seed, role="thief")
+            if len(self.images):
+                self.student.initialize(lambda count: self.images.seen(slice(count)))
+            self.student.to(device)
         self.model = victim.model if isinstance(victim.model, BlackBox) else victim.model.to(device)
         self.oracle: Oracle | None = None
         self.diverged = ""

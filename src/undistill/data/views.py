@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 
 from undistill.errors import UsageError
@@ -32,6 +32,10 @@ class View(Component):
         """N × k int64 choices."""
         raise NotImplementedError
 
+    def table(self, rng: torch.Generator, count: int, seed: int, epoch: int) -> Tensor:
+        """N × k int64 choices of one epoch: drawn anew, but for a view that minds what other epochs saw."""
+        return self.draw(rng, count)
+
     def apply(self, images_BCHW: Tensor, choices_BK: Tensor) -> Tensor:
         """The changed uint8 images, same shape."""
         raise NotImplementedError
@@ -42,10 +46,19 @@ VIEWS: Registry[View] = Registry("view", "undistill.data.views")
 
 @VIEWS.register
 class Crop(View):
-    """Pad with black by `padding` on each side, then cut the original size at a place drawn for each image."""
+    """Pad by `padding` on each side, then cut the original size at a place drawn for each image.
+
+    `fill`: the border is black, or mirrors the image around its outermost pixels.
+    """
 
     name: Literal["crop"] = "crop"
     padding: int = Field(4, ge=1)
+    fill: Literal["black", "reflect"] = "black"
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the usual fill, so that cells of earlier recipes keep their ids."""
+        return {key: value for key, value in whole(self).items() if key != "fill" or value != "black"}
 
     def draw(self, rng: torch.Generator, count: int) -> Tensor:
         """Top and left, each uniform in 0 … 2 · padding."""
@@ -54,10 +67,25 @@ class Crop(View):
     def apply(self, images_BCHW: Tensor, choices_BK: Tensor) -> Tensor:
         """The cut images."""
         height, width = images_BCHW.shape[2:]
-        padded = F.pad(images_BCHW, (self.padding,) * 4)
+        padded = self._padded(images_BCHW)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: B, C, top, left, H, W
         each = torch.arange(len(images_BCHW), device=images_BCHW.device)
         return windows[each, :, choices_BK[:, 0], choices_BK[:, 1]]
+
+    def _padded(self, images_BCHW: Tensor) -> Tensor:
+        if self.fill == "black":
+            return F.pad(images_BCHW, (self.padding,) * 4)
+        height, width = images_BCHW.shape[2:]
+        if self.padding >= min(height, width):
+            raise UsageError(f"a crop that reflects pads by less than the image's {min(height, width)} pixels")
+        y, x = (_reflected(side, self.padding, images_BCHW.device) for side in (height, width))
+        return images_BCHW[:, :, y][:, :, :, x]
+
+
+def _reflected(side: int, padding: int, device: torch.device) -> Tensor:
+    """Which pixel of `side` stands at each place of a row padded on both ends: 2 1 0 1 2 … for a padding of 2."""
+    place = torch.arange(-padding, side + padding, device=device).abs()
+    return torch.where(place < side, place, 2 * (side - 1) - place)
 
 
 @VIEWS.register
@@ -73,6 +101,29 @@ class Flip(View):
     def apply(self, images_BCHW: Tensor, choices_BK: Tensor) -> Tensor:
         """Some images mirrored."""
         return torch.where(choices_BK[:, 0].bool()[:, None, None, None], images_BCHW.flip(3), images_BCHW)
+
+
+@VIEWS.register
+class AlternatingFlip(View):
+    """Mirror left to right in every second epoch: half of the images, drawn once, in the even ones, the others in the odd ones.
+
+    Each image is so seen both ways in any two epochs.
+    Source: Jordan 2024 (94% on CIFAR-10 in 3.29 Seconds on a Single GPU), section 3.6.
+    """
+
+    name: Literal["alternating-flip"] = "alternating-flip"
+
+    def draw(self, rng: torch.Generator, count: int) -> Tensor:
+        """0 or 1."""
+        return torch.randint(0, 2, (count, 1), generator=rng)
+
+    def table(self, rng: torch.Generator, count: int, seed: int, epoch: int) -> Tensor:
+        """The draw of the first epoch, turned over in odd ones."""
+        return self.draw(generator(seed, "views", "flip"), count) ^ (epoch & 1)
+
+    def apply(self, images_BCHW: Tensor, choices_BK: Tensor) -> Tensor:
+        """Some images mirrored."""
+        return Flip().apply(images_BCHW, choices_BK)
 
 
 class FromStored(View):
@@ -212,7 +263,7 @@ class Views:
         in_order(views)
         rng = generator(seed, "views", str(epoch))
         self.views, self.size = tuple(views), size
-        self.tables = [view.draw(rng, source_size).to(device) for view in self.views]
+        self.tables = [view.table(rng, source_size, seed, epoch).to(device) for view in self.views]
 
     def __call__(self, images_BCHW: Tensor, index_B: Tensor) -> Tensor:
         """Stored uint8 images to float32 in [0, 1], each changed as its index says."""

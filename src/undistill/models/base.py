@@ -5,7 +5,7 @@ Legend: B batch, C classes (channels in BCHW), D features, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -89,6 +89,12 @@ class Classifier(nn.Module):
         super().__init__()
         self.config = config
         self.normalise = Normalise(config["mean"], config["std"])
+
+    def initialize(self, sample: Callable[[int], Tensor]) -> None:
+        """Before training with fresh weights: set what is taken from training images. Most networks take nothing.
+
+        `sample(n)` gives the first n training images (all, where there are fewer) as networks see them, without views.
+        """
 
     def stages(self, images_BCHW: Tensor) -> list[Tensor]:
         """The feature maps behind each stage, first to last."""

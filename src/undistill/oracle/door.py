@@ -18,11 +18,12 @@ from undistill.data.batches import ImageBatches
 from undistill.errors import Refused
 from undistill.oracle.bank import Bank
 from undistill.oracle.blackbox import BlackBox
-from undistill.oracle.frozen import Frozen, Precision
+from undistill.oracle.frozen import Frozen
 from undistill.oracle.recall import recalled
 from undistill.oracle.serving import AnswerDefense, keep_top, rounded, serve, shown, suits
 from undistill.seeds import generator
 from undistill.training.evaluate import batch_for
+from undistill.training.precision import Wanted
 from undistill.training.recipe import Training
 from undistill.types import Batch
 
@@ -68,7 +69,7 @@ class Oracle:
         forwards: int = 0,
         top_k: int = 5,
         bank: Bank | None = None,
-        precision: Precision = "fp32",
+        precision: Wanted = "fp32",
         behind: Sequence[AnswerDefense] = (),
         digits: int | None = None,
         seed: int = 0,

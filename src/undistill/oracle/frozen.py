@@ -9,7 +9,6 @@ import copy
 import hashlib
 import warnings
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 from undistill.models import Classifier
 from undistill.models import folder as models
 from undistill.models.external import Wrapped
+from undistill.training.precision import Precision, Wanted, arithmetic
 
-Precision = Literal["fp32", "bf16"]
 CLOSE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
 """How far two answers of one network may lie apart by rounding, as a share of the largest of them."""
 PROBE = 16
@@ -30,11 +29,12 @@ FAMILIES = ("timm:", "torchvision:")
 class Frozen:
     """A frozen copy in evaluation mode, arranged for speed: channels-last, batch normalisation folded into convolutions.
 
-    Its answers are the network's to rounding. `precision` bf16 computes in it and answers in float32 all the same. A network whose
-    code nobody here knows, or one with hooks, is asked as it is: what it does beside its layers would be lost.
+    Its answers are the network's to rounding. `precision` bf16 computes in it, auto does so where the device can, and answers are
+    float32 all the same. A network of unknown code, or one with hooks, is asked as it is: what it does beside its layers would
+    be lost.
     """
 
-    def __init__(self, network: nn.Module, precision: Precision = "fp32", *, whole: bool = True) -> None:
+    def __init__(self, network: nn.Module, precision: Wanted = "fp32", *, whole: bool = True) -> None:
         """`whole` False lets go of the network itself once it is arranged, where nobody will ask for a `copy`."""
         self._whole = whole
         self._network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -75,8 +75,9 @@ class Frozen:
 
     def arithmetic(self, device: torch.device) -> str:
         """What its answers are computed in there: bf16, fp32, or tf32 where CUDA rounds convolutions' factors."""
-        tf32 = device.type == "cuda" and self.precision == "fp32" and torch.backends.cudnn.allow_tf32
-        return "tf32" if tf32 else self.precision
+        precision: Precision = arithmetic(self.precision, device)
+        tf32 = device.type == "cuda" and precision == "fp32" and torch.backends.cudnn.allow_tf32
+        return "tf32" if tf32 else precision
 
     def alike(self, ours_BC: Tensor, theirs_BC: Tensor, device: torch.device) -> bool:
         """Whether two answers given on that device differ by no more than rounding; never if one is not finite."""
@@ -87,7 +88,8 @@ class Frozen:
         return bool(furthest.isfinite()) and bool(furthest <= close)
 
     def _answer(self, network: nn.Module, images_BCHW: Tensor) -> Tensor:
-        with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        half = self.arithmetic(images_BCHW.device) == "bf16"
+        with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=half):
             return network(images_BCHW.contiguous(memory_format=torch.channels_last)).float()
 
     def _fold(self, images_BCHW: Tensor) -> nn.Module:

@@ -32,7 +32,7 @@ class Planner:
         Raises:
             UsageError: a pattern that matches nothing.
         """
-        chosen = dict.fromkeys(experiment for name in names for experiment in named(name))
+        chosen = self.experiments(names)
         filled = [pair for experiment in chosen for seed in self.seeds for pair in self._experiment(experiment, seed)]
         for pattern in only:
             if not any(fnmatchcase(point.name, pattern) for point, _ in filled):
@@ -44,6 +44,16 @@ class Planner:
                 self._mark(task.key, wanted)
             self.tasks = {key: task for key, task in self.tasks.items() if key in wanted}
         return tuple(dict.fromkeys(point for point, _ in filled))
+
+    def experiments(self, names: Sequence[str]) -> tuple[Experiment, ...]:
+        """The experiments of these names, as far as the scale has their data; UsageError for a name of which it has none."""
+        found: dict[Experiment, None] = {}
+        for name in names:
+            here = [experiment for experiment in named(name) if experiment.data in self.scale.stages]
+            if not here:
+                raise UsageError(f"--scale {self.scale.name} has no {named(name)[0].data}, which {name} needs")
+            found |= dict.fromkeys(here)
+        return tuple(found)
 
     def _mark(self, key: str, wanted: set[str]) -> None:
         if key not in wanted:
@@ -99,6 +109,8 @@ class Planner:
     def _adversaries(self, experiment: Experiment, seed: int) -> Iterator[Filled]:
         teacher = experiment.teachers[0]
         for role in map(str, experiment.values):
+            if role not in self.stage(experiment).networks:
+                continue
             victim = self._victim(experiment, teacher, "nasty", seed, adversary="" if role == teacher else role)
             yield _fill(experiment, seed, victim, teacher, "nasty", ITSELF, role)
             for column in self._columns(experiment):

@@ -9,7 +9,7 @@ from undistill.errors import UsageError, unknown
 from undistill.files import locked
 from undistill.jobs import Job, processes, run_jobs
 from undistill.oracle.bank import USUAL, Bank
-from undistill.reproduction.grid import EXPERIMENTS, NAMES, named
+from undistill.reproduction.grid import EXPERIMENTS, NAMES
 from undistill.reproduction.plan import FILE, Plan, read, write
 from undistill.reproduction.planner import Planner
 from undistill.reproduction.scales import Scale, chosen
@@ -45,7 +45,7 @@ def prepare(
         title=f"{scale}, fast recipes" if recipe == "fast" else scale,
         scale=scale,
         recipe=recipe,
-        names=tuple(dict.fromkeys(e.name for name in names for e in named(name))),
+        names=tuple(experiment.name for experiment in planner.experiments(names)),
         seeds=planner.seeds,
         networks=networks(size),
         notes=size.notes,
@@ -75,7 +75,7 @@ def reproduce(
     Args:
         names: of experiments, or `all`.
         out: folder; locked meanwhile. It may hold other experiments of the same scale, and goes on with them.
-        scale: `smoke`, `small`, `small-paper-card` or `paper`.
+        scale: `smoke`, `small`, `small-paper-card`, `laptop` or `paper`.
         recipe: `fast` for shorter recipes at `paper`.
         seed: the first seed of teachers and students.
         seeds: how many.

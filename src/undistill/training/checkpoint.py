@@ -57,6 +57,7 @@ def load(folder: Path) -> tuple[State, dict[str, Any]] | None:
 
 def _flatten(state: State) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     tensors = {f"model/{name}": tensor for name, tensor in state["model"].items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in state.get("average", {}).items()}
     for module, inner in state["modules"].items():
         tensors |= {f"modules/{module}/{name}": tensor for name, tensor in inner.items()}
     for index, entry in state["optimizer"]["state"].items():
@@ -70,8 +71,8 @@ def _unflatten(tensors: dict[str, Tensor], epoch: int, groups: list[dict[str, An
     state: State = {"epoch": epoch, "model": {}, "modules": {}, "optimizer": {"state": {}, "param_groups": groups}}
     for path, tensor in tensors.items():
         part, rest = path.split("/", 1)
-        if part == "model":
-            state["model"][rest] = tensor
+        if part in ("model", "average"):
+            state.setdefault(part, {})[rest] = tensor
         elif part == "modules":
             module, name = rest.split("/", 1)
             state["modules"].setdefault(module, {})[name] = tensor

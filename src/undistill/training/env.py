@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from undistill.errors import UsageError
+from undistill.training.precision import Wanted, arithmetic, cpu_has_bf16
 
 
 def choose_device(name: str) -> torch.device:
@@ -30,9 +31,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def describe(device: torch.device, precision: str = "fp32") -> dict[str, Any]:
+def describe(device: torch.device, precision: Wanted = "fp32") -> dict[str, Any]:
     """Versions, processor, threads, device and how it computes, for `env.json` and cells."""
-    emulated = precision == "bf16" and device.type == "cpu" and not _has_bf16()
+    precision = arithmetic(precision, device)
+    emulated = precision == "bf16" and device.type == "cpu" and not cpu_has_bf16()
     return {
         "undistill": _version("undistill"),
         "commit": commit(),
@@ -66,15 +68,14 @@ def chosen(env: dict[str, Any]) -> str:
     return f"on {', '.join(parts)}{slow}"
 
 
-def _has_bf16() -> bool:
-    """Whether the processor computes in bf16 itself; unknown is taken for yes."""
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(known.get(name, not known) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
-
-
 @cache
 def commit() -> str | None:
-    """The commit of the checkout this package runs from, with `+` where tracked files differ from it; None outside of one."""
+    """The commit of the checkout this package runs from, with `+` where tracked files differ from it; None outside of one.
+
+    A copy without its history, such as a container's, is told by UNDISTILL_COMMIT.
+    """
+    if told := os.environ.get("UNDISTILL_COMMIT"):
+        return told
     here = Path(__file__).resolve().parent
     try:
         inside = subprocess.run(  # noqa: S603

@@ -12,11 +12,16 @@ from torch import Tensor, nn
 
 from undistill.errors import Diverged
 from undistill.seeds import derive
+from undistill.training.averaging import Average
+from undistill.training.precision import arithmetic
 from undistill.training.recipe import Training
 from undistill.types import Batches, Objective
 
 State = dict[str, Any]
-"""All that a loop holds: `epoch` (done), `model`, `modules`, `optimizer` state dicts. Live tensors: save them before going on."""
+"""All that a loop holds: `epoch` (done), `model`, `modules`, `optimizer` state dicts, and `average` where weights are averaged.
+
+Live tensors: save them before going on.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,32 +68,37 @@ def fit(
     """
     modules: Mapping[str, nn.Module] = objective.modules
     trained = nn.ModuleDict({"model": model, **modules})
-    parameters = [p for p in trained.parameters() if p.requires_grad]
-    device = parameters[0].device
+    device = next(trained.parameters()).device
     layout = _layout(trained, device)
     if layout is torch.channels_last and (device.type == "cuda" or _grey(trained)):
         trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = training.optimizer.build(parameters)
+    optimizer = training.optimizer.build(trained, training.batch)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    total = training.epochs * len(batches)
+    average = None if training.average is None else Average(trained, training.average, total)
     if state is not None:
         _restore(state, model, modules, optimizer)
+        if average is not None:
+            average.restore(state["average"])
     for epoch in range(0 if state is None else state["epoch"], training.epochs):
         started = time.perf_counter()
         trained.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive(seed, "fit", str(epoch)))
-            totals, images = _epoch(model, batches, objective, training, optimizer, parameters, epoch, layout)
+            totals, images = _epoch(model, batches, objective, training, optimizer, rates, average, epoch, layout)
         yield EpochRecord(
             epoch=epoch + 1,
             epochs=training.epochs,
             terms=totals,
             images=images,
             seconds=time.perf_counter() - started,
-            lr=optimizer.param_groups[0]["lr"],
+            lr=optimizer.param_groups[-1]["lr"],
             state={
                 "epoch": epoch + 1,
                 "model": model.state_dict(),
                 "modules": {name: module.state_dict() for name, module in modules.items()},
                 "optimizer": optimizer.state_dict(),
+                **({} if average is None else {"average": average.state}),
             },
         )
 
@@ -134,20 +144,22 @@ def _epoch(
     objective: Objective,
     training: Training,
     optimizer: torch.optim.Optimizer,
-    parameters: list[nn.Parameter],
+    rates: list[float],
+    average: Average | None,
     epoch: int,
     layout: torch.memory_format,
 ) -> tuple[dict[str, float], int]:
     """One pass: (means of the terms, images seen). The device is asked for numbers once, at the end."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     device = parameters[0].device
     totals: dict[str, Tensor] = {}
     first_bad = torch.full((), -1, device=device)
     images, steps = 0, len(batches)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16")
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=arithmetic(training.precision, device) == "bf16")
     for step, batch in enumerate(batches.epoch(epoch)):
-        lr = training.optimizer.lr * training.schedule.factor(epoch + step / steps, training.epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        factor = training.schedule.factor(epoch + step / steps, training.epochs)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
         if batch.images_BCHW.ndim == 4:
             batch = batch._replace(images_BCHW=batch.images_BCHW.contiguous(memory_format=layout))
         with autocast:
@@ -157,6 +169,8 @@ def _epoch(
         if training.clip is not None:
             nn.utils.clip_grad_norm_(parameters, training.clip)
         optimizer.step()
+        if average is not None:
+            average.step(epoch * steps + step + 1)
         count = len(batch.images_BCHW)
         images += count
         bad = ~torch.isfinite(terms["loss"].detach()) & (first_bad < 0)

@@ -6,7 +6,6 @@ A schedule is a pure function of the place in training, so there is no state to 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import cache
 from inspect import unwrap
 from typing import Annotated, Any, Literal
@@ -27,9 +26,14 @@ class Optimizer(Component):
     lr: float = Field(gt=0)
     weight_decay: float = Field(0.0, ge=0)
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser over these parameters."""
+    def build(self, trained: nn.Module, batch: int) -> torch.optim.Optimizer:
+        """The optimizer over what is trainable of a module, for steps on batches of this size. A group's `lr` is its peak rate."""
         raise NotImplementedError
+
+
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that ask for a gradient."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 @cache
@@ -61,11 +65,46 @@ class SGD(Optimizer):
             raise UsageError("optimizer sgd: nesterov needs a momentum above 0")
         return self
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, trained: nn.Module, batch: int) -> torch.optim.Optimizer:
         """torch.optim.SGD, fused."""
-        return lean(torch.optim.SGD)(
-            parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov, fused=True
-        )
+        rest = {"weight_decay": self.weight_decay, "nesterov": self.nesterov}
+        return lean(torch.optim.SGD)(trainable(trained), self.lr, self.momentum, **rest, fused=True)
+
+
+@OPTIMIZERS.register
+class DecoupledSGD(Optimizer):
+    """SGD with Nesterov momentum whose rate, momentum and weight decay can be changed apart from one another and from the batch.
+
+    `lr` moves the weights per 1,024 images, at any momentum m: with B images a step, the rate of `torch.optim.SGD` on the mean
+    gradient is lr · (B/1024) / (1 + 1/(1 − m)). `weight_decay` shrinks them per 1,024 images, at any rate. `norm_bias` multiplies
+    the rate of batch normalization's biases, whose decay per step stays; `norm_scale` says whether its scales are trained.
+    Source: Jordan 2024 (94% on CIFAR-10 in 3.29 Seconds on a Single GPU), section 3 and listing 4.
+    """
+
+    name: Literal["decoupled-sgd"] = "decoupled-sgd"
+    weight_decay: float = Field(0.0153, ge=0)
+    momentum: float = Field(0.85, gt=0, lt=1)
+    norm_bias: float = Field(64.0, gt=0)
+    norm_scale: Literal["fixed", "trained"] = "fixed"
+
+    def build(self, trained: nn.Module, batch: int) -> torch.optim.Optimizer:
+        """torch.optim.SGD, fused, over two groups: biases of batch normalization and the rest. Fixed scales lose their gradient."""
+        norms = [m for m in trained.modules() if isinstance(m, _NORMS) and m.affine]
+        if self.norm_scale == "fixed":
+            for norm in norms:
+                norm.weight.requires_grad_(False)
+        share = batch / (1024 * (1 + 1 / (1 - self.momentum)))
+        biases = {id(norm.bias) for norm in norms}
+        groups = []
+        for chosen, faster in ((True, self.norm_bias), (False, 1.0)):
+            rate = self.lr * share * faster
+            parameters = [p for p in trainable(trained) if (id(p) in biases) is chosen]
+            if parameters:
+                groups.append({"params": parameters, "lr": rate, "weight_decay": self.weight_decay * share / rate})
+        return lean(torch.optim.SGD)(groups, self.lr * share, self.momentum, nesterov=True, fused=True)
+
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 @OPTIMIZERS.register
@@ -75,9 +114,10 @@ class Adam(Optimizer):
     name: Literal["adam"] = "adam"
     betas: tuple[Decay, Decay] = (0.9, 0.999)
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, trained: nn.Module, batch: int) -> torch.optim.Optimizer:
         """torch.optim.Adam, fused."""
-        return lean(torch.optim.Adam)(parameters, self.lr, self.betas, weight_decay=self.weight_decay, fused=True)
+        decay = self.weight_decay
+        return lean(torch.optim.Adam)(trainable(trained), self.lr, self.betas, weight_decay=decay, fused=True)
 
 
 @OPTIMIZERS.register
@@ -87,9 +127,10 @@ class AdamW(Optimizer):
     name: Literal["adamw"] = "adamw"
     betas: tuple[Decay, Decay] = (0.9, 0.999)
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, trained: nn.Module, batch: int) -> torch.optim.Optimizer:
         """torch.optim.AdamW, fused."""
-        return lean(torch.optim.AdamW)(parameters, self.lr, self.betas, weight_decay=self.weight_decay, fused=True)
+        decay = self.weight_decay
+        return lean(torch.optim.AdamW)(trainable(trained), self.lr, self.betas, weight_decay=decay, fused=True)
 
 
 class Schedule(Component):
@@ -163,6 +204,23 @@ class OneCycle(Schedule):
         if done < self.up:
             return _between(1 / self.start, 1.0, done / self.up)
         return _between(1.0, 1 / self.end, (done - self.up) / (1 - self.up))
+
+
+@SCHEDULES.register
+class Triangle(Schedule):
+    """In straight lines from `start` up to 1 over the part `up` of training, and down to `end` (Jordan 2024, listing 4)."""
+
+    name: Literal["triangle"] = "triangle"
+    up: float = Field(0.23, gt=0, lt=1)
+    start: float = Field(0.2, ge=0, le=1)
+    end: float = Field(0.07, ge=0, le=1)
+
+    def shape(self, epoch: float, epochs: int) -> float:
+        """Where the triangle stands."""
+        done = min(epoch / epochs, 1.0)
+        if done < self.up:
+            return self.start + (1 - self.start) * done / self.up
+        return 1 - (1 - self.end) * (done - self.up) / (1 - self.up)
 
 
 def _between(first: float, last: float, done: float) -> float:

@@ -22,6 +22,7 @@ from undistill.data.load import DataSettings
 from undistill.errors import UsageError, unknown
 from undistill.models.base import MODELS, Network
 from undistill.registry import Component, problem, registry
+from undistill.training.averaging import Averaging
 from undistill.training.optim import OPTIMIZERS, SCHEDULES, Constant, Optimizer, Schedule
 
 FOLDER = Path(__file__).parent.parent / "recipes"
@@ -40,15 +41,16 @@ class Training(Record):
     """The `training` section: what `fit` needs to know.
 
     `passes` counts passes over the images in one epoch, for sets so small that an epoch would not be worth a line in a log.
-    `clip` is the largest norm of the whole gradient.
+    `clip` is the largest norm of the whole gradient. `precision` auto is bf16 where the device computes in it, else fp32.
     """
 
     epochs: int = Field(30, ge=1)
     batch: int = Field(128, ge=2)
     passes: int = Field(1, ge=1)
     clip: float | None = Field(None, gt=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     smoothing: float = Field(0.0, ge=0, lt=1)
+    average: Averaging | None = None
     optimizer: Any = Field(default={"name": "sgd", "lr": 0.1}, validate_default=True)
     schedule: Any = Field(default_factory=Constant)
 
@@ -71,6 +73,11 @@ class Training(Record):
     @field_serializer("optimizer", "schedule")
     def _whole(self, value: Component) -> dict[str, Any]:
         return value.model_dump(mode="json", by_alias=True)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without averaging where there is none, so that cells of earlier recipes keep their ids."""
+        return {key: value for key, value in whole(self).items() if key != "average" or value is not None}
 
 
 class Student(Record):

@@ -105,7 +105,7 @@ def of_data(recipe: Recipe, data: Splits) -> Recipe:
 
 def fresh(network: Network, data: Splits, *, seed: int, role: str) -> Classifier:
     """A network with fresh weights that fits the data, normalised by its training pixels."""
-    return build(
+    made = build(
         network,
         data.num_classes,
         data.train.channels,
@@ -115,6 +115,8 @@ def fresh(network: Network, data: Splits, *, seed: int, role: str) -> Classifier
         seed=seed,
         role=role,
     )
+    made.initialize(lambda count: data.train.seen(slice(count)))
+    return made
 
 
 def image_batches(images: ImageSet, recipe: Recipe, *, role: str, device: str) -> ImageBatches:
