@@ -26,7 +26,7 @@ AVERAGE = {"every": 5, "decay": 0.95, "power": 3}
 
 
 def trials() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Name → (recipe, changes of its training section)."""
+    """Name → (recipe, changes of its training section; `padding` changes how far images are shifted)."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for epochs in (10, 16, 24):
         found[f"airbench epochs={epochs}"] = ("speed-cifar10", {"epochs": epochs})
@@ -49,6 +49,21 @@ def trials() -> dict[str, tuple[str, dict[str, Any]]]:
         found[f"resnet18 sgd lr={lr:g} epochs=16"] = ("speed-cifar10-resnet18", {"optimizer": {**PLAIN, "lr": lr}})
     changes = {"optimizer": {**SPEED, "lr": 8.0, "norm_bias": 8.0}, "average": AVERAGE}
     found["resnet18 decoupled-sgd lr=8 epochs=16"] = ("speed-cifar10-resnet18", changes)
+    for padding in (3, 4):
+        found[f"airbench epochs=24 padding={padding}"] = ("speed-cifar10", {"epochs": 24, "padding": padding})
+    found["airbench epochs=24 padding=4 lr=9"] = (
+        "speed-cifar10",
+        {"epochs": 24, "padding": 4, "optimizer": {**SPEED, "lr": 9.0}},
+    )
+    for epochs in (16, 24):
+        found[f"resnet18 sgd lr=0.4 epochs={epochs} padding=4"] = (
+            "speed-cifar10-resnet18",
+            {"epochs": epochs, "padding": 4, "optimizer": {**PLAIN, "lr": 0.4}},
+        )
+    found["resnet18 sgd lr=0.2 epochs=24 padding=4 batch=256"] = (
+        "speed-cifar10-resnet18",
+        {"epochs": 24, "padding": 4, "batch": 256, "optimizer": {**PLAIN, "lr": 0.2}},
+    )
     return found
 
 
@@ -56,6 +71,8 @@ def one(name: str, data_dir: str, table: str) -> str:
     """Do one training and append its line."""
     base, changes = trials()[name]
     values = read(base).dump()
+    changes = dict(changes)
+    values["data"]["views"][0]["padding"] = changes.pop("padding", 2)
     values["training"] |= changes
     values["data"] |= {"val": 5_000, "dir": data_dir}
     recipe = read(values)
