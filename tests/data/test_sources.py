@@ -169,7 +169,7 @@ def test_a_missing_label_is_named_by_split_and_row(hub_folder: MakeFolder, label
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is empty$"):
-        cifar10(tmp_path)
+        load("folder", data_dir=tmp_path)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_data_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "notes.rst").write_text("nothing here")
-    with pytest.raises(UsageError, match=r"^cannot read .* as a data set: [^\n]+$"):
-        cifar10(tmp_path)
+    with pytest.raises(UsageError, match=r"^[^\n]* holds no images but 1 \.rst[^\n]+$"):
+        load("folder", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.95])
