@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from undistill.data import load, reading
+from undistill.data import load, locate, reading
 from undistill.data.load import DataSettings
 from undistill.data.sources import SOURCES
 from undistill.errors import RunError, UsageError
@@ -290,3 +290,62 @@ def test_a_mistyped_data_set_is_refused() -> None:
 def test_wrong_sizes_are_refused_in_one_sentence(sizes: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"^[^\n]+$"):
         load("digits", **sizes)
+
+
+# -- data_dir -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_data_dir_is_the_set_or_the_folder_above_it(hub_folder: MakeFolder, tmp_path: Path) -> None:
+    own = hub_folder().rename(tmp_path / "cifar10")
+    above, itself = cifar10(tmp_path), cifar10(own)
+    assert above.fingerprint == itself.fingerprint
+    assert (above.settings["dir"], itself.settings["dir"]) == (str(own), str(own))
+    assert load(DataSettings(**above.settings)).fingerprint == itself.fingerprint
+    assert locate("cifar10", tmp_path) == locate("cifar10", own) == own
+
+
+def test_a_hub_id_is_found_below_a_data_dir_by_its_whole_or_its_own_name(
+    hub_folder: MakeFolder, tmp_path: Path
+) -> None:
+    folder = hub_folder()
+    for below in ("someone/photos", "photos"):
+        (tmp_path / below).parent.mkdir(exist_ok=True)
+        folder = folder.rename(tmp_path / below)
+        assert locate("someone/photos", tmp_path) == folder
+        splits = load("someone/photos", data_dir=tmp_path, image_column="img")
+        assert (splits.name, splits.num_classes) == ("someone/photos", 3)
+
+
+def test_a_data_dir_without_the_set_names_both_places(hub_folder: MakeFolder, tmp_path: Path) -> None:
+    hub_folder().rename(tmp_path / "cifar100")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.rst").write_text("x")
+    for folder in (tmp_path, tmp_path / "empty", tmp_path / "notes"):
+        for refuses in (locate, lambda name, place: load(name, data_dir=place)):
+            with pytest.raises(UsageError, match=r"^[^\n]*holds no folder 'cifar10'[^\n]*$") as refused:
+                refuses("cifar10", folder)
+            assert str(refused.value).endswith(f"tried {folder / 'cifar10'} and {folder}")
+
+
+def test_where_data_are_is_told_without_reading_them(
+    hub_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "survey", explode)
+    assert (locate("digits"), locate("cifar10"), locate("someone/photos")) == (None, None, None)
+    assert locate(str(hub_folder())) == tmp_path / "hub"
+    (tmp_path / "other").mkdir()
+    for name, folder in (("folder", tmp_path / "other"), (str(tmp_path / "other"), None), ("cifar10", "/nowhere")):
+        with pytest.raises(UsageError, match="is empty|does not exist"):
+            locate(name, folder)
+
+
+def test_class_folders_of_a_known_set_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDISTILL_CACHE", str(tmp_path / "cache"))
+    for split, each, first in (("train", 10, 0), ("Test", 2, 100)):
+        for c, name in enumerate(CLASSES):
+            (tmp_path / "cifar10" / split / name).mkdir(parents=True)
+            for k in range(each):
+                (tmp_path / "cifar10" / split / name / f"{k}.png").write_bytes(png(first + 10 * c + k))
+    splits = load("cifar10", data_dir=tmp_path)
+    assert (len(splits.train), len(splits.val or ()), len(splits.test)) == (27, 3, 6)

@@ -38,7 +38,15 @@ FOREIGN = {
     b"PK\x03\x04": ("it is a zip archive", "unpack it"),
 }
 """First bytes of what is often found under the name of an image: (what it is, what can be done)."""
-BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"hevc": "HEIC"}
+BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"mif1": "HEIC",
+    b"msf1": "HEIC",
+    b"hevc": "HEIC",
+}
 """Photos of phones and of the web that are not read: the bytes behind `ftyp`."""
 MOST = 512_000_000
 """Bytes of an image file that are still read."""
@@ -96,7 +104,8 @@ def header_of(opened: Any) -> Header:
 def decode(image: dict[str, Any], name: str, shape: Shape) -> np.ndarray[Any, Any]:
     """C × S × S uint8 pixels of one encoded image, turned as its EXIF says, its short side scaled to S, the middle cut out.
 
-    Scaling is bicubic with antialias. More than 8 bits become 8 by `shape.values`, transparency is dropped. CorruptError names what does not decode.
+    Scaling is bicubic with antialias. More than 8 bits become 8 by `shape.values`, transparency is dropped.
+    CorruptError names what does not decode.
     """
     with _opened(image, name) as opened:
         return pixels(opened, shape)

@@ -43,10 +43,14 @@ def no_images(folder: Path, listing: Listing) -> UsageError:
     """What to say of files among which there is no image and no table."""
     for entry in listing.entries:
         if entry.kind in PACKED:
-            return UsageError(f"{entry.name} has to be unpacked first; only zip, plain tar and parquet files are read as they are")
+            return UsageError(
+                f"{entry.name} has to be unpacked first; only zip, plain tar and parquet files are read as they are"
+            )
     kinds = Counter(entry.kind for entry in listing.entries)
     if kinds.keys() <= COMPANIONS:
-        return UsageError(f"{folder} holds no images but {counted(kinds)}; put each image into a folder named as its class")
+        return UsageError(
+            f"{folder} holds no images but {counted(kinds)}; put each image into a folder named as its class"
+        )
     return UsageError(f"{folder} holds no image that can be read ({counted(kinds)}): {way_out(kinds)}")
 
 
@@ -61,14 +65,17 @@ def open_archives(folder: Path, files: Iterable[Path], wanted: Wanted) -> Opened
     images = [entry for entry in listing.entries if not entry.kind]
     if not images:
         raise no_images(folder, listing)
-    flat = all("/" not in (entry.member or "").removeprefix("./") for entry in images)
-    if all(file.suffix.lower() == ".tar" for file in archives):
-        if flat or any(entry.kind == ".cls" for entry in listing.entries):
-            return None
+    tables = all(file.suffix.lower() == ".tar" for file in archives)
+    if tables and (_all_at_top(images) or any(entry.kind == ".cls" for entry in listing.entries)):
+        return None
     for entry in listing.entries:
         if entry.parts[-1].lower() in METADATA:
             raise UsageError(f"{entry.name} describes images inside an archive; unpack it into a folder")
     return open_folders(folder, listing, wanted)
+
+
+def _all_at_top(entries: list[Entry]) -> bool:
+    return all("/" not in (entry.member or "").removeprefix("./") for entry in entries)
 
 
 def open_folders(folder: Path, listing: Listing, wanted: Wanted) -> Opened:

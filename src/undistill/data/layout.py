@@ -46,12 +46,11 @@ def roles_in(names: Iterable[str]) -> dict[str, list[str]]:
         partners = {other for other, words in known.values() if words == rest}
         if not rest or ("train" in partners and len(partners) > 1):
             roles.setdefault(role, []).append(name)
-    return {role: sorted(found, key=lambda name, role=role: (_rank(role, name), name)) for role, found in roles.items()}
+    return {role: _preferred(names, ROLES[role]) for role, names in roles.items()}
 
 
-def _rank(role: str, name: str) -> int:
-    words = ROLES[role]
-    return words.index(name) if name in words else len(words)
+def _preferred(names: list[str], words: tuple[str, ...]) -> list[str]:
+    return [word for word in words if word in names] + sorted(set(names) - set(words))
 
 
 @dataclass
@@ -193,9 +192,11 @@ def labelled_splits(found: dict[str, Tree], train: str) -> tuple[dict[str, Class
         below = _unwrapped(tree, splits[train])
         inner = below.inner()
         strange = sorted({class_name(folder) for folder in inner} - splits[train].keys())
-        if not below.images and len(inner) == len(strange) == 1 or not inner:
+        if (not below.images and len(inner) == len(strange) == 1) or not inner:
             count = len(below.all_images())
-            remarks.append(f"{tree.place} is left aside: its {count:,} images are in no class folders, so they have no labels")
+            remarks.append(
+                f"{tree.place} is left aside: its {count:,} images are in no class folders, so they have no labels"
+            )
             continue
         if strange:
             raise UsageError(f"the class {strange[0]!r} of {below.place} has no folder of training images")
@@ -243,7 +244,9 @@ def _classes(tree: Tree, *, train: bool) -> Classes:
                 f"{way_out(others)}, or move the folder out of the data"
             )
         if name in classes:
-            raise UsageError(f"two folders of {tree.place} are the class {name!r}; put their images together or rename one")
+            raise UsageError(
+                f"two folders of {tree.place} are the class {name!r}; put their images together or rename one"
+            )
         if images:
             classes[name] = images
     return classes

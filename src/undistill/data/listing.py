@@ -30,9 +30,16 @@ JUNK = frozenset(
     | {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"}
 )
 """What operating systems and storage boxes put beside images, in small letters. Hidden files are passed over too."""
-PLAIN, BROKEN, REPEATED, SPECIAL = "without a suffix", "broken links", "links to folders already read", "pipes or devices"
+PLAIN, BROKEN, REPEATED, SPECIAL = (
+    "without a suffix",
+    "broken links",
+    "links to folders already read",
+    "pipes or devices",
+)
 """Kinds of what has no suffix to be named by."""
 UNREAD = frozenset({BROKEN, REPEATED, SPECIAL})
+DEEPEST = 64
+"""Folders that may be around a file in an archive."""
 SHOWN = 6
 """Kinds of files that are named; further ones are counted together."""
 
@@ -70,7 +77,8 @@ class Listing:
     @property
     def empty(self) -> list[str]:
         """Folders without any file here or below."""
-        used = {entry.parts[:depth] for entry in self.entries for depth in range(1, len(entry.parts))}
+        homes = {entry.parts[:-1] for entry in self.entries}
+        used = {home[:depth] for home in homes for depth in range(1, len(home) + 1)}
         return sorted("/".join(parts) for parts in self.folders if parts not in used)
 
 
@@ -103,8 +111,12 @@ def list_folder(folder: Path) -> Listing:
             elif real not in above and not os.path.realpath(here).startswith(real + os.sep):
                 entries.append(Entry((*parts, text_of(name), ""), REPEATED, here / name))
         below[:] = kept
-        for name in filter(visible, names):
-            entries.append(Entry((*parts, text_of(name)), _kind_at(here / name), here / name))
+        entries += [
+            Entry((*parts, text_of(name)), _kind_at(here / name), here / name) for name in filter(visible, names)
+        ]
+    if len(set(folders)) < len(folders):
+        same = Counter(folders).most_common(1)[0][0]
+        raise UsageError(f"{folder} has several folders {'/'.join(same)!r} whose names are no UTF-8; rename them")
     listing = Listing(tuple(sorted(entries, key=lambda entry: entry.parts)), tuple(folders))
     if not listing.entries:
         raise UsageError(f"the data folder {folder} is empty")
@@ -137,7 +149,9 @@ def counted(kinds: Counter[str]) -> str:
     """`12 .heic, 3 without a suffix`, the most frequent first."""
     ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     rest = sum(count for _, count in ranked[SHOWN:])
-    return ", ".join([f"{count:,} {kind}" for kind, count in ranked[:SHOWN]] + ([f"{rest:,} of other kinds"] if rest else []))
+    return ", ".join(
+        [f"{count:,} {kind}" for kind, count in ranked[:SHOWN]] + ([f"{rest:,} of other kinds"] if rest else [])
+    )
 
 
 # -- archives -----------------------------------------------------------------------------------------------------------
@@ -167,7 +181,9 @@ def list_archives(files: Iterable[Path], top: Path) -> Listing:
         shown = {member: parts for member, parts in places.items() if len(parts) > len(own)}
         folders += [shown[member] for member in archive.folders if member in shown]
         entries += [
-            Entry(shown[member], kind_of(shown[member][-1]), file, member) for member in archive.members if member in shown
+            Entry(shown[member], kind_of(shown[member][-1]), file, member)
+            for member in archive.members
+            if member in shown
         ]
     return Listing(tuple(sorted(entries, key=lambda entry: entry.parts)), tuple(folders))
 
@@ -175,6 +191,8 @@ def list_archives(files: Iterable[Path], top: Path) -> Listing:
 def _parts(member: str, own: tuple[str, ...]) -> tuple[str, ...]:
     """The names that lead to a member; nothing for one that is hidden. They are labels only: nothing is written there."""
     parts = [part for part in member.replace("\\", "/").split("/") if part not in ("", ".")]
+    if len(parts) > DEEPEST:
+        raise UsageError(f"an archive with files more than {DEEPEST} folders deep is not read; unpack it into a folder")
     return tuple(map(text_of, (*own, *parts))) if all(map(visible, parts)) else ()
 
 

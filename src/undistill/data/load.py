@@ -62,7 +62,7 @@ class DataSettings(BaseModel):
     @classmethod
     def _black_below_white(cls, values: tuple[float, float] | None) -> tuple[float, float] | None:
         if values is not None and not values[0] < values[1]:
-            raise ValueError(f"is [black, white], the smaller value first, not [{values[0]:g}, {values[1]:g}]")
+            raise ValueError(f"value_range is [black, white], the smaller value first, not [{values[0]:g}, {values[1]:g}]")
         return values
 
     @field_validator("views", mode="after")
@@ -88,7 +88,8 @@ def load(
     """A data set, decoded once, cached and split.
 
     Args:
-        data: a name (`digits`, `cifar10`, …), the path of a folder, archive or parquet file, a hub id, or a recipe's `data` section.
+        data: a name (`digits`, `cifar10`, …), the path of a folder, a zip, tar or parquet file, a hub id, or a recipe's
+            `data` section.
         data_dir: where the data are instead of a download: their own folder, or the one that holds a folder of their name.
         progress: told what is being decoded.
         settings: of the parts (`val`, `pool`, `test`, `limit`, `split_seed`; each source has defaults) and of how images are read

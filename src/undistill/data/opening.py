@@ -36,7 +36,7 @@ KINDS = frozenset({"string", "large_string", "bool"} | WHOLE)
 
 @dataclass(frozen=True)
 class Row:
-    """One image, encoded. `image` has `bytes`, a `path` or a function `read`; `label` is the column's value; `name` is for sentences."""
+    """One encoded image: its `bytes`, its `path` or a function `read`. `label` is the column's value; `name` is for sentences."""
 
     image: dict[str, Any]
     label: Any
@@ -100,7 +100,9 @@ def choose_splits(found: Iterable[str], wanted: dict[str, str] | None, folder: P
 def _first(role: str, names: list[str], folder: Path) -> str:
     """The preferred of several names for one part; UsageError where none of them is exactly a word for it."""
     if len(names) > 1 and names[0] not in ROLES[role]:
-        raise UsageError(f"{folder} has {len(names)} folders or splits for {role}, {listed(names)}; keep one of them there")
+        raise UsageError(
+            f"{folder} has {len(names)} folders or splits for {role}, {listed(names)}; keep one of them there"
+        )
     return names[0]
 
 
@@ -158,7 +160,9 @@ def open_table(folder: Path, files: Iterable[Path], wanted: Wanted) -> Opened:
             f"the column {label!r} of {folder} holds no classes but {_type_of(features[label])}; "
             "name a column of whole numbers or text with data.label_column"
         )
-    unlabelled = [] if wanted.splits else [s for s in splits.values() if s != splits["train"] and _unlabelled(found[s], label)]
+    unlabelled = (
+        [] if wanted.splits else [s for s in splits.values() if s != splits["train"] and _unlabelled(found[s], label)]
+    )
     if unlabelled:
         splits = choose_splits([name for name in found if name not in unlabelled], None, folder)
     for theirs in splits.values():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +21,6 @@ from undistill.data.listing import Entry, Listing, kind_of, list_folder
 from undistill.data.opening import CARDS, Opened, Progress, Wanted, open_table
 from undistill.data.survey import Labels, Survey, Tally, Told, labelled, resolve, survey
 from undistill.errors import RunError
-
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +63,9 @@ def read_folder(folder: Path, wanted: Wanted, progress: Progress) -> Found:
     splits = {name: images.seen_by(size) if size != shape.stored else images for name, images in kept.splits.items()}
     remarks = [*found.remarks, *([said] if (said := remark_on(found.skipped)) else [])]
     if found.deep and wanted.value_range is None and shape.values != FULL:
-        remarks.append(f"values beyond 8 bits are read as {shape.values[0]:g} to {shape.values[1]:g}; data.value_range sets others")
+        remarks.append(
+            f"values beyond 8 bits are read as {shape.values[0]:g} to {shape.values[1]:g}; data.value_range sets others"
+        )
     return Found(splits, kept.corrupt, settings, found.skipped, tuple(remarks))
 
 
@@ -74,11 +74,6 @@ def check_place(place: Path) -> None:
     listing = _listing(place)
     if form_of(listing.files) == "nothing":
         raise no_images(place, listing)
-
-
-def holds_data(folder: Path) -> bool:
-    """Whether there is any image, table or archive below. Stops at the first."""
-    return any(form_of([Path(name)]) != "nothing" for _, _, names in os.walk(folder, followlinks=True) for name in names)
 
 
 def _listing(place: Path) -> Listing:
@@ -98,7 +93,9 @@ class _Reading:
         self.form = form_of(self.files)
         if self.form == "nothing":
             raise no_images(folder, self.listing)
-        self.extra: dict[str, Any] = {"folders": {"layout": self._layout()}, "archives": {"archives": 1}}.get(self.form, {})
+        self.extra: dict[str, Any] = {"layout": self._layout()} if self.form == "folders" else {}
+        if self.form == "archives":
+            self.extra = {"archives": 1}
         if self.form == "table" and folder.is_dir():
             self.stats += cache.stats_of(
                 hidden for card in CARDS if (hidden := folder / card).is_file() and hidden not in self.files

@@ -14,7 +14,7 @@ from undistill.data.hub import ID, download, revision
 from undistill.data.images import ImageSet
 from undistill.data.listing import ARCHIVES, PACKED, TABLES
 from undistill.data.opening import Progress, Wanted
-from undistill.data.reading import Found, check_place, holds_data, read_folder
+from undistill.data.reading import Found, check_place, read_folder
 from undistill.errors import RunError, UsageError, unknown
 from undistill.registry import Component, Registry
 
@@ -60,13 +60,19 @@ class Local(Source):
         for below in tried:
             if below.is_dir():
                 return below
-        others = [name for name, kind in SOURCES.classes().items() if issubclass(kind, Local) and (folder / name).is_dir()]
-        if others or not holds_data(folder):
-            why = f"it holds {', '.join(others)}" if others else "it holds no images, tables or archives"
-            raise UsageError(
-                f"{folder} holds no folder {below.name!r} and is not {self.name} itself: {why}; tried {below} and {folder}"
-            )
-        return folder
+        sets = [name for name, kind in SOURCES.classes().items() if issubclass(kind, Local)]
+        others = [name for name in sets if (folder / name).is_dir()]
+        try:
+            check_place(folder)
+            why = f"it holds {', '.join(others)}"
+        except UsageError as error:
+            why = str(error)
+        else:
+            if not others:
+                return folder
+        raise UsageError(
+            f"{folder} holds no folder {below.name!r} and is not {self.name} itself: {why}; tried {below} and {folder}"
+        )
 
 
 SOURCES: Registry[Source] = Registry("data set", "undistill.data.sources")
@@ -222,7 +228,9 @@ def find(name: str, folder: str | Path | None = None) -> tuple[Source, Path | No
         made = HubData(name=name)
         return made, None if folder is None else made.place(Path(folder).expanduser())
     wrong = unknown("data set", name, SOURCES.classes())
-    raise UsageError(f"{wrong}; the path of a folder or a hub id (owner/name) works too, and so does a zip, tar or parquet file")
+    raise UsageError(
+        f"{wrong}; the path of a folder or a hub id (owner/name) works too, and so does a zip, tar or parquet file"
+    )
 
 
 def locate(name: str, folder: str | Path | None = None) -> Path | None:

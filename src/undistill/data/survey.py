@@ -213,7 +213,9 @@ def values_of(deep: dict[str, list[float]], wanted: Wanted, where: str) -> tuple
         return wanted.value_range or FULL
     way = "say which values are black and white with data.value_range, as in -s 'data.value_range=[0, 4095]'"
     if len(deep) > 1:
-        raise UsageError(f"{where} has images of whole numbers beyond 8 bits and images of floats; save all in one form, or {way}")
+        raise UsageError(
+            f"{where} has images of whole numbers beyond 8 bits and images of floats; save all in one form, or {way}"
+        )
     ((kind, (low, high)),) = deep.items()
     top = next((top for top in USUAL[kind] if high <= top), None)
     if low < 0 or top is None or high * DARK < top:
