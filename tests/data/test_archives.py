@@ -135,6 +135,18 @@ def test_a_packed_file_has_to_be_unpacked(tmp_path: Path, name: str) -> None:
     assert "unpacked first" in refuse(tmp_path / "data")
 
 
+@pytest.mark.parametrize("name", ["inner.zip", "train.parquet"])
+def test_archives_in_archives_have_to_be_unpacked(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr(f"photos/{name}", b"x")
+    assert "unpack" in refuse(tmp_path / "photos.zip")
+
+
+def test_an_empty_archive_is_refused(tmp_path: Path) -> None:
+    zipfile.ZipFile(tmp_path / "photos.zip", "w").close()
+    assert "no images but nothing" in refuse(tmp_path / "photos.zip")
+
+
 def test_a_zip_with_a_table_of_its_images_has_to_be_unpacked(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("0.png", png(0))
@@ -196,7 +208,7 @@ def test_a_test_split_without_any_label_is_left_aside(
     unlabelled = [(image, label) for image, _ in rows(9, 50)]
     folder = parquet(tmp_path / "hub", train=rows(30), test=unlabelled)
     assert sizes(load(folder)) == (24, 6)
-    assert any("split test, is left aside" in message for message in caplog.messages)
+    assert any("split 'test' is left aside" in message for message in caplog.messages)
     assert sizes(load(parquet(tmp_path / "both", train=rows(30), validation=rows(6, 80), test=unlabelled))) == (30, 6)
 
 

@@ -53,14 +53,27 @@ def refuse(folder: Path, **settings: Any) -> str:
 
 @pytest.mark.parametrize(
     ("name", "role"),
-    [("Training", "train"), ("TEST", "test"), ("Val", "val"), ("trainset", "train"), ("testSet", "test"), ("val2017", "val")]
-    + [("test-images", "test"), ("Validation_Set", "val"), ("evaluation", "test"), ("train 1", "train"), ("traindata", "train")],
+    [
+        ("Training", "train"),
+        ("TEST", "test"),
+        ("Val", "val"),
+        ("trainset", "train"),
+        ("testSet", "test"),
+        ("val2017", "val"),
+        ("test-images", "test"),
+        ("Validation_Set", "val"),
+        ("evaluation", "test"),
+        ("train 1", "train"),
+        ("traindata", "train"),
+    ],
 )
 def test_a_split_is_known_by_its_name_in_any_case(name: str, role: str) -> None:
     assert role_of(name) == (role, frozenset())
 
 
-@pytest.mark.parametrize("name", ["cat", "trainer", "contest", "valley", "train_test", "traintest", "values", "7", "", "дом"])
+@pytest.mark.parametrize(
+    "name", ["cat", "trainer", "contest", "valley", "train_test", "traintest", "values", "7", "", "дом"]
+)
 def test_other_names_are_no_splits(name: str) -> None:
     assert role_of(name) is None
 
@@ -73,8 +86,17 @@ def test_a_shared_prefix_makes_splits_and_a_lone_one_does_not() -> None:
 
 @pytest.mark.parametrize(
     ("train", "test"),
-    [("Training", "Testing"), ("TRAIN", "TEST"), ("train", "Val"), ("Train", "valid"), ("training_set", "test_set")]
-    + [("seg_train", "seg_test"), ("animals-train", "animals-val"), ("train2017", "val2017"), ("trainingSet", "testSet")],
+    [
+        ("Training", "Testing"),
+        ("TRAIN", "TEST"),
+        ("train", "Val"),
+        ("Train", "valid"),
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("animals-train", "animals-val"),
+        ("train2017", "val2017"),
+        ("trainingSet", "testSet"),
+    ],
 )
 def test_splits_of_any_spelling_are_read(photos: Path, train: str, test: str) -> None:
     class_folders(photos / train, each=10)
@@ -89,7 +111,7 @@ def test_one_level_of_repetition_is_passed_through(photos: Path, caplog: Log) ->
     flat(photos / "seg_pred" / "seg_pred", 5)
     splits = load(photos)
     assert (splits.train.class_names, counts(splits)) == (CLASSES, (30, 6))
-    assert "left aside: the splits seg_pred" in caplog.messages
+    assert any("photos/seg_pred is left aside (5 images)" in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize("above", ["photos", "data/images", "train", "a/b/c/Training"])
@@ -134,6 +156,20 @@ def test_a_test_folder_without_classes_is_left_aside(photos: Path, name: str, in
         splits = load(photos)
         assert (splits.train.class_names, counts(splits)) == (CLASSES, (24, 6))
         assert any(f"photos/{name} is left aside: its 5 images" in message for message in caplog.messages)
+
+
+def test_an_empty_test_folder_is_left_aside(photos: Path, caplog: Log) -> None:
+    class_folders(photos / "train", each=10)
+    (photos / "test").mkdir()
+    assert counts(load(photos)) == (24, 6)
+    assert any("photos/test is left aside: it holds no images" in message for message in caplog.messages)
+
+
+def test_classes_without_test_images_are_named(photos: Path, caplog: Log) -> None:
+    class_folders(photos / "train", each=10)
+    class_folders(photos / "test", each=2, classes=CLASSES[:2], first=100)
+    assert counts(load(photos)) == (30, 4)
+    assert any("1 of the 3 classes of photos have no test image: 'frog'" in message for message in caplog.messages)
 
 
 def test_a_labelled_validation_split_takes_the_place_of_an_unlabelled_test_split(photos: Path) -> None:
@@ -227,7 +263,14 @@ def test_files_of_unknown_kinds_are_counted_and_named(photos: Path, caplog: Log)
     for _ in range(2):  # decoded, and from the cache
         caplog.clear()
         splits = load(photos)
-        assert splits.dropped == {".heic": 2, "without a suffix": 2, ".part": 1, "broken links": 1, ".csv": 1, ".txt": 1}
+        assert splits.dropped == {
+            ".heic": 2,
+            "without a suffix": 2,
+            ".part": 1,
+            "broken links": 1,
+            ".csv": 1,
+            ".txt": 1,
+        }
         (remark,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
         for words in ("2 .heic", "2 without a suffix", "convert them to JPEG", "add .jpg or .png", "put back"):
             assert words in remark
@@ -247,7 +290,13 @@ def test_many_kinds_are_counted_together(photos: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("1.heic", "1 .heic"), ("IMG_1", "1 without a suffix"), ("1.mp4", "1 .mp4"), ("1.npy", "1 .npy"), (None, "it is empty")],
+    [
+        ("1.heic", "1 .heic"),
+        ("IMG_1", "1 without a suffix"),
+        ("1.mp4", "1 .mp4"),
+        ("1.npy", "1 .npy"),
+        (None, "it is empty"),
+    ],
 )
 @pytest.mark.parametrize("split", ["", "train"])
 def test_a_class_without_a_readable_image_is_refused(photos: Path, split: str, name: str | None, said: str) -> None:
@@ -289,6 +338,20 @@ def test_folders_of_text_alone_are_no_classes(photos: Path) -> None:
     (photos / "annotations" / "1.xml").write_text("<a/>")
     splits = load(photos)
     assert (splits.train.class_names, splits.dropped) == (CLASSES, {".xml": 1})
+
+
+def test_a_table_of_something_else_beside_class_folders_is_no_list_of_images(photos: Path) -> None:
+    class_folders(photos, each=10)
+    (photos / "metadata.csv").write_text("camera,year\nx,2020")
+    assert (load(photos).train.class_names, load(photos).dropped) == (CLASSES, {".csv": 1})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # `datasets` leaves the table open
+def test_a_list_of_images_gives_their_classes(photos: Path) -> None:
+    flat(photos, 30)
+    lines = [f"{k}.png,{CLASSES[k % 3]}" for k in range(30)]
+    (photos / "metadata.csv").write_text("\n".join(["file_name,kind", *lines]))
+    assert load(photos, label_column="kind").train.class_names == CLASSES
 
 
 def test_what_systems_put_beside_images_is_passed_over(photos: Path) -> None:

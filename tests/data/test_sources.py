@@ -336,7 +336,7 @@ def test_where_data_are_is_told_without_reading_them(
     assert locate(str(hub_folder())) == tmp_path / "hub"
     (tmp_path / "other").mkdir()
     for name, folder in (("folder", tmp_path / "other"), (str(tmp_path / "other"), None), ("cifar10", "/nowhere")):
-        with pytest.raises(UsageError, match="is empty|does not exist"):
+        with pytest.raises(UsageError, match=r"is empty|does not exist"):
             locate(name, folder)
 
 

@@ -52,8 +52,17 @@ def refuse(folder: Path, **settings: Any) -> str:
 
 @pytest.mark.parametrize(
     ("dtype", "factor", "suffix"),
-    [("uint16", 257, ".png"), ("uint16", 257, ".tif"), ("uint16", 1, ".tif"), ("uint16", 1, ".png"), ("int32", 1, ".tif")]
-    + [("int32", 257, ".tif"), ("float32", 1 / 255, ".tif"), ("float32", 1, ".tif"), ("float32", 257, ".tif")],
+    [
+        ("uint16", 257, ".png"),
+        ("uint16", 257, ".tif"),
+        ("uint16", 1, ".tif"),
+        ("uint16", 1, ".png"),
+        ("int32", 1, ".tif"),
+        ("int32", 257, ".tif"),
+        ("float32", 1 / 255, ".tif"),
+        ("float32", 1, ".tif"),
+        ("float32", 257, ".tif"),
+    ],
 )
 def test_values_of_a_usual_range_become_eight_bits(
     tmp_path: Path, expected: str, dtype: str, factor: float, suffix: str, caplog: pytest.LogCaptureFixture
@@ -132,7 +141,7 @@ def test_items_of_torch_data_sets_are_scaled_alike() -> None:
     items = [(Image.fromarray((grey(k) - 1000).astype(np.int32)), k % 2) for k in range(4)]
     with pytest.raises(UsageError, match="-1000"):
         ImageSet.from_torch(items)
-    with pytest.raises(UsageError, match="item 0 .* not finite"):
+    with pytest.raises(UsageError, match=r"item 0 .* not finite"):
         ImageSet.from_torch([(Image.fromarray(np.full((8, 8), np.nan, np.float32)), 0)])
 
 
@@ -189,7 +198,7 @@ def test_a_wrong_suffix_does_not_matter(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_animated_image_is_its_first_frame() -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode({"bytes": content}, "it", Shape(3, 8))[:, 0, 0].tolist() == [255, 0, 0]
 

@@ -30,13 +30,22 @@ from undistill.errors import UsageError
 
 def form_of(files: Iterable[Path]) -> str:
     """How files are read, as their names say: `table` (by `datasets`), `folders` of classes, `archives`, or `nothing`."""
-    names = {file.name.lower() for file in files}
-    suffixes = {Path(name).suffix for name in names}
-    if suffixes & TABLES or names & (METADATA | SAVED):
+    files = list(files)
+    suffixes = {file.suffix.lower() for file in files}
+    if suffixes & TABLES or any(file.name in SAVED or _lists_images(file) for file in files):
         return "table"
-    if any(not kind_of(name) for name in names):
+    if any(not kind_of(file.name) for file in files):
         return "folders"
     return "archives" if suffixes & ARCHIVES else "nothing"
+
+
+def _lists_images(file: Path) -> bool:
+    """Whether this is the table of images that `datasets` looks for; other files are called `metadata.csv` too."""
+    if file.name not in METADATA:
+        return False
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        return b"file_name" in opened.read(4096)
+    return False
 
 
 def no_images(folder: Path, listing: Listing) -> UsageError:
@@ -47,9 +56,11 @@ def no_images(folder: Path, listing: Listing) -> UsageError:
                 f"{entry.name} has to be unpacked first; only zip, plain tar and parquet files are read as they are"
             )
     kinds = Counter(entry.kind for entry in listing.entries)
+    if kinds.keys() & (TABLES | ARCHIVES):
+        return UsageError(f"{folder} holds {counted(kinds)} in an archive; unpack it into a folder")
     if kinds.keys() <= COMPANIONS:
         return UsageError(
-            f"{folder} holds no images but {counted(kinds)}; put each image into a folder named as its class"
+            f"{folder} holds no images but {counted(kinds) or 'nothing'}; put each image into a folder named as its class"
         )
     return UsageError(f"{folder} holds no image that can be read ({counted(kinds)}): {way_out(kinds)}")
 
@@ -97,7 +108,7 @@ def open_folders(folder: Path, listing: Listing, wanted: Wanted) -> Opened:
     roles = {name for names in roles_in(found).values() for name in names} | {train}
     labelled, unlabelled = labelled_splits({name: tree for name, tree in found.items() if name in roles}, train)
     splits = choose_splits(labelled, wanted.splits, folder)
-    left = [name for name in found if name not in roles or (name in labelled and name not in splits.values())]
+    left = [found[name] for name in found if name not in roles or (name in labelled and name not in splits.values())]
     order = {name: number for number, name in enumerate(sorted(labelled[train]))}
     rows = {theirs: _in_order(labelled[theirs]) for theirs in splits.values()}
     return Opened(
@@ -106,9 +117,13 @@ def open_folders(folder: Path, listing: Listing, wanted: Wanted) -> Opened:
         tuple(order),
         lambda theirs: _rows(rows[theirs], order),
         {name: len(content) for name, content in rows.items()},
-        (*remarks, *unlabelled, *([f"left aside: the splits {', '.join(left)}"] if left else [])),
+        (*remarks, *unlabelled, *map(_left_aside, left)),
         top.all_others(),
     )
+
+
+def _left_aside(tree: Tree) -> str:
+    return f"{tree.place} is left aside ({len(tree.all_images()):,} images): its name is not that of a split in use"
 
 
 def _in_order(classes: Classes) -> list[tuple[Entry, str]]:

@@ -147,11 +147,12 @@ def _named_splits(top: Tree) -> tuple[dict[str, Tree] | None, list[str]]:
     if "train" not in roles and others:
         _refuse_siblings(inner, named)
         return None, [_is_class(inner[name]) for name in named]
-    if flat.issuperset(roles.get("train", named)):
+    trains = roles.get("train", named)
+    if flat.issuperset(trains):
         if len(roles) == 1 and others:
             return None, [_is_class(inner[name]) for name in named]
         raise UsageError(
-            f"{top.place} has folders called like splits ({listed(sorted(named))}) but no class folders in {named[0]!r}: "
+            f"{top.place} has folders called like splits ({listed(sorted(named))}) but no class folders in {trains[0]!r}: "
             "put each image into a folder named as its class, or rename the folders if they are the classes"
         )
     beside = [name for name in others if name in flat]
@@ -194,9 +195,12 @@ def labelled_splits(found: dict[str, Tree], train: str) -> tuple[dict[str, Class
         strange = sorted({class_name(folder) for folder in inner} - splits[train].keys())
         if (not below.images and len(inner) == len(strange) == 1) or not inner:
             count = len(below.all_images())
-            remarks.append(
-                f"{tree.place} is left aside: its {count:,} images are in no class folders, so they have no labels"
+            why = (
+                f"its {count:,} images are not in class folders, so they have no labels"
+                if count
+                else "it holds no images"
             )
+            remarks.append(f"{tree.place} is left aside: {why}")
             continue
         if strange:
             raise UsageError(f"the class {strange[0]!r} of {below.place} has no folder of training images")

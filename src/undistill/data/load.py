@@ -19,6 +19,7 @@ from pydantic import (
 
 from undistill.data.carve import split
 from undistill.data.images import Splits
+from undistill.data.layout import listed
 from undistill.data.opening import Progress, Wanted
 from undistill.data.reading import Found
 from undistill.data.sources import Source, find
@@ -62,7 +63,9 @@ class DataSettings(BaseModel):
     @classmethod
     def _black_below_white(cls, values: tuple[float, float] | None) -> tuple[float, float] | None:
         if values is not None and not values[0] < values[1]:
-            raise ValueError(f"value_range is [black, white], the smaller value first, not [{values[0]:g}, {values[1]:g}]")
+            raise ValueError(
+                f"value_range is [black, white], the smaller value first, not [{values[0]:g}, {values[1]:g}]"
+            )
         return values
 
     @field_validator("views", mode="after")
@@ -119,10 +122,19 @@ def load(
     dropped = ({"corrupt": found.corrupt} if found.corrupt else {}) | made.dropped | found.skipped
     where = {"name": source.name, "dir": str(written) if written else None}
     made = replace(made, settings=made.settings | where | told, dropped=dropped)
-    for remark in found.remarks:
+    for remark in (*found.remarks, *_untested(made)):
         log.warning("%s", remark)
     log.info("%s", made.summary())
     return made
+
+
+def _untested(data: Splits) -> list[str]:
+    """A remark on classes that are trained and not tested."""
+    missing = ((data.train.counts_K > 0) & (data.test.counts_K == 0)).nonzero().flatten().tolist()
+    if not missing:
+        return []
+    named = listed([repr(data.train.class_names[k]) for k in missing])
+    return [f"{len(missing):,} of the {data.num_classes:,} classes of {data.name} have no test image: {named}"]
 
 
 def _split(chosen: DataSettings, source: Source, folder: Path | None, found: Found) -> Splits:

@@ -175,8 +175,8 @@ def open_table(folder: Path, files: Iterable[Path], wanted: Wanted) -> Opened:
         return _rows(batches, (image, label), folder, theirs, known)
 
     left = [name for name in found if name not in splits.values() and name not in unlabelled]
-    remarks = [f"{folder}, split {name}, is left aside: none of its rows has a label" for name in unlabelled]
-    remarks += [f"left aside: the splits {', '.join(left)}"] if left else []
+    remarks = [f"split {name!r} is left aside: none of its rows has a label" for name in unlabelled]
+    remarks += [f"split {name!r} is left aside: its name is not that of a split in use" for name in left]
     return Opened(splits, (image, label), None if names is None else tuple(names), rows, totals, tuple(remarks))
 
 

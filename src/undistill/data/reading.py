@@ -69,6 +69,17 @@ def read_folder(folder: Path, wanted: Wanted, progress: Progress) -> Found:
     return Found(splits, kept.corrupt, settings, found.skipped, tuple(remarks))
 
 
+def size_text(count: int) -> str:
+    """Bytes for people, with a unit."""
+    return (
+        f"{count / 1e9:.1f} GB"
+        if count >= 1e9
+        else f"{count / 1e6:.0f} MB"
+        if count >= 1e7
+        else f"{count / 1e3:,.0f} kB"
+    )
+
+
 def check_place(place: Path) -> None:
     """UsageError where there is nothing that could be read as images: a cheap look at names, nothing is opened."""
     listing = _listing(place)
@@ -148,8 +159,12 @@ class _Reading:
         if kept is None:
             self._decode(key, shape)
             kept = cache.read_kept(key)
-            count, size = sum(found.counts.values()), cache.size_of(key)
-            log.info("decoded %s images into %s (%.1f MB)", f"{count:,}", cache.cache_root() / "images", size / 1e6)
+            log.info(
+                "decoded %s images into the cache at %s (%s)",
+                f"{sum(found.counts.values()):,}",
+                cache.cache_root(),
+                size_text(cache.size_of(key)),
+            )
         if kept is None:
             raise RunError(
                 f"the images just decoded into {cache.cache_root()} cannot be read back; free some space and try again"
