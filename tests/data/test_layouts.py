@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 from collections import Counter
@@ -352,6 +353,7 @@ def test_a_list_of_images_gives_their_classes(photos: Path) -> None:
     lines = [f"{k}.png,{CLASSES[k % 3]}" for k in range(30)]
     (photos / "metadata.csv").write_text("\n".join(["file_name,kind", *lines]))
     assert load(photos, label_column="kind").train.class_names == CLASSES
+    gc.collect()
 
 
 def test_what_systems_put_beside_images_is_passed_over(photos: Path) -> None:
