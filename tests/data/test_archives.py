@@ -212,6 +212,25 @@ def test_a_test_split_without_any_label_is_left_aside(
     assert sizes(load(parquet(tmp_path / "both", train=rows(30), validation=rows(6, 80), test=unlabelled))) == (30, 6)
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("TRAIN", "TEST"), ("Training", "Testing"), ("train", "Test"), ("Train/0", "Val/0"), ("train", "VAL")],
+)
+def test_tables_of_splits_in_any_case_are_splits(tmp_path: Path, train: str, test: str) -> None:
+    for name, content in ((train, rows(30)), (test, rows(9, 50))):
+        (made,) = (parquet(tmp_path / "made" / name, train=content) / "data").iterdir()
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        made.rename(tmp_path / "data" / f"{name}.parquet")
+    assert sizes(load(tmp_path / "data")) == (30, 9)
+
+
+def test_a_table_that_is_no_split_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = parquet(tmp_path / "hub", train=rows(30), test=rows(9, 50))
+    shutil.copy(next((folder / "data").glob("train*")), folder / "data" / "more.parquet")
+    assert sizes(load(folder)) == (30, 9)
+    assert any("more.parquet left aside" in message for message in caplog.messages)
+
+
 # -- duplicate classes --------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ CARDS = ("README.md", ".huggingface.yaml")
 """Files by which a folder tells `datasets` what else to read."""
 FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
 """Suffixes of single files to the builders of `datasets`."""
+SHARD = re.compile(r"-\d+-of-\d+$")
+"""What follows the split's name in a table of several files."""
 KINDS = frozenset({"string", "large_string", "bool"} | WHOLE)
 """Column types whose distinct values can be classes."""
 
@@ -143,23 +146,12 @@ def open_table(folder: Path, files: Iterable[Path], wanted: Wanted) -> Opened:
     """
     import datasets
 
+    files = list(files)
     known = frozenset(os.path.realpath(file) for file in files)
-    found = _load(folder, known)
+    found, unused = _load(folder, files, known)
     splits = choose_splits(found, wanted.splits, folder)
-    features = found[splits["train"]].features or {}
-    image = choose_column("image", wanted.image_column, features, _image_columns(features), folder)
-    label = choose_column("label", wanted.label_column, features, _of_type(features, datasets.ClassLabel), folder)
-    if not (isinstance(features[image], datasets.Image) or _holds_bytes(features[image])):
-        raise UsageError(
-            f"the column {image!r} of {folder} holds no images but {_type_of(features[image])}; "
-            "name a column of encoded images (bytes, or bytes and path) with data.image_column"
-        )
-    names = getattr(features[label], "names", None)
-    if names is None and getattr(features[label], "dtype", None) not in KINDS:
-        raise UsageError(
-            f"the column {label!r} of {folder} holds no classes but {_type_of(features[label])}; "
-            "name a column of whole numbers or text with data.label_column"
-        )
+    image, label = _columns(found[splits["train"]].features or {}, wanted, folder)
+    names = getattr((found[splits["train"]].features or {})[label], "names", None)
     unlabelled = (
         [] if wanted.splits else [s for s in splits.values() if s != splits["train"] and _unlabelled(found[s], label)]
     )
@@ -177,7 +169,28 @@ def open_table(folder: Path, files: Iterable[Path], wanted: Wanted) -> Opened:
     left = [name for name in found if name not in splits.values() and name not in unlabelled]
     remarks = [f"split {name!r} is left aside: none of its rows has a label" for name in unlabelled]
     remarks += [f"split {name!r} is left aside: its name is not that of a split in use" for name in left]
+    remarks += [f"{listed(unused)} left aside: the folder's splits are in other files"] if unused else []
     return Opened(splits, (image, label), None if names is None else tuple(names), rows, totals, tuple(remarks))
+
+
+def _columns(features: dict[str, Any], wanted: Wanted, folder: Path) -> tuple[str, str]:
+    """The columns of images and classes; UsageError where they cannot be told or are of another kind."""
+    import datasets
+
+    image = choose_column("image", wanted.image_column, features, _image_columns(features), folder)
+    label = choose_column("label", wanted.label_column, features, _of_type(features, datasets.ClassLabel), folder)
+    if not (isinstance(features[image], datasets.Image) or _holds_bytes(features[image])):
+        raise UsageError(
+            f"the column {image!r} of {folder} holds no images but {_type_of(features[image])}; "
+            "name a column of encoded images (bytes, or bytes and path) with data.image_column"
+        )
+    declared = getattr(features[label], "names", None)
+    if declared is None and getattr(features[label], "dtype", None) not in KINDS:
+        raise UsageError(
+            f"the column {label!r} of {folder} holds no classes but {_type_of(features[label])}; "
+            "name a column of whole numbers or text with data.label_column"
+        )
+    return image, label
 
 
 def _check_columns(part: Any, columns: tuple[str, str], names: list[str] | None, where: str) -> None:
@@ -191,14 +204,18 @@ def _check_columns(part: Any, columns: tuple[str, str], names: list[str] | None,
 
 
 def _unlabelled(part: Any, label: str) -> bool:
-    """Whether no row has a label. Usually the first row answers."""
+    """Whether there are rows and none of them has a label. Usually the first row answers."""
     if label not in (part.features or {}):
         return True
+    rows = False
     try:
-        batches = part.select_columns([label]).with_format("arrow").iter(batch_size=BATCH)
-        return all(value is None or value == -1 for batch in batches for value in batch.column(label).to_pylist())
+        for batch in part.select_columns([label]).with_format("arrow").iter(batch_size=BATCH):
+            rows = True
+            if any(value is not None and value != -1 for value in batch.column(label).to_pylist()):
+                return False
     except Exception:  # noqa: BLE001  what is damaged is told where the rows are read
         return False
+    return rows
 
 
 def _image_columns(features: dict[str, Any]) -> list[str]:
@@ -223,7 +240,8 @@ def _of_type(features: dict[str, Any], kind: Any) -> list[str]:
     return [name for name, feature in features.items() if isinstance(feature, kind)]
 
 
-def _load(folder: Path, known: frozenset[str]) -> dict[str, Any]:
+def _load(folder: Path, files: list[Path], known: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
+    """(splits by name, tables that are in none of them)."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -232,35 +250,64 @@ def _load(folder: Path, known: frozenset[str]) -> dict[str, Any]:
             _check_saved(folder, known)
             kept = datasets.load_from_disk(str(folder))
             kept = kept if isinstance(kept, dict) else {"train": kept}
-            return {name: part.to_iterable_dataset() for name, part in kept.items()}
-        if folder.is_file():
-            builder = datasets.load_dataset_builder(FORMATS[folder.suffix.lower()], data_files={"train": str(folder)})
-        else:
-            _check_cards(folder)
-            builder = datasets.load_dataset_builder(str(folder))
-        for chosen in (builder.config.data_files or {}).values():
-            for file in chosen:
-                _check_known(str(file), folder, known)
+            return {name: part.to_iterable_dataset() for name, part in kept.items()}, []
+        builder = _builder(folder, files)
+        used = [str(file) for chosen in (builder.config.data_files or {}).values() for file in chosen]
+        for file in used:
+            _check_known(file, folder, known)
         found = dict(builder.as_streaming_dataset())
-        return {name: part if part.features else part._resolve_features() for name, part in found.items()}
+        real = {os.path.realpath(file) for file in used}
+        unused = [file.name for file in files if file.suffix.lower() in FORMATS and os.path.realpath(file) not in real]
+        return {name: part if part.features else part._resolve_features() for name, part in found.items()}, unused
     except UsageError:
         raise
     except Exception as error:  # files are strangers: readers of damaged ones raise nearly anything
         raise UsageError(f"cannot read {folder} as a data set: {sentence(error)}") from error
 
 
-def _check_cards(folder: Path) -> None:
-    """UsageError for a reference out of the folder in its cards: `datasets` would read the file, or fetch it."""
+def _builder(folder: Path, files: list[Path]) -> Any:
+    """What `datasets` makes of a folder or a file. It knows names of splits in small letters only, so others are told to it."""
+    import datasets
+
+    if folder.is_file():
+        return datasets.load_dataset_builder(FORMATS[folder.suffix.lower()], data_files={"train": str(folder)})
+    declared = _check_cards(folder)
+    builder = datasets.load_dataset_builder(str(folder))
+    tables = [file for file in files if file.suffix.lower() in FORMATS]
+    used = [list(chosen) for chosen in (builder.config.data_files or {}).values()]
+    if (
+        declared
+        or len({file.suffix.lower() for file in tables}) != 1
+        or (len(used) > 1 and sum(map(len, used)) == len(tables))
+    ):
+        return builder
+    for names in ([SHARD.sub("", file.stem) for file in tables], [file.parent.name for file in tables]):
+        roles = roles_in(set(names))
+        role_by_name = {name: role for role, alike in roles.items() for name in alike}
+        if "train" in roles and len(roles) > 1 and role_by_name.keys() == set(names):
+            chosen: dict[str, list[str]] = {}
+            for file, name in zip(tables, names, strict=True):
+                chosen.setdefault(role_by_name[name].replace("val", "validation"), []).append(str(file))
+            return datasets.load_dataset_builder(FORMATS[tables[0].suffix.lower()], data_files=chosen)
+    return builder
+
+
+def _check_cards(folder: Path) -> bool:
+    """Whether its cards say which files to read. UsageError for one outside: `datasets` would read the file, or fetch it."""
     from huggingface_hub import DatasetCard
 
+    declared = False
     for card in CARDS:
         file = folder / card
         if not file.is_file():
             continue
         told = DatasetCard.load(file).data.to_dict() if card == "README.md" else yaml.safe_load(file.read_text())
-        for text in _texts(told.get("configs") if isinstance(told, dict) else None):
+        configs = told.get("configs") if isinstance(told, dict) else None
+        declared = declared or bool(configs)
+        for text in _texts(configs):
             if urlsplit(text).scheme or "::" in text or text.startswith(("/", "~")) or ".." in text.split("/"):
                 raise UsageError(f"{file} names {text}, which is outside {folder}; put the files into the folder")
+    return declared
 
 
 def _texts(value: Any) -> Iterator[str]:
