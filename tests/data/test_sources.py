@@ -299,7 +299,7 @@ def test_a_data_dir_is_the_set_or_the_folder_above_it(hub_folder: MakeFolder, tm
     own = hub_folder().rename(tmp_path / "cifar10")
     above, itself = cifar10(tmp_path), cifar10(own)
     assert above.fingerprint == itself.fingerprint
-    assert (above.settings["dir"], itself.settings["dir"]) == (str(own), str(own))
+    assert (above.settings["dir"], itself.settings["dir"]) == (str(tmp_path), str(own))
     assert load(DataSettings(**above.settings)).fingerprint == itself.fingerprint
     assert locate("cifar10", tmp_path) == locate("cifar10", own) == own
 
@@ -326,6 +326,18 @@ def test_a_data_dir_without_the_set_names_both_places(hub_folder: MakeFolder, tm
             with pytest.raises(UsageError, match=r"^[^\n]*holds no folder 'cifar10'[^\n]*$") as refused:
                 refuses("cifar10", folder)
             assert str(refused.value).endswith(f"tried {folder / 'cifar10'} and {folder}")
+
+
+def test_another_set_in_a_data_dir_is_not_taken_for_the_one_that_was_asked_for(
+    hub_folder: MakeFolder, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        for c, name in enumerate(CLASSES):
+            (tmp_path / "above" / "mnist" / split / name).mkdir(parents=True)
+            (tmp_path / "above" / "mnist" / split / name / "0.png").write_bytes(png(c))
+    for name in ("cifar10", "someone/photos"):
+        with pytest.raises(UsageError, match="holds no folder"):
+            load(name, data_dir=tmp_path / "above")
 
 
 def test_where_data_are_is_told_without_reading_them(

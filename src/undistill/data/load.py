@@ -116,8 +116,7 @@ def load(
     wanted = Wanted(**{name: getattr(chosen, name) for name in READING})
     found = source.read(folder, wanted, progress or (lambda *_: None))
     made = _split(chosen, source, folder, found)
-    given = data_dir or chosen.dir
-    written = folder if chosen.name != source.name or (given and folder != Path(given).expanduser()) else given
+    written = str(folder) if chosen.name != source.name else data_dir or chosen.dir
     told = {name: value for name, value in found.settings.items() if value not in (None, False)}
     dropped = ({"corrupt": found.corrupt} if found.corrupt else {}) | made.dropped | found.skipped
     where = {"name": source.name, "dir": str(written) if written else None}

@@ -17,10 +17,11 @@ from undistill.data import cache
 from undistill.data.decode import FULL, CorruptError, Shape, decode
 from undistill.data.folders import form_of, no_images, open_archives, open_folders, remark_on
 from undistill.data.images import ImageSet
+from undistill.data.layout import roles_in
 from undistill.data.listing import Entry, Listing, kind_of, list_folder
 from undistill.data.opening import CARDS, Opened, Progress, Wanted, open_table
 from undistill.data.survey import Labels, Survey, Tally, Told, labelled, resolve, survey
-from undistill.errors import RunError
+from undistill.errors import RunError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,19 @@ def check_place(place: Path) -> None:
     listing = _listing(place)
     if form_of(listing.files) == "nothing":
         raise no_images(place, listing)
+
+
+def is_set(folder: Path) -> bool:
+    """Whether a folder may be that of a data set: images or tables in it or its folders, or folders for splits in it.
+
+    The folder above that of another data set is none.
+    """
+    try:
+        entries = list_folder(folder).entries
+    except UsageError:
+        return False
+    near = [entry.path for entry in entries if len(entry.parts) <= 2]
+    return form_of(near) != "nothing" or "train" in roles_in({entry.parts[0] for entry in entries})
 
 
 def _listing(place: Path) -> Listing:

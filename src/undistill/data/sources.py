@@ -12,9 +12,10 @@ import torch
 from undistill.data import cache
 from undistill.data.hub import ID, download, revision
 from undistill.data.images import ImageSet
+from undistill.data.layout import listed
 from undistill.data.listing import ARCHIVES, PACKED, TABLES
 from undistill.data.opening import Progress, Wanted
-from undistill.data.reading import Found, check_place, read_folder
+from undistill.data.reading import Found, check_place, is_set, read_folder
 from undistill.errors import RunError, UsageError, unknown
 from undistill.registry import Component, Registry
 
@@ -62,16 +63,11 @@ class Local(Source):
                 return below
         sets = [name for name, kind in SOURCES.classes().items() if issubclass(kind, Local)]
         others = [name for name in sets if (folder / name).is_dir()]
-        try:
-            check_place(folder)
-            why = f"it holds {', '.join(others)}"
-        except UsageError as error:
-            why = str(error)
-        else:
-            if not others:
-                return folder
+        if not others and is_set(folder):
+            return folder
         raise UsageError(
-            f"{folder} holds no folder {below.name!r} and is not {self.name} itself: {why}; tried {below} and {folder}"
+            f"{folder} holds no folder {below.name!r} and is not {self.name} itself"
+            f"{f', but holds {listed(others)}' if others else ''}; tried {below} and {folder}"
         )
 
 
