@@ -331,6 +331,8 @@ def test_a_class_added_without_images_is_refused_though_the_others_are_cached(ph
     load(photos)
     (photos / "owl").mkdir()
     assert "owl" in refuse(photos)
+    (photos / "owl" / "1.png").symlink_to("/nowhere/1.png")
+    assert "owl" in refuse(photos)
 
 
 def test_folders_of_text_alone_are_no_classes(photos: Path) -> None:

@@ -328,6 +328,14 @@ def test_a_data_dir_without_the_set_names_both_places(hub_folder: MakeFolder, tm
             assert str(refused.value).endswith(f"tried {folder / 'cifar10'} and {folder}")
 
 
+def test_a_folder_of_ones_own_is_found_below_a_data_dir(hub_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = hub_folder()
+    found = load("hub", data_dir=tmp_path, image_column="img")
+    assert (found.settings["name"], found.settings["dir"]) == ("folder", str(folder))
+    with pytest.raises(UsageError, match="no data set called 'hut'"):
+        load("hut", data_dir=tmp_path)
+
+
 def test_another_set_in_a_data_dir_is_not_taken_for_the_one_that_was_asked_for(
     hub_folder: MakeFolder, tmp_path: Path
 ) -> None:
@@ -347,6 +355,8 @@ def test_where_data_are_is_told_without_reading_them(
     assert (locate("digits"), locate("cifar10"), locate("someone/photos")) == (None, None, None)
     assert locate(str(hub_folder())) == tmp_path / "hub"
     (tmp_path / "other").mkdir()
+    with pytest.raises(UsageError, match="'folder' needs to know where"):
+        locate("folder")
     for name, folder in (("folder", tmp_path / "other"), (str(tmp_path / "other"), None), ("cifar10", "/nowhere")):
         with pytest.raises(UsageError, match=r"is empty|does not exist"):
             locate(name, folder)

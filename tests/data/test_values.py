@@ -182,6 +182,7 @@ def test_more_pixels_than_are_read_are_too_many_not_corrupt(tmp_path: Path) -> N
         (b"\0\0\0\x18ftypavif\0\0\0\0mif1avif", "AVIF"),
         (b"%PDF-1.7", "PDF"),
         (b"PK\x03\x04....", "zip"),
+        (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "TIFF, but damaged"),
         (b"no image", "no PNG"),
     ],
 )

@@ -38,6 +38,15 @@ FOREIGN = {
     b"PK\x03\x04": ("it is a zip archive", "unpack it"),
 }
 """First bytes of what is often found under the name of an image: (what it is, what can be done)."""
+MAGIC = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"RIFF": "WEBP",
+}
+"""First bytes of formats that are read."""
 BRANDS = {
     b"avif": "AVIF",
     b"avis": "AVIF",
@@ -195,6 +204,9 @@ def _foreign(content: bytes) -> tuple[str, str]:
     brand = BRANDS.get(content[8:12]) if content[4:8] == b"ftyp" else None
     if brand is not None:
         return f"it is {brand}, which is not read", "convert it to JPEG or PNG"
+    for first, kind in MAGIC.items():
+        if content.startswith(first):
+            return f"it is {kind}, but damaged or of a pixel format that is not read", "convert it to 8-bit PNG"
     start = content[:64].lstrip()
     for first, told in FOREIGN.items():
         if start.startswith(first) if first else not content:

@@ -182,7 +182,8 @@ def check_labels(labels_N: Tensor, class_names: tuple[str, ...]) -> None:
         name, count = Counter(class_names).most_common(1)[0]
         raise UsageError(f"{count} classes are called {name!r}; give each class a name of its own")
     if len(class_names) < 2:
-        raise UsageError(f"a classifier needs at least 2 classes; the data name {len(class_names)}")
+        only = "".join(f", {name!r}" for name in class_names)
+        raise UsageError(f"a classifier needs at least 2 classes; the data name {len(class_names)}{only}")
     low, high = int(labels_N.min()), int(labels_N.max())
     if low < 0 or high >= len(class_names):
         wrong = low if low < 0 else high

@@ -84,7 +84,7 @@ class Tree:
         return tree
 
     def walk(self) -> Iterator[Tree]:
-        """This folder and all below. Not recursive: names in an archive may be nested thousands deep."""
+        """This folder and all below, without recursion: paths may be deeper than Python recurses."""
         waiting = [self]
         while waiting:
             tree = waiting.pop()

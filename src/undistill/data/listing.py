@@ -75,6 +75,11 @@ class Listing:
         return [entry.path for entry in self.entries if entry.kind not in UNREAD]
 
     @property
+    def unread(self) -> list[str]:
+        """What is neither a file nor a folder: broken links and the like."""
+        return ["/".join(entry.parts) for entry in self.entries if entry.kind in UNREAD]
+
+    @property
     def empty(self) -> list[str]:
         """Folders without any file here or below."""
         homes = {entry.parts[:-1] for entry in self.entries}

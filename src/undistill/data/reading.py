@@ -72,13 +72,10 @@ def read_folder(folder: Path, wanted: Wanted, progress: Progress) -> Found:
 
 def size_text(count: int) -> str:
     """Bytes for people, with a unit."""
-    return (
-        f"{count / 1e9:.1f} GB"
-        if count >= 1e9
-        else f"{count / 1e6:.0f} MB"
-        if count >= 1e7
-        else f"{count / 1e3:,.0f} kB"
-    )
+    for unit, size, digits in (("GB", 1e9, 1), ("MB", 1e6, 0)):
+        if count >= size:
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count / 1e3:.0f} kB"
 
 
 def check_place(place: Path) -> None:
@@ -127,11 +124,11 @@ class _Reading:
             )
 
     def _layout(self) -> str:
-        """A digest of which name leads to which file, as class folders may be links, and of folders without files."""
+        """A digest of which name leads to which file, as class folders may be links, and of folders and links without files."""
         pairs: list[Any] = [
             (str(file.relative_to(self.folder)), stat[0]) for file, stat in zip(self.files, self.stats, strict=True)
         ]
-        pairs += self.listing.empty
+        pairs += self.listing.empty + self.listing.unread
         return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
     @cached_property

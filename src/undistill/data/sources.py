@@ -19,6 +19,8 @@ from undistill.data.reading import Found, check_place, is_set, read_folder
 from undistill.errors import RunError, UsageError, unknown
 from undistill.registry import Component, Registry
 
+NOWHERE = "the data set 'folder' needs to know where: give data.dir (--data-dir), or the path as --data"
+
 
 class Source(Component):
     """A data set by name. `sizes` are the parts that its recipes set aside unless told otherwise."""
@@ -169,9 +171,7 @@ class Folder(Source):
     def read(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Found:
         """Decoded splits; from the cache when no file has changed."""
         if folder is None:
-            raise UsageError(
-                "the data set 'folder' needs to know where: give data.dir (--data-dir), or the path as --data"
-            )
+            raise UsageError(NOWHERE)
         return read_folder(folder, wanted, progress)
 
     def provenance(self, folder: Path | None) -> str:
@@ -223,6 +223,8 @@ def find(name: str, folder: str | Path | None = None) -> tuple[Source, Path | No
     if ID.fullmatch(name) and len(name) <= 200 and path.suffix.lower() not in ARCHIVES | PACKED | TABLES:
         made = HubData(name=name)
         return made, None if folder is None else made.place(Path(folder).expanduser())
+    if name and folder is not None and _exists(below := Path(folder).expanduser() / name):
+        return Folder(), below.resolve()
     wrong = unknown("data set", name, SOURCES.classes())
     raise UsageError(
         f"{wrong}; the path of a folder or a hub id (owner/name) works too, and so does a zip, tar or parquet file"
@@ -240,6 +242,8 @@ def locate(name: str, folder: str | Path | None = None) -> Path | None:
         UsageError: no such data set, or nothing there that could be images; the sentence names the places that were tried.
     """
     source, place = find(name, folder)
+    if place is None and isinstance(source, Folder):
+        raise UsageError(NOWHERE)
     if place is not None and isinstance(source, Local | Folder):
         check_place(place)
     return place
