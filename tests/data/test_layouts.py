@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.made import CLASSES, class_folders, encoded, picture, png
 from undistill.data import Splits, load
+from undistill.data.folders import open_folders
 from undistill.data.layout import role_of, roles_in
+from undistill.data.listing import Entry, Listing, kind_of
+from undistill.data.opening import Wanted
 from undistill.errors import UsageError
 
 Log = pytest.LogCaptureFixture
@@ -405,6 +410,55 @@ def test_very_many_classes_are_read(photos: Path) -> None:
     class_folders(photos / "train", each=2, classes=[f"class {k}" for k in range(600)], size=(2, 2))
     splits = load(photos / "train", test=0.25, val=0)
     assert (splits.num_classes, counts(splits)[1]) == (600, 300)
+
+
+# -- any layout ---------------------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    [
+        "train",
+        "Train",
+        "TEST",
+        "test",
+        "val",
+        "dev",
+        "seg_train",
+        "seg_test",
+        "cat",
+        "dog",
+        "cat ",
+        "images",
+        "extra",
+        "a",
+        "b",
+    ]
+)
+FILES = st.sampled_from(["0.png", "1.JPG", "2.heic", "3", "4.csv", "5.txt"])
+
+
+@given(
+    st.dictionaries(st.tuples(NAMES, NAMES, NAMES), st.lists(FILES, min_size=1, max_size=2), min_size=1, max_size=7),
+    st.data(),
+)
+def test_no_image_vanishes_from_any_layout(tree: dict[tuple[str, ...], list[str]], data: st.DataObject) -> None:
+    """Each image is in a split, or below a folder that a remark names; or all are refused in a sentence."""
+    paths = {(*parts[: data.draw(st.integers(0, 3))], name) for parts, names in tree.items() for name in names}
+    entries = tuple(Entry(parts, kind_of(parts[-1]), Path("top", *parts)) for parts in sorted(paths))
+    folders = {entry.parts[:depth] for entry in entries for depth in range(1, len(entry.parts))}
+    try:
+        opened = open_folders(Path("top"), Listing(entries, tuple(sorted(folders))), Wanted())
+    except UsageError as error:
+        said = str(error)
+        assert "\n" not in said
+        return
+    rows = [row for theirs in opened.splits.values() for row in opened.rows(theirs)]
+    aside = tuple(f"{remark.split(' is left aside')[0]}/" for remark in opened.remarks if " is left aside" in remark)
+    images = [entry for entry in entries if not entry.kind]
+    assert {entry.name for entry in images if not entry.name.startswith(aside)} == {row.name for row in rows}
+    assert len(rows) == len({row.name for row in rows})
+    assert opened.skipped.total() == len(entries) - len(images)
+    assert all(row.label < len(opened.names or ()) for row in rows)
+    assert {row.label for row in opened.rows(opened.splits["train"])} == set(range(len(opened.names or ())))
 
 
 # -- balance ------------------------------------------------------------------------------------------------------------

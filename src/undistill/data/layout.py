@@ -128,6 +128,7 @@ def splits_of(top: Tree) -> tuple[dict[str, Tree], list[str]]:
     while True:
         found, remarks = _named_splits(top)
         if found is not None:
+            _refuse_stray(top)
             return found, remarks
         below = top.only_folder()
         if below is None:
@@ -234,11 +235,7 @@ def _classes(tree: Tree, *, train: bool) -> Classes:
     Raises:
         UsageError: an image outside class folders, a class without an image that can be read, two folders of one name.
     """
-    if tree.images:
-        raise UsageError(
-            f"{tree.images[0].name} is outside class folders; put each image into a folder named as its class, "
-            "or list all images and their classes in metadata.csv"
-        )
+    _refuse_stray(tree)
     classes: Classes = {}
     for folder, inside in tree.inner().items():
         name, images, others = class_name(folder), inside.all_images(), inside.all_others()
@@ -254,6 +251,15 @@ def _classes(tree: Tree, *, train: bool) -> Classes:
         if images:
             classes[name] = images
     return classes
+
+
+def _refuse_stray(tree: Tree) -> None:
+    """UsageError for an image beside the folders of classes or splits."""
+    if tree.images:
+        raise UsageError(
+            f"{tree.images[0].name} is outside class folders; put each image into a folder named as its class, "
+            "or list all images and their classes in metadata.csv"
+        )
 
 
 def class_name(folder: str) -> str:
