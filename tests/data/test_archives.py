@@ -239,6 +239,15 @@ def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
     assert "cat" in refuse(parquet(tmp_path / "hub", {"image": {"_type": "Image"}, "label": label}, train=rows(30)))
 
 
+@pytest.mark.parametrize(("one", "other"), [("cat", "cat "), ("caf\u00e9", "cafe\u0301")])
+def test_classes_that_differ_only_in_spaces_or_unicode_form_are_refused(tmp_path: Path, one: str, other: str) -> None:
+    kinds = [[one, other, "dog"][k % 3] for k in range(30)]
+    table("bytes").assign(kind=kinds).to_parquet(tmp_path / "photos.parquet")
+    said = refuse(tmp_path / "photos.parquet", label_column="kind")
+    assert repr(one) in said
+    assert repr(other) in said
+
+
 # -- paths --------------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from undistill.data.decode import FULL, CorruptError, Header, Shape, header
+from undistill.data.layout import class_name
 from undistill.data.opening import Opened, Progress, Row, Wanted
 from undistill.errors import UsageError
 
@@ -62,6 +63,12 @@ class Labels:
         else:
             self.classes = opened.names
             self.number = {number: number for number in range(len(opened.names))}
+        first = {class_name(name): name for name in reversed(self.classes)}
+        for name in self.classes:
+            if (other := first[class_name(name)]) != name:
+                raise UsageError(
+                    f"the classes {other!r} and {name!r} differ only in spaces around them or in the Unicode form; make them one"
+                )
 
     def __call__(self, row: Row) -> int:
         """The row's class number; UsageError where it is none."""
