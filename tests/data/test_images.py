@@ -199,7 +199,9 @@ def test_a_fingerprint_names_the_split(images: ImageSet, make_images: Callable[.
 
 
 def test_a_summary_names_all_parts(splits: Splits) -> None:
-    assert splits.summary() == ("synthetic: train 24, pool 12, val 8, test 20; 4 classes, 3 × 8 × 8 pixels")
+    assert splits.summary() == (
+        "synthetic: train 24, pool 12, val 8, test 20; 4 classes of 6 training images, 3 × 8 × 8 pixels; chance level 25.0 %"
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from undistill.data import load, reading
+from undistill.data import load, locate, reading
 from undistill.data.load import DataSettings
 from undistill.data.sources import SOURCES
 from undistill.errors import RunError, UsageError
@@ -169,7 +169,7 @@ def test_a_missing_label_is_named_by_split_and_row(hub_folder: MakeFolder, label
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is empty$"):
-        cifar10(tmp_path)
+        load("folder", data_dir=tmp_path)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_data_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "notes.rst").write_text("nothing here")
-    with pytest.raises(UsageError, match=r"^cannot read .* as a data set: [^\n]+$"):
-        cifar10(tmp_path)
+    with pytest.raises(UsageError, match=r"^[^\n]* holds no images but 1 \.rst[^\n]+$"):
+        load("folder", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.95])
@@ -290,3 +290,84 @@ def test_a_mistyped_data_set_is_refused() -> None:
 def test_wrong_sizes_are_refused_in_one_sentence(sizes: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"^[^\n]+$"):
         load("digits", **sizes)
+
+
+# -- data_dir -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_data_dir_is_the_set_or_the_folder_above_it(hub_folder: MakeFolder, tmp_path: Path) -> None:
+    own = hub_folder().rename(tmp_path / "cifar10")
+    above, itself = cifar10(tmp_path), cifar10(own)
+    assert above.fingerprint == itself.fingerprint
+    assert (above.settings["dir"], itself.settings["dir"]) == (str(tmp_path), str(own))
+    assert load(DataSettings(**above.settings)).fingerprint == itself.fingerprint
+    assert locate("cifar10", tmp_path) == locate("cifar10", own) == own
+
+
+def test_a_hub_id_is_found_below_a_data_dir_by_its_whole_or_its_own_name(
+    hub_folder: MakeFolder, tmp_path: Path
+) -> None:
+    folder = hub_folder()
+    for below in ("someone/photos", "photos"):
+        (tmp_path / below).parent.mkdir(exist_ok=True)
+        folder = folder.rename(tmp_path / below)
+        assert locate("someone/photos", tmp_path) == folder
+        splits = load("someone/photos", data_dir=tmp_path, image_column="img")
+        assert (splits.name, splits.num_classes) == ("someone/photos", 3)
+
+
+def test_a_data_dir_without_the_set_names_both_places(hub_folder: MakeFolder, tmp_path: Path) -> None:
+    hub_folder().rename(tmp_path / "cifar100")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.rst").write_text("x")
+    for folder in (tmp_path, tmp_path / "empty", tmp_path / "notes"):
+        for refuses in (locate, lambda name, place: load(name, data_dir=place)):
+            with pytest.raises(UsageError, match=r"^[^\n]*holds no folder 'cifar10'[^\n]*$") as refused:
+                refuses("cifar10", folder)
+            assert str(refused.value).endswith(f"tried {folder / 'cifar10'} and {folder}")
+
+
+def test_a_folder_of_ones_own_is_found_below_a_data_dir(hub_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = hub_folder()
+    found = load("hub", data_dir=tmp_path, image_column="img")
+    assert (found.settings["name"], found.settings["dir"]) == ("folder", str(folder))
+    with pytest.raises(UsageError, match="no data set called 'hut'"):
+        load("hut", data_dir=tmp_path)
+
+
+def test_another_set_in_a_data_dir_is_not_taken_for_the_one_that_was_asked_for(
+    hub_folder: MakeFolder, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        for c, name in enumerate(CLASSES):
+            (tmp_path / "above" / "mnist" / split / name).mkdir(parents=True)
+            (tmp_path / "above" / "mnist" / split / name / "0.png").write_bytes(png(c))
+    for name in ("cifar10", "someone/photos"):
+        with pytest.raises(UsageError, match="holds no folder"):
+            load(name, data_dir=tmp_path / "above")
+
+
+def test_where_data_are_is_told_without_reading_them(
+    hub_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "survey", explode)
+    assert (locate("digits"), locate("cifar10"), locate("someone/photos")) == (None, None, None)
+    assert locate(str(hub_folder())) == tmp_path / "hub"
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UsageError, match="'folder' needs to know where"):
+        locate("folder")
+    for name, folder in (("folder", tmp_path / "other"), (str(tmp_path / "other"), None), ("cifar10", "/nowhere")):
+        with pytest.raises(UsageError, match=r"is empty|does not exist"):
+            locate(name, folder)
+
+
+def test_class_folders_of_a_known_set_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDISTILL_CACHE", str(tmp_path / "cache"))
+    for split, each, first in (("train", 10, 0), ("Test", 2, 100)):
+        for c, name in enumerate(CLASSES):
+            (tmp_path / "cifar10" / split / name).mkdir(parents=True)
+            for k in range(each):
+                (tmp_path / "cifar10" / split / name / f"{k}.png").write_bytes(png(first + 10 * c + k))
+    splits = load("cifar10", data_dir=tmp_path)
+    assert (len(splits.train), len(splits.val or ()), len(splits.test)) == (27, 3, 6)

@@ -179,6 +179,7 @@ def test_data_that_are_not_there_are_named_before_anything_is_trained(tmp_path: 
 
 def test_a_data_set_itself_may_be_named(tmp_path: Path) -> None:
     (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "train.parquet").touch()
     assert work.Place(tmp_path, tmp_path / "cifar10").where("cifar10") == {"dir": str(tmp_path / "cifar10")}
     assert work.Place(tmp_path, tmp_path).where("cifar10") == {"dir": str(tmp_path / "cifar10")}
     assert work.Place(tmp_path, tmp_path).where("digits") == {}

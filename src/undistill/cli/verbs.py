@@ -63,9 +63,7 @@ def load(recipe: Any, reporter: Reporter) -> Any:
     """Load the recipe's data, with progress."""
     from undistill.data.load import load
 
-    splits = load(recipe.data, progress=reporter.count)
-    reporter.say(splits.summary())
-    return splits
+    return load(recipe.data, progress=reporter.count)  # which logs a summary
 
 
 def keep_victim(run: Any, splits: Any) -> None:

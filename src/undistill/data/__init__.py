@@ -4,7 +4,7 @@ from undistill.data.batches import ImageBatches
 from undistill.data.carve import split
 from undistill.data.images import ImageSet, Splits
 from undistill.data.load import DataSettings, load
-from undistill.data.sources import SOURCES
+from undistill.data.sources import SOURCES, locate
 from undistill.data.views import VIEWS
 
-__all__ = ["SOURCES", "VIEWS", "DataSettings", "ImageBatches", "ImageSet", "Splits", "load", "split"]
+__all__ = ["SOURCES", "VIEWS", "DataSettings", "ImageBatches", "ImageSet", "Splits", "load", "locate", "split"]

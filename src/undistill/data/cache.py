@@ -80,6 +80,11 @@ def read_kept(key: str) -> Kept | None:
     return Kept(splits, corrupt) if splits else None
 
 
+def size_of(key: str) -> int:
+    """Bytes of the entry `key`; 0 where there is none."""
+    return sum(file.stat().st_size for file in (cache_root() / "images" / key).glob("*"))
+
+
 def _read_split(folder: Path, name: str, entry: dict[str, Any]) -> ImageSet:
     pixels = np.load(folder / f"{name}.images.npy", mmap_mode="c", allow_pickle=False)
     labels = np.load(folder / f"{name}.labels.npy", allow_pickle=False)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,26 +18,64 @@ from undistill.errors import UsageError
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
 """What is opened. Not all that Pillow knows: some of its readers start other programs."""
 SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .mpo .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k".split()  # noqa: SIM905
+    ".png .apng .jpg .jpeg .jpe .jfif .jif .jfi .pjpeg .pjp .mpo .gif .bmp .webp .tif .tiff "  # noqa: SIM905
+    ".ppm .pgm .pbm .pnm .jp2 .j2k .jpf .jpx".split()
 )
 GREY = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 """Pillow's modes of one channel, with or without transparency."""
-
-
+DEEP = {"I": "whole", "I;16": "whole", "I;16L": "whole", "I;16B": "whole", "I;16N": "whole", "F": "float"}
+"""Those of more than 8 bits, which are to be scaled, and their numbers."""
+FULL = (0.0, 65535.0)
+"""The values of black and white of 16 bits."""
+FOREIGN = {
+    b"": ("it is empty", "fetch it again"),
+    b"version https://git-lfs": ("it is a pointer of git-lfs", "fetch the file with `git lfs pull`"),
+    b"<!DOCTYPE": ("it is a page of HTML", "fetch it again"),
+    b"<html": ("it is a page of HTML", "fetch it again"),
+    b"<svg": ("it is an SVG drawing", "convert it to PNG"),
+    b"<?xml": ("it is XML", "convert it to PNG"),
+    b"%PDF": ("it is a PDF", "convert it to PNG"),
+    b"PK\x03\x04": ("it is a zip archive", "unpack it"),
+}
+"""First bytes of what is often found under the name of an image: (what it is, what can be done)."""
+MAGIC = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"RIFF": "WEBP",
+}
+"""First bytes of formats that are read."""
+BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"mif1": "HEIC",
+    b"msf1": "HEIC",
+    b"hevc": "HEIC",
+}
+"""Photos of phones and of the web that are not read: the bytes behind `ftyp`."""
 MOST = 512_000_000
 """Bytes of an image file that are still read."""
 
 
 class CorruptError(UsageError):
-    """An image that cannot be decoded, by name."""
+    """An image that cannot be decoded, by name. `cure` is what can be done about it."""
+
+    def __init__(self, message: str, cure: str = "repair it") -> None:
+        super().__init__(message)
+        self.cure = cure
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How decoded images look: `channels` 1 or 3, `stored` × `stored` pixels."""
+    """How decoded images look: `channels` 1 or 3, `stored` × `stored` pixels. `values` of more than 8 bits are black and white."""
 
     channels: int
     stored: int
+    values: tuple[float, float] = FULL
 
     @property
     def bytes(self) -> int:
@@ -45,16 +83,38 @@ class Shape:
         return self.channels * self.stored**2
 
 
-def header(image: dict[str, Any], name: str) -> tuple[bool, int, int]:
-    """(grey, width, height) as the file's first bytes say; CorruptError names one that says nothing."""
+class Header(NamedTuple):
+    """What is known of an image before it is decoded. `deep` is (whole or float, lowest, highest value) beyond 8 bits."""
+
+    grey: bool
+    width: int
+    height: int
+    deep: tuple[str, float, float] | None
+
+
+def header(image: dict[str, Any], name: str) -> Header:
+    """What the file's first bytes say, and the range of values beyond 8 bits; CorruptError names a file that says nothing."""
     with _opened(image, name) as opened:
-        return opened.mode in GREY, opened.width, opened.height
+        return header_of(opened)
+
+
+def header_of(opened: Any) -> Header:
+    """The same of a Pillow image; ValueError for values that are not finite."""
+    deep = None
+    if opened.mode in DEEP:
+        values = np.asarray(opened)
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite([low, high]).all():
+            raise ValueError("it holds values that are not finite")
+        deep = (DEEP[opened.mode], low, high)
+    return Header(opened.mode in GREY, opened.width, opened.height, deep)
 
 
 def decode(image: dict[str, Any], name: str, shape: Shape) -> np.ndarray[Any, Any]:
     """C × S × S uint8 pixels of one encoded image, turned as its EXIF says, its short side scaled to S, the middle cut out.
 
-    Scaling is bicubic with antialias. Sixteen bits become eight, transparency is dropped. CorruptError names what does not decode.
+    Scaling is bicubic with antialias. More than 8 bits become 8 by `shape.values`, transparency is dropped.
+    CorruptError names what does not decode.
     """
     with _opened(image, name) as opened:
         return pixels(opened, shape)
@@ -67,7 +127,7 @@ def pixels(opened: Any, shape: Shape) -> np.ndarray[Any, Any]:
     side = shape.stored
     if min(opened.size) > 2 * side:
         opened.draft(None, (2 * side, 2 * side))  # a JPEG decodes to an eighth, a quarter or a half at little cost
-    opened = _eight_bits(ImageOps.exif_transpose(opened), "L" if shape.channels == 1 else "RGB")
+    opened = _eight_bits(ImageOps.exif_transpose(opened), "L" if shape.channels == 1 else "RGB", shape.values)
     width, height = opened.size
     if (width, height) != (side, side):
         scale = side / min(width, height)
@@ -79,13 +139,16 @@ def pixels(opened: Any, shape: Shape) -> np.ndarray[Any, Any]:
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def _eight_bits(opened: Any, mode: str) -> Any:
-    """An image of mode L or RGB."""
+def _eight_bits(opened: Any, mode: str, values: tuple[float, float]) -> Any:
+    """An image of mode L or RGB. Values beyond 8 bits are scaled from black and white, and cut off outside."""
     from PIL import Image
 
-    if opened.mode.startswith("I"):
-        deep = np.asarray(opened).astype(np.int64).clip(0, 65535)
-        opened = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
+    if opened.mode in DEEP:
+        low, high = values
+        share = (np.asarray(opened).astype(np.float64) - low) / (high - low)
+        if not np.isfinite(share).all():
+            raise ValueError("it holds values that are not finite")
+        opened = Image.fromarray(np.rint(share.clip(0, 1) * 255).astype(np.uint8))
     elif opened.mode == "P" and "transparency" in opened.info:
         opened = opened.convert("RGBA")  # as Pillow wants it before any other conversion
     return opened if opened.mode == mode else opened.convert(mode)
@@ -95,31 +158,60 @@ def _eight_bits(opened: Any, mode: str) -> Any:
 def _opened(image: dict[str, Any], name: str) -> Iterator[Any]:
     from PIL import Image, UnidentifiedImageError
 
+    content = b""
     try:
-        content = image.get("bytes")
-        if content is None:
-            content = _content(Path(image["path"]))
+        content = _bytes_of(image)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
                 yield opened
     except UnidentifiedImageError as error:
-        raise CorruptError(f"{name} is corrupt: its bytes are no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}") from error
+        what, cure = _foreign(content)
+        raise CorruptError(f"{name} is corrupt: {what}", cure) from error
+    except (Image.DecompressionBombError, _TooLargeError) as error:
+        raise CorruptError(f"{name} is too large: {sentence(error)}", "scale it down") from error
     except Exception as error:  # decoders raise struct.error, IndexError, zlib.error and more on bytes that lie
         raise CorruptError(f"{name} is corrupt: {sentence(error)}") from error
 
 
-def _content(path: Path) -> bytes:
-    """A file's bytes; ValueError for a device, a pipe or more than `MOST`."""
+class _TooLargeError(ValueError):
+    """A file of more than `MOST` bytes."""
+
+
+def _bytes_of(image: dict[str, Any]) -> bytes:
+    """The encoded image: `bytes` themselves, what `read` returns, or the file at `path`."""
+    content: bytes | None = image.get("bytes")
+    if content is not None:
+        return content
+    if "read" in image:
+        return bytes(image["read"]())
+    path = Path(image["path"])
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("it is no regular file")
-    if found.st_size > MOST:
-        raise ValueError(
-            f"its {found.st_size / 1e6:.0f} MB are more than the {MOST / 1e6:.0f} MB that an image may have"
-        )
-    return path.read_bytes()
+    return within_limit(found.st_size, path.read_bytes)
+
+
+def within_limit(size: int, read: Callable[[], bytes]) -> bytes:
+    """What `read` returns, if that is no more than an image may have."""
+    if size > MOST:
+        raise _TooLargeError(f"its {size / 1e6:.0f} MB are more than the {MOST / 1e6:.0f} MB that an image may have")
+    return read()
+
+
+def _foreign(content: bytes) -> tuple[str, str]:
+    """(what bytes are that are no image, what can be done)."""
+    brand = BRANDS.get(content[8:12]) if content[4:8] == b"ftyp" else None
+    if brand is not None:
+        return f"it is {brand}, which is not read", "convert it to JPEG or PNG"
+    for first, kind in MAGIC.items():
+        if content.startswith(first):
+            return f"it is {kind}, but damaged or of a pixel format that is not read", "convert it to 8-bit PNG"
+    start = content[:64].lstrip()
+    for first, told in FOREIGN.items():
+        if start.startswith(first) if first else not content:
+            return told
+    return f"its bytes are no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}", "repair it"
 
 
 def sentence(error: BaseException) -> str:

@@ -1,11 +1,12 @@
 """Decoded images and how they are split.
 
-Legend: N images, C channels, H height, W width.
+Legend: N images, K classes, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from undistill.data.listing import counted
 from undistill.data.views import centre, to_float
 from undistill.errors import UsageError
 
@@ -62,6 +64,16 @@ class ImageSet:
     def num_classes(self) -> int:
         """How many classes the data name."""
         return len(self.class_names)
+
+    @cached_property
+    def counts_K(self) -> Tensor:
+        """Images of each of the K classes. Zeros where the labels are hidden."""
+        return self.labels_N[self.labels_N >= 0].bincount(minlength=self.num_classes)
+
+    @property
+    def chance_level(self) -> float:
+        """Accuracy in percent of always naming the largest class."""
+        return 100 * int(self.counts_K.max()) / len(self)
 
     @property
     def channels(self) -> int:
@@ -165,9 +177,13 @@ class ImageSet:
 
 
 def check_labels(labels_N: Tensor, class_names: tuple[str, ...]) -> None:
-    """UsageError for fewer than two classes, or a label out of range."""
+    """UsageError for fewer than two classes, two of one name, or a label out of range."""
+    if len(set(class_names)) < len(class_names):
+        name, count = Counter(class_names).most_common(1)[0]
+        raise UsageError(f"{count} classes are called {name!r}; give each class a name of its own")
     if len(class_names) < 2:
-        raise UsageError(f"a classifier needs at least 2 classes; the data name {len(class_names)}")
+        only = "".join(f", {name!r}" for name in class_names)
+        raise UsageError(f"a classifier needs at least 2 classes; the data name {len(class_names)}{only}")
     low, high = int(labels_N.min()), int(labels_N.max())
     if low < 0 or high >= len(class_names):
         wrong = low if low < 0 else high
@@ -198,8 +214,8 @@ def hash_of(content: bytes) -> bytes:
 class Splits:
     """`train` for the victim, `pool` of fresh images that no victim sees, `val` to choose on, `test` to report.
 
-    `settings` are what they were made with, for a run to write down; `dropped` counts images left out as `corrupt` or
-    `duplicates`.
+    `settings` are what they were made with, for a run to write down; `dropped` counts what was left out: `corrupt` images,
+    `duplicates`, and other files by their kind.
     """
 
     name: str
@@ -219,14 +235,21 @@ class Splits:
         """How many classes the data name."""
         return self.train.num_classes
 
+    @property
+    def chance_level(self) -> float:
+        """Accuracy in percent, on the test images, of always naming the largest class."""
+        return self.test.chance_level
+
     def summary(self) -> str:
-        """One line: sizes of all parts."""
+        """One line: sizes of all parts, classes and how evenly they are filled, chance level, what was left out."""
         parts = {"train": self.train, "pool": self.pool, "val": self.val, "test": self.test}
         sizes = ", ".join(f"{part} {len(images):,}" for part, images in parts.items() if images is not None)
         shape = f"{self.train.channels} × {self.train.image_size} × {self.train.image_size}"
         if self.train.stored_size != self.train.image_size:
             shape += f" of {self.train.stored_size} × {self.train.stored_size}"
-        left = ", ".join(f"{count:,} {kind}" for kind, count in self.dropped.items() if count)
-        return f"{self.name}: {sizes}; {self.num_classes} classes, {shape} pixels" + (
-            f"; left out: {left}" if left else ""
-        )
+        low, high = int(self.train.counts_K.min()), int(self.train.counts_K.max())
+        each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        line = f"{self.name}: {sizes}; {self.num_classes:,} classes of {each} training images, {shape} pixels"
+        line += f"; chance level {self.chance_level:.1f} %"
+        left = counted(Counter(self.dropped))
+        return line + (f"; left out: {left}" if left else "")

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from undistill.data.decode import GREY, pixels
+from undistill.data.decode import header_of, pixels
 from undistill.data.images import ImageSet
 from undistill.data.opening import Wanted
-from undistill.data.survey import Survey, resolve
+from undistill.data.survey import Survey, resolve, widen
 from undistill.errors import UsageError
 
 
@@ -44,21 +44,29 @@ def from_items(
 
 def _look(dataset: Any, count: int) -> tuple[Survey, list[int]]:
     sizes: Counter[tuple[int, int]] = Counter()
+    deep: dict[str, list[float]] = {}
     labels, grey = [], True
     for number in range(count):
         opened, label = _item(dataset, number)
+        try:
+            seen = header_of(opened)
+        except ValueError as error:
+            raise UsageError(f"item {number} cannot be used: {error}") from error
         labels.append(label)
-        grey = grey and opened.mode in GREY
+        grey = grey and seen.grey
+        widen(deep, seen)
         sizes[opened.size] += 1
     width, height = next(iter(sizes))
     found = Survey(
         splits={},
-        ignored=[],
+        remarks=[],
+        skipped={},
         columns=["image", "label"],
         classes=[],
         counts={"train": count},
         corrupt={},
         grey=grey,
+        deep=deep,
         side=width if len(sizes) == 1 and width == height else None,
         short=median_low([min(each) for each in sizes.elements()]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from pydantic import (
 
 from undistill.data.carve import split
 from undistill.data.images import Splits
+from undistill.data.layout import listed
 from undistill.data.opening import Progress, Wanted
 from undistill.data.reading import Found
 from undistill.data.sources import Source, find
@@ -25,7 +27,9 @@ from undistill.data.views import VIEWS, View, in_order
 from undistill.errors import UsageError
 from undistill.registry import problem
 
-READING = ("image_column", "label_column", "size", "stored", "channels", "skip_corrupt")
+log = logging.getLogger(__name__)
+
+READING = ("image_column", "label_column", "size", "stored", "channels", "skip_corrupt", "value_range")
 """Settings of how images are read; written down only where they are given, so that runs of earlier versions go on."""
 
 
@@ -33,7 +37,8 @@ class DataSettings(BaseModel):
     """The `data` section of a recipe. Sizes are counts, or fractions below 1 of the source's training images.
 
     `name` is a registered one, `folder` (with `dir`), the path of a folder or a hub id. Networks see `size` × `size` pixels of the
-    `stored` × `stored` that are kept for views to cut from.
+    `stored` × `stored` that are kept for views to cut from. `value_range` are the values of black and white in images of more than
+    8 bits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -52,6 +57,16 @@ class DataSettings(BaseModel):
     stored: int | None = Field(None, ge=1, le=4096)
     channels: Literal[1, 3] | None = None
     skip_corrupt: bool = False
+    value_range: tuple[float, float] | None = None
+
+    @field_validator("value_range", mode="after")
+    @classmethod
+    def _black_below_white(cls, values: tuple[float, float] | None) -> tuple[float, float] | None:
+        if values is not None and not values[0] < values[1]:
+            raise ValueError(
+                f"value_range is [black, white], the smaller value first, not [{values[0]:g}, {values[1]:g}]"
+            )
+        return values
 
     @field_validator("views", mode="after")
     @classmethod
@@ -76,14 +91,16 @@ def load(
     """A data set, decoded once, cached and split.
 
     Args:
-        data: a name (`digits`, `cifar10`, …), the path of a folder, a hub id, or a recipe's `data` section.
-        data_dir: a local folder in the hub's format instead of a download.
+        data: a name (`digits`, `cifar10`, …), the path of a folder, a zip, tar or parquet file, a hub id, or a recipe's
+            `data` section.
+        data_dir: where the data are instead of a download: their own folder, or the one that holds a folder of their name.
         progress: told what is being decoded.
         settings: of the parts (`val`, `pool`, `test`, `limit`, `split_seed`; each source has defaults) and of how images are read
-            (`image_column`, `label_column`, `size`, `stored`, `channels`, `skip_corrupt`).
+            (`image_column`, `label_column`, `size`, `stored`, `channels`, `skip_corrupt`, `value_range`).
 
     Returns:
-        Splits whose images are uint8 tensors, memory-mapped where the split is a whole file.
+        Splits whose images are uint8 tensors, memory-mapped where the split is a whole file. Their summary is logged, and what was
+        left aside is logged as a warning.
 
     Raises:
         UsageError: an unknown name, a setting that does not fit, or a folder that cannot be read.
@@ -101,9 +118,22 @@ def load(
     made = _split(chosen, source, folder, found)
     written = str(folder) if chosen.name != source.name else data_dir or chosen.dir
     told = {name: value for name, value in found.settings.items() if value not in (None, False)}
-    dropped = ({"corrupt": found.corrupt} if found.corrupt else {}) | made.dropped
+    dropped = ({"corrupt": found.corrupt} if found.corrupt else {}) | made.dropped | found.skipped
     where = {"name": source.name, "dir": str(written) if written else None}
-    return replace(made, settings=made.settings | where | told, dropped=dropped)
+    made = replace(made, settings=made.settings | where | told, dropped=dropped)
+    for remark in (*found.remarks, *_untested(made)):
+        log.warning("%s", remark)
+    log.info("%s", made.summary())
+    return made
+
+
+def _untested(data: Splits) -> list[str]:
+    """A remark on classes that are trained and not tested."""
+    missing = ((data.train.counts_K > 0) & (data.test.counts_K == 0)).nonzero().flatten().tolist()
+    if not missing:
+        return []
+    named = listed([repr(data.train.class_names[k]) for k in missing])
+    return [f"{len(missing):,} of the {data.num_classes:,} classes of {data.name} have no test image: {named}"]
 
 
 def _split(chosen: DataSettings, source: Source, folder: Path | None, found: Found) -> Splits:

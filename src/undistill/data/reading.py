@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,28 +14,35 @@ from typing import Any
 from pydantic import ValidationError
 
 from undistill.data import cache
-from undistill.data.decode import CorruptError, Shape, decode
-from undistill.data.folders import are_class_folders, files_below, open_folders
+from undistill.data.decode import FULL, CorruptError, Shape, decode
+from undistill.data.folders import form_of, no_images, open_archives, open_folders, remark_on
 from undistill.data.images import ImageSet
+from undistill.data.layout import roles_in
+from undistill.data.listing import Entry, Listing, kind_of, list_folder
 from undistill.data.opening import CARDS, Opened, Progress, Wanted, open_table
-from undistill.data.survey import Labels, Survey, check_rest, labelled, leave_out, resolve, survey
-from undistill.errors import RunError
+from undistill.data.survey import Labels, Survey, Tally, Told, labelled, resolve, survey
+from undistill.errors import RunError, UsageError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Found:
     """What a source gives: `splits` train and, where it has them, test and val.
 
-    `corrupt` images were left out; `settings` are how the images were read, to read them so again.
+    `corrupt` images were left out, `skipped` counts other files by their kind; `settings` are how the images were read, to read
+    them so again; `remarks` are sentences on what is left aside.
     """
 
     splits: dict[str, ImageSet]
     corrupt: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def read_folder(folder: Path, wanted: Wanted, progress: Progress) -> Found:
-    """The splits of any folder of images; from the cache when no file has changed.
+    """The splits of any folder of images, or of one archive or table; from the cache when no file has changed.
 
     Raises:
         UsageError: a folder, column, split, label or image that cannot be used (named), or more than 4 GB decoded.
@@ -51,38 +59,85 @@ def read_folder(folder: Path, wanted: Wanted, progress: Progress) -> Found:
         "stored": None if shape.stored == size else shape.stored,
         "channels": shape.channels,
         "skip_corrupt": wanted.skip_corrupt,
+        "value_range": wanted.value_range,
     }
     splits = {name: images.seen_by(size) if size != shape.stored else images for name, images in kept.splits.items()}
-    return Found(splits, kept.corrupt, settings)
+    remarks = [*found.remarks, *([said] if (said := remark_on(found.skipped)) else [])]
+    if found.deep and wanted.value_range is None and shape.values != FULL:
+        remarks.append(
+            f"values beyond 8 bits are read as {shape.values[0]:g} to {shape.values[1]:g}; data.value_range sets others"
+        )
+    return Found(splits, kept.corrupt, settings, found.skipped, tuple(remarks))
+
+
+def size_text(count: int) -> str:
+    """Bytes for people, with a unit."""
+    for unit, size, digits in (("GB", 1e9, 1), ("MB", 1e6, 0)):
+        if count >= size:
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+def check_place(place: Path) -> None:
+    """UsageError where there is nothing that could be read as images: a cheap look at names, nothing is opened."""
+    listing = _listing(place)
+    if form_of(listing.files) == "nothing":
+        raise no_images(place, listing)
+
+
+def is_set(folder: Path) -> bool:
+    """Whether a folder may be that of a data set: images or tables in it or its folders, or folders for splits in it.
+
+    The folder above that of another data set is none.
+    """
+    try:
+        entries = list_folder(folder).entries
+    except UsageError:
+        return False
+    near = [entry.path for entry in entries if len(entry.parts) <= 2]
+    return form_of(near) != "nothing" or "train" in roles_in({entry.parts[0] for entry in entries})
+
+
+def _listing(place: Path) -> Listing:
+    if place.is_file():
+        return Listing((Entry((place.name,), kind_of(place.name), place),), ())
+    return list_folder(place)
 
 
 class _Reading:
-    """One folder as its settings ask for it. It is opened only where the cache does not know it."""
+    """One folder or file as its settings ask for it. It is opened only where the cache does not know it."""
 
     def __init__(self, folder: Path, wanted: Wanted, progress: Progress) -> None:
         self.folder, self.wanted, self.progress = folder, wanted, progress
-        self.files = sorted(files_below(folder))
+        self.listing = _listing(folder)
+        self.files = sorted(self.listing.files)
         self.stats = cache.stats_of(self.files)
-        self.plain = are_class_folders(self.files)
-        self.extra = {"layout": self._layout()} if self.plain else {}
-        if not self.plain:
+        self.form = form_of(self.files)
+        if self.form == "nothing":
+            raise no_images(folder, self.listing)
+        self.extra: dict[str, Any] = {"layout": self._layout()} if self.form == "folders" else {}
+        if self.form == "archives":
+            self.extra = {"archives": 1}
+        if self.form == "table" and folder.is_dir():
             self.stats += cache.stats_of(
                 hidden for card in CARDS if (hidden := folder / card).is_file() and hidden not in self.files
             )
 
     def _layout(self) -> str:
-        """A digest of which name leads to which file: class folders may be links."""
-        pairs = (
+        """A digest of which name leads to which file, as class folders may be links, and of folders and links without files."""
+        pairs: list[Any] = [
             (str(file.relative_to(self.folder)), stat[0]) for file, stat in zip(self.files, self.stats, strict=True)
-        )
-        return hashlib.sha256(json.dumps(list(pairs)).encode()).hexdigest()[:16]
+        ]
+        pairs += self.listing.empty + self.listing.unread
+        return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
     @cached_property
     def opened(self) -> Opened:
         """Splits, columns and rows."""
-        if self.plain:
-            return open_folders(self.folder, self.files, self.wanted)
-        return open_table(self.folder, self.files, self.wanted)
+        if self.form == "folders":
+            return open_folders(self.folder, self.listing, self.wanted)
+        opened = open_archives(self.folder, self.files, self.wanted) if self.form == "archives" else None
+        return opened or open_table(self.folder, self.files, self.wanted)
 
     @cached_property
     def fresh(self) -> tuple[Survey, Labels]:
@@ -101,19 +156,26 @@ class _Reading:
         return found
 
     def _note(self, columns: Sequence[str | None]) -> str:
-        asked = {"columns": columns, "splits": self.wanted.splits, "survey": 1, "skip": self.wanted.skip_corrupt}
+        asked = {"columns": columns, "splits": self.wanted.splits, "survey": 2, "skip": self.wanted.skip_corrupt}
         return cache.key_from(self.stats, asked | self.extra)
 
     def decoded(self, found: Survey, shape: Shape) -> cache.Kept:
         """The pixels, from the cache or decoded into it."""
-        usual = shape == Shape(1 if found.grey else 3, found.side or 0)
+        usual = shape == Shape(1 if found.grey else 3, found.side or 0, shape.values)
         extra: dict[str, Any] = self.extra | ({} if usual else {"shape": [shape.channels, shape.stored]})
         extra |= {"skip_corrupt": True} if self.wanted.skip_corrupt else {}
+        extra |= {"values": shape.values} if found.deep and shape.values != FULL else {}
         key = cache.key_from(self.stats, {"columns": found.columns, "splits": found.splits} | extra)
         kept = cache.read_kept(key)
         if kept is None:
             self._decode(key, shape)
             kept = cache.read_kept(key)
+            log.info(
+                "decoded %s images into the cache at %s (%s)",
+                f"{sum(found.counts.values()):,}",
+                cache.cache_root(),
+                size_text(cache.size_of(key)),
+            )
         if kept is None:
             raise RunError(
                 f"the images just decoded into {cache.cache_root()} cannot be read back; free some space and try again"
@@ -125,22 +187,22 @@ class _Reading:
         with cache.storing(key, str(self.folder)) as store:
             store.meta["corrupt"] = 0
             for ours, theirs in self.opened.splits.items():
-                where, corrupt = f"{self.folder} {theirs}", 0
+                tally = Tally(ours, f"{self.folder} {theirs}", self.wanted, self.progress)
                 each = (shape.channels, shape.stored, shape.stored)
+                told = Told(self.progress, f"decoding {theirs}")
                 with store.split(ours, labels.classes, each, found.counts[ours]) as part:
-                    for row in labelled(self.opened.rows(theirs), where):
+                    for row in labelled(self.opened.rows(theirs), tally.where):
                         try:
                             pixels = decode(row.image, row.name, shape)
                         except CorruptError as error:
-                            corrupt += 1
-                            leave_out(error, corrupt, self.wanted, self.progress)
+                            tally.leave_out(error, row.label)
                             continue
+                        tally.keep(row.label)
                         part.add(pixels, labels(row))
-                        if len(part.labels) % 1000 == 0:
-                            self.progress(f"decoding {theirs}", len(part.labels), found.counts[ours])
-                    check_rest(len(part.labels), corrupt, where)
-                self.progress(f"decoding {theirs}", len(part.labels), len(part.labels))
-                store.meta["corrupt"] += corrupt
+                        told(len(part.labels), found.counts[ours])
+                    tally.check(labels)
+                told.end(len(part.labels))
+                store.meta["corrupt"] += tally.corrupt
 
 
 def _kept_survey(note: str) -> Survey | None:

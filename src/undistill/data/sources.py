@@ -12,10 +12,14 @@ import torch
 from undistill.data import cache
 from undistill.data.hub import ID, download, revision
 from undistill.data.images import ImageSet
+from undistill.data.layout import listed
+from undistill.data.listing import ARCHIVES, PACKED, TABLES
 from undistill.data.opening import Progress, Wanted
-from undistill.data.reading import Found, read_folder
-from undistill.errors import UsageError, unknown
+from undistill.data.reading import Found, check_place, is_set, read_folder
+from undistill.errors import RunError, UsageError, unknown
 from undistill.registry import Component, Registry
+
+NOWHERE = "the data set 'folder' needs to know where: give data.dir (--data-dir), or the path as --data"
 
 
 class Source(Component):
@@ -36,6 +40,37 @@ class Source(Component):
     def title(self, folder: Path | None) -> str:
         """What the data are called."""
         return self.name
+
+    def place(self, folder: Path) -> Path:
+        """Where in `folder` (the one of the set, or the one above it) the files are."""
+        return folder
+
+
+class Local(Source):
+    """A source whose files may be in a folder of this machine instead of a download."""
+
+    def place(self, folder: Path) -> Path:
+        """The folder of the set's name below `folder`, or else `folder` itself.
+
+        Raises:
+            UsageError: neither holds data.
+        """
+        if folder.is_file():
+            return folder
+        if not folder.is_dir():
+            raise UsageError(f"the data folder {folder} does not exist")
+        tried = dict.fromkeys((folder / self.name, folder / self.name.rpartition("/")[2]))
+        for below in tried:
+            if below.is_dir():
+                return below
+        sets = [name for name, kind in SOURCES.classes().items() if issubclass(kind, Local)]
+        others = [name for name in sets if (folder / name).is_dir()]
+        if not others and is_set(folder):
+            return folder
+        raise UsageError(
+            f"{folder} holds no folder {below.name!r} and is not {self.name} itself"
+            f"{f', but holds {listed(others)}' if others else ''}; tried {below} and {folder}"
+        )
 
 
 SOURCES: Registry[Source] = Registry("data set", "undistill.data.sources")
@@ -69,7 +104,7 @@ class Digits(Source):
         return Found(kept)
 
 
-class HubSource(Source):
+class HubSource(Local):
     """A data set in the hub's format, from its id or from a local folder that holds the same files."""
 
     hub_id: ClassVar[str]
@@ -126,7 +161,7 @@ class TinyImageNet(HubSource):
 
 @SOURCES.register
 class Folder(Source):
-    """Any folder on this machine: class folders, parquet files, a Hugging Face data set. `data.dir` says where."""
+    """Any folder, zip, tar or parquet file on this machine: class folders or a Hugging Face data set. `data.dir` says where."""
 
     name: Literal["folder"] = "folder"
     note = "images of one's own"
@@ -136,21 +171,19 @@ class Folder(Source):
     def read(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Found:
         """Decoded splits; from the cache when no file has changed."""
         if folder is None:
-            raise UsageError(
-                "the data set 'folder' needs to know where: give data.dir (--data-dir), or the path as --data"
-            )
+            raise UsageError(NOWHERE)
         return read_folder(folder, wanted, progress)
 
     def provenance(self, folder: Path | None) -> str:
-        """The folder's own name; the path above it is nobody's business."""
-        return f"the folder {self.title(folder)}"
+        """The folder's own name, without the path above it."""
+        return f"the {'file' if folder and folder.is_file() else 'folder'} {self.title(folder)}"
 
     def title(self, folder: Path | None) -> str:
         """The folder's name."""
         return (folder.resolve().name if folder else "") or self.name
 
 
-class HubData(Source):
+class HubData(Local):
     """Any data set of the hub, by `owner/name`."""
 
     name: str
@@ -159,7 +192,12 @@ class HubData(Source):
 
     def read(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Found:
         """Decoded splits of the download, or of a local copy."""
-        return read_folder(download(self.name, progress)[0] if folder is None else folder, wanted, progress)
+        if folder is None:
+            try:
+                folder = download(self.name, progress)[0]
+            except RunError as error:
+                raise RunError(f"{error}; there is no folder or file {self.name} here either") from error
+        return read_folder(folder, wanted, progress)
 
     def provenance(self, folder: Path | None) -> str:
         """The id and, where it was downloaded, the revision."""
@@ -169,20 +207,50 @@ class HubData(Source):
 
 
 def find(name: str, folder: str | Path | None = None) -> tuple[Source, Path | None]:
-    """(source, folder) for a registered name, a path that exists, or a hub id; UsageError for anything else."""
-    there = None if folder is None else Path(folder).expanduser()
+    """(source, where its files are) for a registered name, a path that exists, or a hub id.
+
+    Raises:
+        UsageError: anything else, or a folder that holds no such data set.
+    """
     if name in SOURCES.classes():
-        return SOURCES.make(name), there
+        source = SOURCES.make(name)
+        return source, None if folder is None else source.place(Path(folder).expanduser())
     path = Path(name).expanduser()
-    try:
-        is_path = bool(name) and path.is_dir()
-    except (OSError, ValueError):  # too long a name, or a zero byte in it
-        is_path = False
-    if is_path:
-        if there is not None and there.resolve() != path.resolve():
-            raise UsageError(f"{name} is a folder, and data.dir (--data-dir) names another, {folder}; give one of them")
+    if name and _exists(path):
+        if folder is not None and Path(folder).expanduser().resolve() != path.resolve():
+            raise UsageError(f"{name} is a path, and data.dir (--data-dir) names another, {folder}; give one of them")
         return Folder(), path.resolve()
-    if ID.fullmatch(name) and len(name) <= 200:
-        return HubData(name=name), there
+    if ID.fullmatch(name) and len(name) <= 200 and path.suffix.lower() not in ARCHIVES | PACKED | TABLES:
+        made = HubData(name=name)
+        return made, None if folder is None else made.place(Path(folder).expanduser())
+    if name and folder is not None and _exists(below := Path(folder).expanduser() / name):
+        return Folder(), below.resolve()
     wrong = unknown("data set", name, SOURCES.classes())
-    raise UsageError(f"{wrong}; the path of a folder or a hub id (owner/name) works too")
+    raise UsageError(
+        f"{wrong}; the path of a folder or a hub id (owner/name) works too, and so does a zip, tar or parquet file"
+    )
+
+
+def locate(name: str, folder: str | Path | None = None) -> Path | None:
+    """Where the files of a data set are, without reading them; None for one that is embedded or fetched from the hub.
+
+    Args:
+        name: a registered name, a path or a hub id, as `load` takes it.
+        folder: `--data-dir`: the folder of the set, or the one that holds a folder of its name.
+
+    Raises:
+        UsageError: no such data set, or nothing there that could be images; the sentence names the places that were tried.
+    """
+    source, place = find(name, folder)
+    if place is None and isinstance(source, Folder):
+        raise UsageError(NOWHERE)
+    if place is not None and isinstance(source, Local | Folder):
+        check_place(place)
+    return place
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long a name, or a zero byte in it
+        return False

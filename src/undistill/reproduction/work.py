@@ -12,9 +12,9 @@ from undistill.auditing.attack import attack
 from undistill.auditing.cell import Array, Cell, identify, save
 from undistill.auditing.cell import read as read_cell
 from undistill.auditing.describe import logit_response, victim_cell
-from undistill.data import Splits, load
+from undistill.data import Splits, load, locate
 from undistill.defenses.protect import protect
-from undistill.errors import Diverged, NotFinite, UsageError
+from undistill.errors import Diverged, NotFinite
 from undistill.files import read_json, write_json
 from undistill.oracle.bank import USUAL, Bank
 from undistill.reproduction import figures
@@ -58,10 +58,8 @@ class Place:
         """`dir` of a data set, where it comes from a local folder; UsageError where that lacks it."""
         if self.data_dir is None or data == "digits":
             return {}
-        for folder in (self.data_dir / data, self.data_dir):
-            if folder.is_dir() and (folder != self.data_dir or self.data_dir.name == data):
-                return {"dir": str(folder.resolve())}
-        raise UsageError(f"{self.data_dir} holds no folder {data!r} with that data set in the hub's format")
+        place = locate(data, self.data_dir)
+        return {} if place is None else {"dir": str(place.resolve())}
 
 
 @lru_cache(maxsize=4)

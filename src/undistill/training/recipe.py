@@ -27,7 +27,7 @@ from undistill.training.optim import OPTIMIZERS, SCHEDULES, Constant, Optimizer,
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 SCHEMA = 1
-OF_ONE_SET = ("dir", "image_column", "label_column", "size", "stored", "channels")
+OF_ONE_SET = ("dir", "image_column", "label_column", "size", "stored", "channels", "value_range")
 """Settings of `data` that mean nothing for another data set."""
 
 

@@ -1,0 +1,239 @@
+"""What lies in a folder, a zip or a tar file: names and kinds, nothing decoded and nothing unpacked to disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from undistill.data.decode import SUFFIXES, sentence, within_limit
+from undistill.errors import UsageError
+
+TABLES = frozenset({".parquet", ".arrow"})
+ARCHIVES = frozenset({".zip", ".tar"})
+"""Archives whose members can be read one by one in any order."""
+PACKED = frozenset({".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"})
+"""Archives that have to be unpacked first."""
+METADATA = frozenset({"metadata.csv", "metadata.jsonl", "metadata.parquet"})
+SAVED = frozenset({"dataset_dict.json", "state.json"})
+"""Files that Hugging Face `datasets` writes or looks for."""
+COMPANIONS = frozenset(".csv .tsv .json .jsonl .xml .txt .md .rst .yaml .yml .html .pdf .log .py .ipynb".split())  # noqa: SIM905
+"""Kinds of files that accompany images and are never images."""
+JUNK = frozenset(
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
+    | {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"}
+)
+"""What operating systems and storage boxes put beside images, in small letters. Hidden files are passed over too."""
+PLAIN, BROKEN, REPEATED, SPECIAL = (
+    "without a suffix",
+    "broken links",
+    "links to folders already read",
+    "pipes or devices",
+)
+"""Kinds of what has no suffix to be named by."""
+UNREAD = frozenset({BROKEN, REPEATED, SPECIAL})
+DEEPEST = 64
+"""Folders that may be around a file in an archive."""
+SHOWN = 6
+"""Kinds of files that are named; further ones are counted together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file. `parts` are the names that lead to it from the top; `kind` is empty for an image, else what the file is.
+
+    `path` is the file itself, or the archive whose `member` it is.
+    """
+
+    parts: tuple[str, ...]
+    kind: str
+    path: Path
+    member: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For sentences."""
+        return text_of(str(self.path) if self.member is None else f"{self.path}/{self.member}")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All visible files, sorted by their names, and all visible folders."""
+
+    entries: tuple[Entry, ...]
+    folders: tuple[tuple[str, ...], ...]
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are there to be opened."""
+        return [entry.path for entry in self.entries if entry.kind not in UNREAD]
+
+    @property
+    def unread(self) -> list[str]:
+        """What is neither a file nor a folder: broken links and the like."""
+        return ["/".join(entry.parts) for entry in self.entries if entry.kind in UNREAD]
+
+    @property
+    def empty(self) -> list[str]:
+        """Folders without any file here or below."""
+        homes = {entry.parts[:-1] for entry in self.entries}
+        used = {home[:depth] for home in homes for depth in range(1, len(home) + 1)}
+        return sorted("/".join(parts) for parts in self.folders if parts not in used)
+
+
+def list_folder(folder: Path) -> Listing:
+    """The files below a folder. A link to a folder is followed once, and never upwards: loops end.
+
+    Raises:
+        UsageError: the folder is missing, empty or may not be read.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"the data folder {folder} does not exist")
+    entries: list[Entry] = []
+    folders: list[tuple[str, ...]] = []
+    above = {os.path.realpath(parent) for parent in (folder.resolve(), *folder.resolve().parents)}
+    seen = set(above)
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    for place, below, names in os.walk(folder, followlinks=True, onerror=refuse):
+        here = Path(place)
+        parts = tuple(text_of(part) for part in here.relative_to(folder).parts)
+        kept = []
+        for name in sorted(filter(visible, below)):
+            real = os.path.realpath(here / name)
+            if real not in seen:
+                seen.add(real)
+                kept.append(name)
+                folders.append((*parts, text_of(name)))
+            elif real not in above and not os.path.realpath(here).startswith(real + os.sep):
+                entries.append(Entry((*parts, text_of(name), ""), REPEATED, here / name))
+        below[:] = kept
+        entries += [
+            Entry((*parts, text_of(name)), _kind_at(here / name), here / name) for name in filter(visible, names)
+        ]
+    if len(set(folders)) < len(folders):
+        same = Counter(folders).most_common(1)[0][0]
+        raise UsageError(f"{folder} has several folders {'/'.join(same)!r} whose names are no UTF-8; rename them")
+    listing = Listing(tuple(sorted(entries, key=lambda entry: entry.parts)), tuple(folders))
+    if not listing.entries:
+        raise UsageError(f"the data folder {folder} is empty")
+    return listing
+
+
+def _kind_at(path: Path) -> str:
+    if path.is_file():
+        return kind_of(path.name)
+    return SPECIAL if path.exists() else BROKEN
+
+
+def visible(name: str) -> bool:
+    """Whether a name is neither hidden nor one that systems make."""
+    return not name.startswith(".") and name.lower() not in JUNK
+
+
+def kind_of(name: str) -> str:
+    """Empty for an image by its suffix, else the suffix in small letters."""
+    suffix = PurePosixPath(name.strip()).suffix.lower()
+    return "" if suffix in SUFFIXES else suffix or PLAIN
+
+
+def text_of(name: str) -> str:
+    """A file's name as text that can be written: bytes that are no UTF-8 become question marks."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def counted(kinds: Counter[str]) -> str:
+    """`12 .heic, 3 without a suffix`, the most frequent first."""
+    ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in ranked[SHOWN:])
+    return ", ".join(
+        [f"{count:,} {kind}" for kind, count in ranked[:SHOWN]] + ([f"{rest:,} of other kinds"] if rest else [])
+    )
+
+
+# -- archives -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An open archive: the names of its files and of its folders, and how the bytes of a file are read."""
+
+    members: tuple[str, ...]
+    folders: tuple[str, ...]
+    read: Callable[[str], bytes]
+
+
+def list_archives(files: Iterable[Path], top: Path) -> Listing:
+    """The members of zip and tar files. An archive below the folder `top` is a folder named as the file without its suffix.
+
+    Raises:
+        UsageError: an archive that is damaged or encrypted.
+    """
+    entries: list[Entry] = []
+    folders: list[tuple[str, ...]] = []
+    for file in files:
+        own = () if file == top else (*file.relative_to(top).parent.parts, file.stem)
+        with opened_archive(file) as archive:
+            places = {member: _parts(member, own) for member in (*archive.members, *archive.folders)}
+        shown = {member: parts for member, parts in places.items() if len(parts) > len(own)}
+        folders += [shown[member] for member in archive.folders if member in shown]
+        entries += [
+            Entry(shown[member], kind_of(shown[member][-1]), file, member)
+            for member in archive.members
+            if member in shown
+        ]
+    return Listing(tuple(sorted(entries, key=lambda entry: entry.parts)), tuple(folders))
+
+
+def _parts(member: str, own: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that lead to a member; nothing for one that is hidden. They are labels only: nothing is written there."""
+    parts = [part for part in member.replace("\\", "/").split("/") if part not in ("", ".")]
+    if len(parts) > DEEPEST:
+        raise UsageError(f"an archive with files more than {DEEPEST} folders deep is not read; unpack it into a folder")
+    return tuple(map(text_of, (*own, *parts))) if all(map(visible, parts)) else ()
+
+
+@contextlib.contextmanager
+def opened_archive(file: Path) -> Iterator[Archive]:
+    """A zip or tar file; UsageError where it is damaged or encrypted."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if file.suffix.lower() == ".zip":
+                archive = _zip(stack.enter_context(zipfile.ZipFile(file)))
+            else:
+                archive = _tar(stack.enter_context(tarfile.open(file, "r:")))
+        except Exception as error:  # readers of damaged archives raise nearly anything
+            raise UsageError(f"cannot read {file}: {sentence(error)}; unpack it into a folder") from error
+        yield archive
+
+
+def _zip(opened: zipfile.ZipFile) -> Archive:
+    infos = {info.filename: info for info in opened.infolist()}
+    if any(info.flag_bits & 1 for info in infos.values()):
+        raise ValueError("it is encrypted")
+    folders = tuple(name for name, info in infos.items() if info.is_dir())
+    members = tuple(name for name, info in infos.items() if not info.is_dir())
+    return Archive(members, folders, lambda name: _content(opened.open(infos[name]), infos[name].file_size))
+
+
+def _tar(opened: tarfile.TarFile) -> Archive:
+    infos = {info.name: info for info in opened.getmembers()}
+    folders = tuple(name for name, info in infos.items() if info.isdir())
+    members = tuple(name for name, info in infos.items() if not info.isdir())
+    return Archive(members, folders, lambda name: _content(opened.extractfile(infos[name]), infos[name].size))
+
+
+def _content(stream: Any, size: int) -> bytes:
+    """A member's bytes; ValueError for one that is no file, or is longer than an image may be."""
+    if stream is None:
+        raise ValueError("it is no regular file")
+    with stream:
+        return within_limit(size, stream.read)
