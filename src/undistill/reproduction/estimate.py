@@ -1,4 +1,4 @@
-"""What a reproduction would cost: arithmetic counted, time guessed from a few measured steps on this machine."""
+"""What a reproduction would cost: arithmetic counted, time from a few measured steps of each network on this machine."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from undistill.models import Classifier, build
 from undistill.models.base import MODELS
 from undistill.reproduction.scales import Settings
 from undistill.reproduction.tasks import Task
+from undistill.training.evaluate import batch_of
+from undistill.training.precision import Precision, arithmetic
 
 Shape = tuple[int, int, int]
 """(classes, channels, side in pixels)."""
@@ -46,59 +48,84 @@ class Cost:
 
 
 def estimate(tasks: Iterable[Task], everything: Mapping[str, Task], device: torch.device) -> dict[str, Cost]:
-    """Cost by task key. Time is measured for a step of each network once, on random images; evaluation is counted too."""
-    return {task.key: _cost(task, everything, device) for task in tasks}
+    """Cost by task key, in the order of the tasks; evaluation is counted too.
+
+    Time is measured for a step of each network once, on random images. Outputs that an earlier task leaves in the logit cache cost
+    nothing more, as long as it has room.
+    """
+    estimator = _Estimator(everything, device)
+    return {task.key: estimator.cost(task) for task in tasks}
 
 
-def _cost(task: Task, everything: Mapping[str, Task], device: torch.device) -> Cost:
-    if task.kind == "protect":
-        normal = everything[task.settings["teacher"]]
-        pushed = everything[task.settings.get("adversary", normal.key)]
-        work = _work(normal)
-        return _training(normal, work, device) + _passes(pushed, work, device)
-    if task.kind == "train":
-        return _training(task, _work(task), device)
-    if task.kind == "attack":
-        return _attack(task, everything[task.needs[0]], everything, device)
-    if task.kind == "inversion":
-        attack = ATTACKS.make(task.settings["attack"])
-        count = 2 * attack.iterations * attack.batch if isinstance(attack, DeepInversion) else 0
-        return _passes(_root(everything[task.settings["victims"][0]], everything), count, device, THROUGH)
-    return Cost()
+class _Estimator:
+    """What tasks cost one after another. `kept` holds how many outputs about which views the logit cache has by then."""
 
+    def __init__(self, everything: Mapping[str, Task], device: torch.device) -> None:
+        self.everything, self.device = everything, device
+        self.kept: dict[str, int] = {}
 
-def _attack(task: Task, victim: Task, everything: Mapping[str, Task], device: torch.device) -> Cost:
-    victim, attack, work = _root(victim, everything), ATTACKS.make(task.settings["attack"]), _work(task)
-    if isinstance(attack, DAFL):
-        work = task.settings["recipe"]["training"]["epochs"] * attack.steps * attack.batch
-        return _training(task, work, device) + _passes(victim, work, device, THROUGH)
-    if isinstance(attack, DeepInversion):
+    def cost(self, task: Task) -> Cost:
+        """Of one task, those before it done."""
+        if task.kind == "protect":
+            normal = self.everything[task.settings["teacher"]]
+            pushed = self.everything[task.settings.get("adversary", normal.key)]
+            work = _work(normal)
+            return self._training(normal, work) + self._outputs(pushed, work, f"{pushed.key}/nasty/{task.seed}")
+        if task.kind == "train":
+            return self._training(task, _work(task))
+        if task.kind == "attack":
+            return self._attack(task, self.everything[task.needs[0]])
+        if task.kind == "inversion":
+            attack = ATTACKS.make(task.settings["attack"])
+            count = 2 * attack.iterations * attack.batch if isinstance(attack, DeepInversion) else 0
+            return self._passes(self._root(self.everything[task.settings["victims"][0]]), count, THROUGH)
+        return Cost()
+
+    def _attack(self, task: Task, asked: Task) -> Cost:
+        victim, attack, work = self._root(asked), ATTACKS.make(task.settings["attack"]), _work(task)
+        if isinstance(attack, DAFL):
+            work = task.settings["recipe"]["training"]["epochs"] * attack.steps * attack.batch
+            return self._training(task, work) + self._passes(victim, work, THROUGH)
+        if isinstance(attack, DeepInversion):
+            training = task.settings["recipe"]["training"]
+            work = attack.images * training["epochs"] * training["passes"]
+            made = self._passes(victim, attack.images * attack.iterations, THROUGH)
+            return made + self._training(task, work) + self._passes(victim, work)
+        cost = self._training(task, work)
+        if attack.control:
+            return cost
+        card = Card.parse(task.settings["card"])
+        queries = work if card.questions is None else card.questions
+        views = json.dumps(task.settings["recipe"]["data"]["views"]) if card.questions is None else str(card.questions)
+        tests = _sizes(task)[1]
+        return (
+            cost
+            + self._outputs(victim, queries, f"{asked.key}/{task.seed}/{views}/{card.share}")
+            + self._outputs(victim, tests, f"{asked.key}/test")
+        )
+
+    def _root(self, task: Task) -> Task:
+        """The ordinary training that a victim's network comes from."""
+        return task if task.kind == "train" else self.everything[task.settings["teacher"]]
+
+    def _training(self, task: Task, images: int) -> Cost:
+        return self._passes(task, images, BACKWARD) + self._passes(task, _sizes(task)[1], exact=True)
+
+    def _outputs(self, network: Task, count: int, about: str) -> Cost:
+        """Outputs of a network about some views, as far as the logit cache lacks them."""
+        known = self.kept.get(about, 0)
+        self.kept[about] = max(known, count)
+        return self._passes(network, max(0, count - known))
+
+    def _passes(self, task: Task, images: int, times: int = 1, *, exact: bool = False) -> Cost:
+        """So many images through a task's own network; `times` 3 with a step of training, `exact` in float32."""
+        settings, shape = _network(task), _sizes(task)[2]
+        name = json.dumps(settings, sort_keys=True)
         training = task.settings["recipe"]["training"]
-        work = attack.images * training["epochs"] * training["passes"]
-        made = _passes(victim, attack.images * attack.iterations, device, THROUGH)
-        return made + _training(task, work, device) + _passes(victim, work, device)
-    cost = _training(task, work, device)
-    if attack.control:
-        return cost
-    asked = Card.parse(task.settings["card"]).questions
-    return cost + _passes(victim, (work if asked is None else asked) + _sizes(task)[1], device)
-
-
-def _root(task: Task, everything: Mapping[str, Task]) -> Task:
-    """The ordinary training that a victim's network comes from."""
-    return task if task.kind == "train" else everything[task.settings["teacher"]]
-
-
-def _training(task: Task, images: int, device: torch.device) -> Cost:
-    tests = _passes(task, _sizes(task)[1], device)
-    return _passes(task, images, device, BACKWARD) + tests
-
-
-def _passes(task: Task, images: int, device: torch.device, times: int = 1) -> Cost:
-    """So many images through a task's own network; `times` 3 with a step of training."""
-    settings, shape = _network(task), _sizes(task)[2]
-    name = json.dumps(settings, sort_keys=True)
-    return Cost(2.0 * times * macs(name, shape) * images, seconds(name, shape, device, train=times > 1) * images)
+        batch = training["batch"] if times == BACKWARD else batch_of(shape[2], self.device)
+        precision = "fp32" if exact else arithmetic(training["precision"], self.device)
+        an_image = seconds(name, shape, self.device, train=times > 1, batch=batch, precision=precision)
+        return Cost(2.0 * times * macs(name, shape) * images, an_image * images)
 
 
 def _network(task: Task) -> Settings:
@@ -140,24 +167,32 @@ def macs(network: str, shape: Shape) -> int:
 
 
 @cache
-def seconds(network: str, shape: Shape, device: torch.device, *, train: bool) -> float:
-    """Seconds an image, from a timed step behind one that warms up; large images are timed at 32 pixels and scaled."""
+def seconds(
+    network: str, shape: Shape, device: torch.device, *, train: bool, batch: int = 128, precision: Precision = "fp32"
+) -> float:
+    """Seconds an image on one idle thread: the fastest of three steps behind one that warms up.
+
+    On a CPU the process's own time is taken, so that others at work do not count. Large images are timed at 32 pixels and scaled.
+    """
     timed = (shape[0], shape[1], min(shape[2], 32))
     count = macs(network, timed)
-    batch = 128 if device.type == "cuda" else max(4, min(128, 2_000_000_000 // count))
+    batch = batch if device.type == "cuda" else max(4, min(batch, 40_000_000_000 // count))
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     model = _built(network, timed).to(device).train(train)
-    images = torch.rand(batch, timed[1], timed[2], timed[2], device=device)
-    spent = 0.0
-    for _ in range(2):
-        started = time.perf_counter()
-        with torch.set_grad_enabled(train):
+    images = torch.rand(batch, timed[1], timed[2], timed[2], device=device).contiguous(
+        memory_format=torch.channels_last
+    )
+    spent: list[float] = []
+    for _ in range(4):
+        started = clock()
+        with torch.set_grad_enabled(train), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             answer = model(images)
-            if train:
-                answer.square().mean().backward()
+        if train:
+            answer.float().square().mean().backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        spent = time.perf_counter() - started
-    return spent / batch * macs(network, shape) / count
+        spent.append(clock() - started)
+    return min(spent[1:]) / batch * macs(network, shape) / count
 
 
 @lru_cache(maxsize=32)

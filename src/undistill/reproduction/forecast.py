@@ -80,7 +80,7 @@ def forecast(
     when = f"{_time(total.seconds / count)} on {count} {'process' if count == 1 else 'processes'} ({values['device']})"
     lines.append(
         f"\n{plan.title}: {len(rows)} cells, {len(todo)} trainings and figures to do, {total.flop / 1e15:,.3g} PFLOP, about {when}."
-        " Guessed from one timed step of each network; a busy machine takes longer."
+        " Measured by a few steps of each network on an idle thread; a busy machine takes longer."
     )
     return Forecast("\n".join(lines), values)
 

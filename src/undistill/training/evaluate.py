@@ -13,12 +13,17 @@ from undistill.errors import NotFinite
 
 
 def batch_for(images: ImageSet, device: torch.device | str = "cpu") -> int:
-    """How many images an untrained pass takes at a time: 1,024 of 32 × 32 pixels on a GPU, and as many pixels of any other size.
+    """How many of these images an untrained pass takes at a time."""
+    return batch_of(images.image_size, torch.device(device))
+
+
+def batch_of(side: int, device: torch.device) -> int:
+    """How many images of this side an untrained pass takes at a time: 1,024 of 32 pixels on a GPU, and as many pixels of any other.
 
     128 on a CPU, whose caches hold no more.
     """
-    most = 1024 if torch.device(device).type == "cuda" else 128
-    return max(16, min(most, most * 32 * 32 // images.image_size**2))
+    most = 1024 if device.type == "cuda" else 128
+    return max(16, min(most, most * 32 * 32 // side**2))
 
 
 def predict(model: nn.Module, images: ImageSet, *, batch: int | None = None) -> Tensor:

@@ -1,0 +1,106 @@
+"""The paper claim by claim: what each scale showed, as the table that opens `docs/reproduction.md`.
+
+python docs/claims.py            # writes it between its marks; a test compares them with `results/`
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from undistill.reproduction.published import SELF
+from undistill.reproduction.published import reported as published
+
+ROOT = Path(__file__).parents[1]
+SCALES = ("laptop", "small")
+MARKS = {"seen": "✓ seen", "opposite": "✗ opposite", "not shown": "? not shown", "not judged": "– too few seeds"}
+STUDENTS = ("CNN", "ResNetC-20", "ResNetC-32", SELF)
+SHORT = {
+    "A student of the nasty teacher ends below the same student of the normal one.": (
+        "The nasty teacher's student ends below the normal one's",
+        ("normal", "nasty"),
+    ),
+    "A student of the nasty teacher ends below the same student trained without a teacher.": (
+        "… and below the same student without a teacher",
+        ("none", "nasty"),
+    ),
+    "A student of the normal teacher ends above the same student trained without a teacher.": (
+        "The normal teacher's student ends above one without a teacher",
+        ("normal", "none"),
+    ),
+}
+
+
+def cases(scale: str) -> list[dict[str, Any]]:
+    """What was judged at a scale."""
+    found: list[dict[str, Any]] = json.loads((ROOT / "results" / scale / "report.json").read_text())["cases"]
+    return found
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def shown(case: dict[str, Any] | None) -> str:
+    """A case in a table: verdict, mean, bounds and seeds; differences in points."""
+    if case is None or case["mean"] is None:
+        return "not run"
+    bounds = (
+        f" ({_number(case['lower bound'])} to {_number(case['upper bound'])})"
+        if case["lower bound"] is not None
+        else ""
+    )
+    return f"{MARKS[case['verdict']]}: {_number(case['mean'])}{bounds}, {case['n']} seed{'s' if case['n'] > 1 else ''}"
+
+
+def article(column: str, arms: tuple[str, str]) -> str:
+    """The article's difference of two arms."""
+    first, second = (published("table1", "" if arm == "none" else "ResNet18", arm, column) for arm in arms)
+    return "" if first is None or second is None else _number(first - second)
+
+
+def table() -> str:
+    """Claims of table 1 by student, then the other experiments."""
+    judged = {scale: cases(scale) for scale in SCALES}
+    lines = [
+        "| claim | student | article | `laptop`: all of CIFAR-10 | `small`: 4,000 images |",
+        "|---|---|---:|---|---|",
+    ]
+
+    def row(claim: str, student: str, reported: str, experiment: str, text: str, column: str | None) -> str:
+        found = [
+            shown(
+                next(
+                    (
+                        c
+                        for c in judged[s]
+                        if (c["experiment"], c["claim"]) == (experiment, text) and column in (None, c["column"])
+                    ),
+                    None,
+                )
+            )
+            for s in SCALES
+        ]
+        return f"| {claim} | {student} | {reported} | {' | '.join(found)} |"
+
+    for text, (claim, arms) in SHORT.items():
+        for column in STUDENTS:
+            name = "the teacher's own network ¹" if column == SELF else column
+            lines.append(row(claim, name, article(column, arms), "table1", text, column))
+            claim = ""
+    seen = {(c["experiment"], c["claim"]) for scale in SCALES for c in judged[scale]} - {("table1", t) for t in SHORT}
+    for experiment, text in sorted(seen):
+        lines.append(row(f"`{experiment}`: {text}", "", "", experiment, text, None))
+    return "\n".join(lines)
+
+
+def write(page: Path, text: str) -> None:
+    """Put the table between a page's marks."""
+    begin, end = "<!-- claims:begin -->", "<!-- claims:end -->"
+    page.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{text}\n{end}", page.read_text(), flags=re.DOTALL))
+
+
+if __name__ == "__main__":
+    write(ROOT / "docs" / "reproduction.md", table())
