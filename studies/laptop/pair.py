@@ -1,6 +1,6 @@
 """Keeps a normal and a nasty teacher in half precision, with a model card each, and compares their outputs with those of float32.
 
-    python studies/laptop/pair.py RUNS/teachers OUT DATA NOTE   # OUT/normal, OUT/nasty: model folders that `attack` and `audit` take
+    python studies/laptop/pair.py RUNS/teachers OUT DATA NOTE   # OUT/normal, OUT/nasty: folders that `attack` and `audit` take
 
 NOTE says of the card what is special about these data.
 """
