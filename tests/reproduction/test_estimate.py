@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from undistill.reproduction import estimate
+from undistill.errors import UsageError
+from undistill.reporting.paired import ENOUGH
+from undistill.reproduction import estimate, forecast
 from undistill.reproduction.estimate import Cost
 from undistill.reproduction.planner import Planner
-from undistill.reproduction.scales import PAPER, SMALL, Scale
+from undistill.reproduction.scales import LAPTOP, PAPER, SMALL, Scale
 
 
 @pytest.mark.parametrize(
@@ -67,3 +70,31 @@ def test_an_inverted_image_costs_a_gradient_for_it_alone(monkeypatch: pytest.Mon
     found = flop(monkeypatch, SMALL, "deep-inversion/ResNet34/s0")
     victim = estimate.macs(json.dumps({"name": "cnn", "width": 0.5}, sort_keys=True), (10, 3, 32))
     assert found["deep-inversion/ResNet34/s0"] * 1e15 == pytest.approx(2 * victim * 2 * 2 * 256 * 100)
+
+
+def test_outputs_that_the_logit_cache_has_by_then_cost_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Students of one victim and seed see the same views: the second one's outputs were computed for the first."""
+    found = flop(monkeypatch, LAPTOP, "table1/*")
+    student = 2 * estimate.macs(json.dumps({"name": "cnn", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    victim = 2 * estimate.macs(json.dumps({"name": "airbench", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    r20 = 2 * estimate.macs(json.dumps({"name": "resnetc20", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    first = student * (3 * 20 * 50_000 + 10_000) + victim * (20 * 50_000 + 10_000)
+    assert found["table1/ResNet18/nasty/CNN/s0"] * 1e15 == pytest.approx(first, rel=1e-3)
+    longer = r20 * (3 * 30 * 50_000 + 10_000) + victim * 10 * 50_000  # ten passes more than the CNN took
+    assert found["table1/ResNet18/nasty/ResNetC-20/s0"] * 1e15 == pytest.approx(longer, rel=1e-3)
+
+
+def test_a_forecast_says_who_plays_whom_and_how_many_seeds_are_few(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(estimate, "seconds", lambda *_, **__: 0.0)
+    assert forecast.JUDGED == ENOUGH
+    text = forecast.forecast(["table1"], tmp_path, scale="laptop").text
+    assert "airbench plays ResNet18 (cifar10)" in text
+    assert "seeds: 1" in text
+    assert "seeds: 3" not in forecast.forecast(["table1"], tmp_path, scale="laptop", seeds=3).text
+
+
+def test_a_forecast_looks_whether_the_data_are_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cifar10"):
+        forecast.forecast(["table1"], tmp_path / "out", scale="laptop", data_dir=tmp_path)

@@ -16,6 +16,9 @@ from undistill.reproduction.reproduce import prepare
 from undistill.reproduction.work import Place, finished
 from undistill.training.env import choose_device
 
+JUDGED = 3
+"""Seeds from which on the paper's claims are judged."""
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -26,22 +29,31 @@ class Forecast:
 
 
 def forecast(
-    names: Sequence[str], folder: Path, *, jobs: int | None = None, device: str = "auto", **fixed: Any
+    names: Sequence[str],
+    folder: Path,
+    *,
+    jobs: int | None = None,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    **fixed: Any,
 ) -> Forecast:
-    """The cells of these experiments and what they would still cost; nothing is written.
+    """The cells of these experiments, what plays each role, and what they would still cost; nothing is written.
 
     Args:
         names: of experiments.
         folder: where they would lie; cells that are done there cost nothing more.
         jobs: processes.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
+        data_dir: looked into for the data sets, if it is named; nothing is read.
         fixed: `scale`, `recipe`, `seed`, `seeds`, `only` as in `reproduce`.
 
     Raises:
         UsageError: as `reproduce`.
     """
     plan, planner = prepare(names, **fixed)
-    where, place = choose_device(device), Place(folder)
+    where, place = choose_device(device), Place(folder, data_dir)
+    for data in {task.data for task in planner.tasks.values()}:
+        place.where(planner.recipe(data).data.name)
     todo = [task for task in planner.tasks.values() if finished(place, task.key) is None]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
@@ -78,11 +90,27 @@ def forecast(
             f"{f'{len(waiting)} trainings that these stand on':<44} to do  {_cost(parts.flop / 1e15, parts.seconds)}"
         )
     when = f"{_time(total.seconds / count)} on {count} {'process' if count == 1 else 'processes'} ({values['device']})"
+    stand_ins = _stand_ins(plan.networks, {task.data for task in planner.tasks.values()})
+    if stand_ins:
+        lines.append(f"\nnetworks: {'; '.join(stand_ins)}")
+    if len(plan.seeds) < JUDGED:
+        lines.append(f"\nseeds: {len(plan.seeds)}; no claim of the paper is judged below {JUDGED} (--seeds {JUDGED})")
     lines.append(
         f"\n{plan.title}: {len(rows)} cells, {len(todo)} trainings and figures to do, {total.flop / 1e15:,.3g} PFLOP, about {when}."
         " Measured by a few steps of each network on an idle thread; a busy machine takes longer."
     )
     return Forecast("\n".join(lines), values)
+
+
+def _stand_ins(networks: dict[str, dict[str, str]], wanted: set[str]) -> list[str]:
+    """`cnn, width 0.5 plays ResNet18 (cifar10)` for each role that another network than its own plays."""
+    own = {"CNN": "cnn", "ResNetC-20": "resnetc20", "ResNetC-32": "resnetc32"}
+    return [
+        f"{network} plays {role} ({data})"
+        for data in sorted(wanted)
+        for role, network in networks[data].items()
+        if network != own.get(role.removesuffix(" as a student"), role.removesuffix(" as a student").lower())
+    ]
 
 
 def _cost(pflop: float, seconds: float) -> str:
