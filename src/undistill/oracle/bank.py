@@ -97,6 +97,15 @@ class Bank:
             return None
         return entry if entry.prepare({**about, "reserved": size}, size) else None
 
+    def entries(self) -> dict[Path, int]:
+        """Bytes that each entry takes on the disk, by its folder."""
+        found = sorted(path.parent for path in self.place.glob("*/about.json") if _about(path) is not None)
+        return {entry: _written(entry) for entry in found}
+
+    def remove(self, entry: Path) -> bool:
+        """Whether an entry is gone: one that another process uses stays. Nothing that a bank did not write is removed."""
+        return entry in self.entries() and _removed(entry)
+
     def make_room(self, size: int, but: Path) -> bool:
         """Whether `size` bytes fit beside all entries but one, once unused ones were removed as far as needed.
 

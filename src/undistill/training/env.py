@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from undistill.data import Splits
 from undistill.errors import UsageError
+from undistill.models import Network, build
+from undistill.models.external import External
 
 
 def choose_device(name: str) -> torch.device:
@@ -32,7 +36,7 @@ def choose_device(name: str) -> torch.device:
 
 def describe(device: torch.device, precision: str = "fp32") -> dict[str, Any]:
     """Versions, processor, threads, device and how it computes, for `env.json` and cells."""
-    emulated = precision == "bf16" and device.type == "cpu" and not _has_bf16()
+    emulated = precision == "bf16" and device.type == "cpu" and not has_bf16()
     return {
         "undistill": _version("undistill"),
         "commit": commit(),
@@ -66,7 +70,22 @@ def chosen(env: dict[str, Any]) -> str:
     return f"on {', '.join(parts)}{slow}"
 
 
-def _has_bf16() -> bool:
+def forward_flop(network: Network, data: Splits, batch: int) -> float | None:
+    """Floating-point operations of one forward pass over a batch of these data; None for a network of code from elsewhere.
+
+    Counted without weights or arithmetic, on torch's meta device.
+    """
+    if not type(network).__module__.startswith("undistill.models.") or isinstance(network, External):
+        return None
+    with torch.device("meta"):
+        made = build(network, data.num_classes, data.train.channels, data.train.image_size)
+        images_BCHW = torch.empty(batch, data.train.channels, data.train.image_size, data.train.image_size)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            made(images_BCHW)
+    return float(counter.get_total_flops())
+
+
+def has_bf16() -> bool:
     """Whether the processor computes in bf16 itself; unknown is taken for yes."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(known.get(name, not known) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
