@@ -149,8 +149,9 @@ def train(
     state = verbs.state_of(out, fresh=fresh)
     if options.dry_run:
         return verbs.show_recipe(recipe, state, as_json=options.as_json)
+    finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
-        splits = verbs.load_for(recipe, recipe.model, options, reporter, out)
+        splits = verbs.load_for(recipe, recipe.model, options, reporter, out, finished=finished)
         verbs.begin_in(out, reporter, fresh=fresh)
         run = call(
             chosen,
@@ -164,6 +165,7 @@ def train(
         )
         if (begun := run.config.get("weights")) is not None:
             reporter.say(f"started from {begun['name']}, its last layer {begun['head']}")
+        verbs.say_finished(out, reporter, finished=finished)
         verbs.keep_victim(run, splits)
     return verbs.show_run(run, as_json=options.as_json)
 
@@ -230,8 +232,9 @@ def protect(
     state = verbs.state_of(out, fresh=fresh)
     if options.dry_run:
         return verbs.show_recipe(recipe, state, as_json=options.as_json)
+    finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
-        splits = verbs.load_for(recipe, verbs.network_of(model), options, reporter, out)
+        splits = verbs.load_for(recipe, verbs.network_of(model), options, reporter, out, finished=finished)
         verbs.begin_in(out, reporter, fresh=fresh)
         run = call(
             model,
@@ -245,6 +248,7 @@ def protect(
             bank=options.open_bank(),
             watch=reporter.epoch,
         )
+        verbs.say_finished(out, reporter, finished=finished)
         verbs.keep_victim(run, splits)
     return verbs.show_run(run, as_json=options.as_json)
 
@@ -361,8 +365,9 @@ def attack(
     state = verbs.state_of(out, fresh=fresh)
     if options.dry_run:
         return verbs.show_recipe(recipe, state, as_json=options.as_json)
+    finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
-        splits = verbs.load_for(recipe, recipe.student.network, options, reporter, out)
+        splits = verbs.load_for(recipe, recipe.student.network, options, reporter, out, finished=finished)
         reporter.say(
             f"student {recipe.student.name}: {recipe.training.epochs} epochs with {recipe.training.optimizer.name}"
         )
@@ -383,6 +388,7 @@ def attack(
             bank=options.open_bank(),
             watch=reporter.epoch,
         )
+        verbs.say_finished(out, reporter, finished=finished)
     return verbs.show_cell(cell, out, as_json=options.as_json)
 
 
@@ -496,7 +502,7 @@ def list_(
     from undistill.cli.catalog import catalog
 
     use_plugins(plugin)
-    verbs.show_catalog(catalog(kind), as_json=as_json)
+    verbs.show_catalog(catalog(kind), brief=kind is None, as_json=as_json)
 
 
 app.command(

@@ -26,6 +26,7 @@ FIRST, EVERY = 1.0, 15.0
 RECENT = 60.0
 """Seconds of work that rate and time left rest on, so that they follow a machine that becomes busy."""
 BAR = 12
+JOBS = "jobs"
 SHOWN = {"fit": ("loss", "accuracy", "agreement", "accuracy_val"), "invert": ("loss", "hit")}
 """Numbers that are shown of each phase; `hit` is the percentage of made images that the victim assigns to their target class."""
 
@@ -69,7 +70,7 @@ class Stage:
         """What is done, the time left, the rate and some facts; what does not fit the width is left out, from the end."""
         parts = [self._head(), self._time(now)]
         if (rate := self.rate(now)) is not None and self.unit:
-            parts.append(f"{rate:,.0f} {self.unit}/s" if rate >= 1 else f"{60 * rate:.1f} {self.unit}/min")
+            parts.append(f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{60 * rate:.1f} {self.unit}/min")
         parts += self.facts
         if bar and self.total and self.marks:
             full = round(BAR * min(self.marks[-1][1], 1.0))
@@ -148,11 +149,11 @@ class Reporter(logging.Handler):
         if step.images and (warning := self.pace.add(step.images, time.monotonic(), time.process_time())):
             self.emit(logging.LogRecord("undistill", logging.WARNING, "", 0, warning, None, None))
         if step.kind == "job":
-            stage = self._stage("job", step.total, unit="jobs", recent=float("inf"))
+            stage = self._stage(JOBS, step.total, unit="jobs", recent=float("inf"))
             stage.move(self.clock(), step.done, share=step.share, amount=step.done - stage.amount)
             stage.facts = ()
             self._finish(stage)
-        elif self.stage is not None and self.stage.what == "job":
+        elif self.stage is not None and self.stage.what == JOBS:
             self.stage.facts = (f"now {step.kind} {min(int(step.done) + 1, int(step.total))}/{step.total:.0f}",)
         else:
             fresh = self.stage is None or self.stage.what != step.kind

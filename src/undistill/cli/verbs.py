@@ -88,17 +88,26 @@ def state_of(out: Path, *, fresh: bool) -> str:
         return f"would start in {out}"
     if fresh:
         return f"would discard the run in {out} and start anew"
-    finished = (out / "result.json").exists()
-    return f"the run in {out} is finished; --fresh would start anew" if finished else f"would go on in {out}"
+    if is_finished(out, fresh=fresh):
+        return f"the run in {out} is finished; --fresh would start anew"
+    return f"would go on in {out}"
 
 
 def begin_in(out: Path, reporter: Reporter, *, fresh: bool) -> None:
-    """Discard what is in the folder, where that is asked for; else say where it is finished already."""
-    if fresh:
-        if start_anew(out):
-            reporter.say(f"discarded what was in {out}")
-    elif (out / "result.json").exists():
-        reporter.say(f"{out} is finished already; --fresh starts anew")
+    """Discard what is in the folder, where that is asked for."""
+    if fresh and start_anew(out):
+        reporter.say(f"discarded what was in {out}")
+
+
+def is_finished(out: Path, *, fresh: bool) -> bool:
+    """Whether there is nothing left to do in a run folder."""
+    return not fresh and (out / "result.json").exists()
+
+
+def say_finished(out: Path, reporter: Reporter, *, finished: bool) -> None:
+    """Say that the result which is printed was there before, if it was."""
+    if finished:
+        reporter.say(f"{out} was finished already; --fresh starts anew")
 
 
 def network_of(model: str) -> Any:
@@ -108,11 +117,11 @@ def network_of(model: str) -> Any:
     return network_in(Path(model).expanduser()) if Path(model).expanduser().is_dir() else None
 
 
-def load_for(recipe: Any, network: Any, options: Options, reporter: Reporter, out: Path) -> Any:
-    """Load the recipe's data, with progress, and choose the threads to train this network on them (None: unknown)."""
+def load_for(recipe: Any, network: Any, options: Options, reporter: Reporter, out: Path, *, finished: bool) -> Any:
+    """Load the recipe's data, with progress; choose the threads to train this network on them (None: unknown)."""
     since = Moment.now()
     splits = load(recipe, reporter)
-    line = use_threads(options, network, splits, recipe.training.batch, out, since)
+    line = None if finished else use_threads(options, network, splits, recipe.training.batch, out, since)
     if line is not None:
         reporter.say(line)
     return splits
@@ -222,19 +231,24 @@ def show_import(folder: Path, *, as_json: bool) -> None:
     return typer.echo(f"{config['name']}, {config['num_classes']} classes, {shape}; {folder}")
 
 
-def show_catalog(found: dict[str, list[dict[str, Any]]], *, as_json: bool) -> None:
-    """Print what there is, in lines of at most `WIDTH` characters: the name, words, then formulas and settings."""
+def show_catalog(found: dict[str, list[dict[str, Any]]], *, brief: bool, as_json: bool) -> None:
+    """Print what there is, in lines of at most `WIDTH` characters: names and words, and unless `brief` formulas and settings."""
     if as_json:
         return typer.echo(json.dumps(found, indent=1))
     for heading, entries in found.items():
         typer.echo(f"{heading}:")
         for entry in entries:
+            if brief:
+                typer.echo(f"  {entry['name']:<18} {textwrap.shorten(entry['about'], WIDTH - 21, placeholder=' …')}")
+                continue
             about = [entry["about"], *([entry["formula"]] if entry.get("formula") else [])]
             settings = ", ".join(f"{name}={value}" for name, value in entry["settings"].items())
             first = f"  {entry['name']:<18} "
             for text in [*about, *([settings] if settings else [])]:
                 typer.echo(textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * 23))
                 first = " " * 21
+    if brief:
+        typer.echo("`undistill list attacks` shows the formulas and settings of attacks, and so on.")
     return None
 
 
