@@ -146,7 +146,7 @@ def train(
     changes = options.changes()
     source = options.config or verbs.default_recipe(options, "finetune" if weights is not None else None)
     recipe, chosen = verbs.train_recipe(source, changes, model, weights)
-    state = verbs.state_of(out, fresh=fresh)
+    state = verbs.state_of(out, recipe, fresh=fresh)
     if options.dry_run:
         return verbs.show_recipe(recipe, state, as_json=options.as_json)
     finished = verbs.is_finished(out, fresh=fresh)
@@ -229,7 +229,7 @@ def protect(
         raise UsageError("a protected model has its teacher's network: no setting of model can change it")
     recipe = verbs.recipe_for(model, options, changes, ("defense", defense), fallback="finetune")
     beginning(recipe.defense, start_from)
-    state = verbs.state_of(out, fresh=fresh)
+    state = verbs.state_of(out, recipe, fresh=fresh)
     if options.dry_run:
         return verbs.show_recipe(recipe, state, as_json=options.as_json)
     finished = verbs.is_finished(out, fresh=fresh)
@@ -350,6 +350,8 @@ def attack(
     threat = Card.parse(card)
     if answers is not None:
         Access.parse(answers)
+    if ledger is not None and Path(model).expanduser().is_dir():
+        raise UsageError(f"--query-log keeps the responses of a function, and {model} is a folder: leave it out")
     changes = [] if student is None else [f"student.name={json.dumps(student, ensure_ascii=False)}"]
     changes += options.changes()
     for change in changes:
@@ -362,7 +364,7 @@ def attack(
     recipe = verbs.recipe_for(model, options, rest, ("attack", name), fallback=None)
     recipe = read(plan_recipe(recipe), own)  # behind the student's own recipe, which they change
     permit(recipe.attack, threat)
-    state = verbs.state_of(out, fresh=fresh)
+    state = verbs.state_of(out, recipe, fresh=fresh)
     if options.dry_run:
         return verbs.show_recipe(recipe, state, as_json=options.as_json)
     finished = verbs.is_finished(out, fresh=fresh)

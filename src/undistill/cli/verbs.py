@@ -80,14 +80,15 @@ def must_exist(option: str, path: Path | None) -> None:
         raise UsageError(f"{option}: there is nothing at {path}")
 
 
-def state_of(out: Path, *, fresh: bool) -> str:
-    """What a command would find in its folder, in words; UsageError for a folder that holds something else."""
-    from undistill.training.run import begun
+def state_of(out: Path, recipe: Any, *, fresh: bool) -> str:
+    """What a command would find in its folder, in words; UsageError for a folder with something else or another recipe."""
+    from undistill.training.run import begun, check_recipe
 
     if not begun(out):
         return f"would start in {out}"
     if fresh:
         return f"would discard the run in {out} and start anew"
+    check_recipe(out, recipe)
     if is_finished(out, fresh=fresh):
         return f"the run in {out} is finished; --fresh would start anew"
     return f"would go on in {out}"
@@ -239,7 +240,8 @@ def show_catalog(found: dict[str, list[dict[str, Any]]], *, brief: bool, as_json
         typer.echo(f"{heading}:")
         for entry in entries:
             if brief:
-                typer.echo(f"  {entry['name']:<18} {textwrap.shorten(entry['about'], WIDTH - 21, placeholder=' …')}")
+                line = f"  {entry['name']:<18} "
+                typer.echo(line + textwrap.shorten(entry["about"], WIDTH - len(line), placeholder=" …"))
                 continue
             about = [entry["about"], *([entry["formula"]] if entry.get("formula") else [])]
             settings = ", ".join(f"{name}={value}" for name, value in entry["settings"].items())

@@ -126,13 +126,31 @@ def existing(folder: Path, config: dict[str, Any], *, resume: bool) -> Run | Non
         return None
     if not resume:
         raise UsageError(f"{folder} holds a run already: go on with it (resume=True) or choose another folder")
-    changed = list(_differences(read_config(folder), {**config, "schema": SCHEMA}))
+    _same(folder, read_config(folder), {**config, "schema": SCHEMA})
+    return Run.open(folder) if (folder / "result.json").exists() else None
+
+
+def check_recipe(folder: Path, recipe: Recipe) -> None:
+    """UsageError where the run in this folder was begun with another recipe, before its data are read.
+
+    The data and the network are left out: what they really are is known once they are read.
+    """
+    late = ("data", "model")
+    old, new = (
+        {"recipe": {name: value for name, value in values.items() if name not in late}}
+        for values in (read_config(folder)["recipe"], recipe.dump())
+    )
+    _same(folder, old, new)
+
+
+def _same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """UsageError that names the settings which differ, if any do."""
+    changed = list(_differences(old, new))
     if changed:
         raise UsageError(
             f"{folder} was begun with other settings: {'; '.join(changed[:3])}; use those, choose another folder, or discard "
             "what is there with --fresh"
         )
-    return Run.open(folder) if (folder / "result.json").exists() else None
 
 
 def drive(
