@@ -207,7 +207,18 @@ def test_hardening_can_start_from_the_teacher(shell: Shell, teacher: Path, tmp_p
 
 
 def test_the_adversary_may_be_another_network(shell: Shell, teacher: Path, tmp_path: Path) -> None:
-    other = ["-s", "model.name=resnetc20", "-s", "model.width=0.25", "-s", "training.epochs=1", "-s", "data.limit=1100"]
+    other = [
+        "--data",
+        "digits",
+        "-s",
+        "model.name=resnetc20",
+        "-s",
+        "model.width=0.25",
+        "-s",
+        "training.epochs=1",
+        "-s",
+        "data.limit=1100",
+    ]
     assert shell("train", *other, "-q", "-o", tmp_path / "other").code == 0
     assert shell("protect", teacher, "--adversary", tmp_path / "other", "-q", "-o", tmp_path / "nasty").code == 0
     result = json.loads((tmp_path / "nasty" / "result.json").read_text())

@@ -65,17 +65,17 @@ def cache(
     if kind is not None and kind not in KINDS:
         raise UsageError(f"--kind is images or logits, not {kind!r}")
     wanted = [kind] if kind else list(KINDS)
-    before = {name: value for name, value in _caches(bank).items() if name in wanted}
-    busy = {name: _prune(name, bank) for name in wanted} if prune else {}
-    after = {name: value for name, value in _caches(bank).items() if name in wanted}
+    before = _caches(bank)
+    in_use = {name: _prune(name, bank) for name in wanted} if prune else {}
+    after = {name: kept for name, kept in _caches(bank).items() if name in wanted}
+    freed = {name: before[name].bytes - after[name].bytes for name in in_use}
     if as_json:
-        kept = {name: asdict(value) for name, value in after.items()}
-        removed = {name: before[name].bytes - after[name].bytes for name in busy}
-        return typer.echo(json.dumps({**kept, **({"removed_bytes": removed} if prune else {})}, indent=1))
-    for name, value in after.items():
-        removed = f"; removed {size(before[name].bytes - value.bytes)}" if prune else ""
-        in_use = f"; {busy[name]} in use and kept" if busy.get(name) else ""
-        typer.echo(f"{KINDS[name]:<16} {_shown(value)}{removed}{in_use}")
+        values: dict[str, Any] = {name: asdict(kept) for name, kept in after.items()}
+        return typer.echo(json.dumps(values | ({"removed_bytes": freed} if prune else {}), indent=1))
+    for name, kept in after.items():
+        removed = f"; removed {size(freed[name])}" if prune else ""
+        busy = f"; {in_use[name]} in use and kept" if in_use.get(name) else ""
+        typer.echo(f"{KINDS[name]:<16} {_shown(kept)}{removed}{busy}")
     return None
 
 
