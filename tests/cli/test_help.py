@@ -48,7 +48,7 @@ def test_help_fits_eighty_columns(call: Call, verb: str) -> None:
     assert [line for line in body(out).splitlines() if len(line) > 80] == []
 
 
-@pytest.mark.parametrize("verb", [name for name in OWN if name != "compare"])
+@pytest.mark.parametrize("verb", OWN)
 def test_help_ends_with_two_examples_that_parse(call: Call, verb: str) -> None:
     out = call(verb, "--help")[1]
     shown = [line.split()[1:] for line in out.partition("Examples:")[2].splitlines() if line.strip()]

@@ -209,6 +209,29 @@ def test_a_line_that_is_too_long_keeps_what_is_done_and_the_time_left(width: int
     assert ("accuracy val" in line) == (width > 100)
 
 
+def test_a_loop_that_begins_again_has_a_time_of_its_own() -> None:
+    clock = Clock()
+    reporter = Reporter(clock=clock)
+    for start in (0.0, 100.0):
+        for second in range(11):
+            clock.now = start + second
+            reporter.step(Step("epoch", second / 2.5, 8, images=8))
+    assert reporter.stage is not None
+    assert reporter.stage.left(110.0) == pytest.approx(10.0)
+    assert reporter.stage.rate(110.0) == pytest.approx(8.0)
+
+
+def test_a_pace_far_below_the_earlier_one_is_a_warning_also_where_it_is_quiet(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    reporter = Reporter(quiet=True, clock=clock)
+    for step in range(60):
+        clock.now += 1 if step < 30 else 10
+        reporter.step(Step("epoch", step / 10, 8, images=64))
+    assert capsys.readouterr().err.count("times slower") == 1
+
+
 def test_reading_is_said_once_and_only_where_it_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     reporter = Reporter(clock=clock)

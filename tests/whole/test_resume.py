@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from undistill import files
 from undistill.cli.main import main
@@ -103,6 +104,23 @@ def test_kill_nine_then_resume(shell: Shell, tmp_path: Path, epochs: int) -> Non
     assert shell(*command, "-o", tmp_path / "killed").code == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "straight")
     assert (tmp_path / "killed" / "metrics.jsonl").read_text().count("\n") == epochs
+
+
+def test_another_number_of_threads_is_said_where_a_run_goes_on(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", *(word for word in SMALL if word != "-q")]
+    for name, threads in (("same", "1"), ("other", "2")):
+        with monkeypatch.context() as patch:
+            kill_at(patch, 9, after=True)
+            with pytest.raises(Killed):
+                main([*command, "--threads", "1", "-o", str(tmp_path / name)])
+        try:
+            outcome = shell(*command, "--threads", threads, "-o", tmp_path / name)
+        finally:
+            torch.set_num_threads(1)
+        assert outcome.code == 0
+        assert ("threads 1 → 2" in outcome.err) == (name == "other")
 
 
 @pytest.mark.slow

@@ -451,7 +451,11 @@ app.command(
         "undistill reproduce all --scale small --seeds 3 --dry-run",
     ),
 )(paper.reproduce)
-app.command(cls=Verb, rich_help_panel=RESULTS)(audit.compare)
+app.command(
+    cls=Verb,
+    rich_help_panel=RESULTS,
+    epilog=examples("undistill compare runs/audit-a runs/audit-b", "undistill compare runs/audit-* -o runs/comparison"),
+)(audit.compare)
 
 
 @app.command(

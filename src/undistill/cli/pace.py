@@ -44,7 +44,7 @@ class Pace:
         why = (
             f"it gets {cores / wall:.1f} of a core: other processes use this machine"
             if cores / wall < 0.8
-            else f"it uses {cores / wall:.1f} cores: its threads wait for each other, or the processor is throttled; "
-            "fewer --threads may help"
+            else f"it uses {cores / wall:.1f} cores: the processor is throttled, outputs are computed that were cached before, or "
+            "threads wait for each other (fewer --threads help)"
         )
         return f"training is {self.fastest / pace:.0f} times slower than earlier in this run, and {why}"

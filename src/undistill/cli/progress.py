@@ -146,8 +146,6 @@ class Reporter(logging.Handler):
 
     def step(self, step: Step) -> None:
         """A step of a loop, or a job that ended."""
-        if step.images and (warning := self.pace.add(step.images, time.monotonic(), time.process_time())):
-            self.emit(logging.LogRecord("undistill", logging.WARNING, "", 0, warning, None, None))
         if step.kind == "job":
             stage = self._stage(JOBS, step.total, unit="jobs", recent=float("inf"))
             stage.move(self.clock(), step.done, share=step.share, amount=step.done - stage.amount)
@@ -156,12 +154,20 @@ class Reporter(logging.Handler):
         elif self.stage is not None and self.stage.what == JOBS:
             self.stage.facts = (f"now {step.kind} {min(int(step.done) + 1, int(step.total))}/{step.total:.0f}",)
         else:
-            fresh = self.stage is None or self.stage.what != step.kind
-            stage = self._stage(step.kind, step.total, unit="images")
-            if fresh:  # a resumed run begins in the middle, and its first step includes the start of everything
-                stage.move(self.clock(), step.done)
-            else:
-                stage.move(self.clock(), step.done, amount=step.images)
+            self._loop(step)
+
+    def _loop(self, step: Step) -> None:
+        """A step of the loop that this verb waits for. A loop that begins again, such as an attack's second, is another stage."""
+        stage = self.stage
+        if stage is None or stage.what != step.kind or step.done < stage.done:
+            self.stage, self.pace = None, Pace()
+            self._stage(step.kind, step.total, unit="images").move(
+                self.clock(), step.done
+            )  # the first step includes the start
+            return
+        self._stage(step.kind, step.total, unit="images").move(self.clock(), step.done, amount=step.images)
+        if warning := self.pace.add(step.images, self.clock(), time.process_time()):
+            self.console.print(f"warning: {warning}", markup=False, soft_wrap=True)
 
     def epoch(self, record: EpochRecord, line: dict[str, Any]) -> None:
         """One epoch's record."""

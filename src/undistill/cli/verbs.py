@@ -53,7 +53,8 @@ def recipe_for(
     from undistill.oracle.victim import brings
     from undistill.training.recipe import read
 
-    source: Any = options.config or brings(model)
+    brought = brings(model)
+    source: Any = options.config or brought
     if source is None:
         if options.data is None:
             raise UsageError(
