@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -20,6 +20,8 @@ WIDEST = 22
 """Characters of the first column; a longer option takes a line of its own."""
 RANGE = re.compile(r"  \[\d*<?=?x[<>=\d.]+\]")
 """How Click writes the range of a number: `[x>=1]`."""
+DEFAULT = re.compile(r"\[default: \((.*)\)\]")
+"""How Typer writes a default in words: `[default: (all)]`."""
 TYPE = re.compile(r"(?<=\S) <[^>]*>$")
 """What Typer puts behind the name of an argument: `MODEL <str>`."""
 BRACES = re.compile(r"^\{(.*)\}(?:\.\.\.)?$")
@@ -43,7 +45,12 @@ WITH = {"protect": "--defense", "attack": "--attack"}
 
 
 class Verb(TyperCommand):
-    """A command that lists its options in groups and reads their old names, with a notice."""
+    """A command that lists its options in groups and reads their old names, with a notice.
+
+    `panels` gives the group of a parameter by its name, where that is another one than the option's own.
+    """
+
+    panels: ClassVar[Mapping[str, str]] = {}
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, old names among them."""
@@ -66,7 +73,8 @@ class Verb(TyperCommand):
     def _group(self, parameter: Any) -> str:
         if parameter.param_type_name == "argument":
             return "Arguments"
-        return getattr(parameter, "rich_help_panel", None) or (RUNNING if parameter.name == "help" else OTHER)
+        own = getattr(parameter, "rich_help_panel", None) or (RUNNING if parameter.name == "help" else OTHER)
+        return self.panels.get(parameter.name, own)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """The examples, as they are written."""
@@ -104,7 +112,7 @@ def _sections(formatter: Any, rows: dict[str, list[tuple[str, str]]], order: Seq
         if group in rows:
             formatter.write(f"\n{group}:\n")
             for name, text in sorted(rows[group], key=lambda row: row[0].startswith(LAST)):
-                words = RANGE.sub("", text)
+                words = DEFAULT.sub(r"[default: \1]", RANGE.sub("", text))
                 first = f"  {name}".ljust(column)
                 if len(name) > WIDEST:
                     formatter.write(f"  {name}\n")

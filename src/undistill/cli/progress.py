@@ -139,7 +139,9 @@ class Reporter(logging.Handler):
             self.console.print(line, markup=False, soft_wrap=True)
 
     def count(self, what: str, done: int, total: int | None) -> None:
-        """`done` of `total` (None: unknown) of something that is neither an epoch nor a job."""
+        """`done` of `total` (None: unknown) of something that is neither an epoch nor a job; jobs at work go before it."""
+        if self.stage is not None and self.stage.what == JOBS:
+            return
         stage = self._stage(what, total, unit="images")
         stage.move(self.clock(), done, amount=done - stage.amount)
         self._finish(stage)
