@@ -169,6 +169,19 @@ def test_work_that_says_nothing_of_itself_is_still_alive(capsys: pytest.CaptureF
     assert "11 min 40 s so far" in capsys.readouterr().err
 
 
+def test_what_follows_the_last_stage_is_still_alive(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    reporter = Reporter(clock=clock)
+    for second in range(91):
+        clock.now = float(second)
+        if second == 20:
+            reporter.count("decoding test", 100, 100)
+        reporter.tick()
+    lines = capsys.readouterr().err.splitlines()
+    assert "at work · 1 min 20 s so far" in lines
+    assert 4 <= len(lines) <= 7
+
+
 def test_a_job_at_work_in_this_process_shows_its_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     reporter = Reporter(clock=clock)

@@ -102,7 +102,8 @@ class Reporter(logging.Handler):
         self.shown: set[str] = set()
         self.console = Console(stderr=True, highlight=False)
         self.stage: Stage | None = None
-        self.due = 0.0
+        self.began = clock()
+        self.due = self.began + EVERY
         self.pace = Pace()
         self.ended = threading.Event()
         self.open = ExitStack()
@@ -194,14 +195,17 @@ class Reporter(logging.Handler):
     def _finish(self, stage: Stage) -> None:
         """Say that a stage is over, if it took long enough to be worth a line."""
         if stage.over:
-            self.stage = None
+            self.stage, self.due = None, self.clock() + EVERY
             if self.clock() - stage.began >= FIRST:
                 self.say(stage.line(self.clock()))
 
+    def line(self, width: int | None = None, *, bar: bool = False) -> str:
+        """What is at work now, or for how long something has been that tells nothing of itself."""
+        stage, now = self.stage, self.clock()
+        return f"at work · {duration(now - self.began)} so far" if stage is None else stage.line(now, width, bar=bar)
+
     def _live(self) -> Text:
-        stage = self.stage
-        width = self.console.width - 1
-        return Text("" if stage is None else stage.line(self.clock(), width, bar=True), no_wrap=True, overflow="crop")
+        return Text(self.line(self.console.width - 1, bar=True), no_wrap=True, overflow="crop")
 
     def _tick(self) -> None:
         while not self.ended.wait(0.25):
@@ -209,10 +213,9 @@ class Reporter(logging.Handler):
 
     def tick(self) -> None:
         """Where there is no terminal: the line that is due, if one is."""
-        stage, now = self.stage, self.clock()
-        if stage is not None and now >= self.due:
-            self.due = now + EVERY
-            self.say(stage.line(now))
+        if self.clock() >= self.due:
+            self.due = self.clock() + EVERY
+            self.say(self.line())
 
 
 def duration(seconds: float) -> str:
