@@ -215,17 +215,31 @@ def eight(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return used
 
 
-def choose(out: Path, network: str | None, size: int = 8, **options: Any) -> str | None:
-    record = None if network is None else MODELS.make(network)
+def choose(out: Path, *names: str | None, size: int = 8, **options: Any) -> str | None:
+    networks = [None if name is None else MODELS.make(name) for name in names]
     images = SimpleNamespace(channels=1, image_size=size)
     splits = SimpleNamespace(num_classes=10, train=images)
-    return verbs.use_threads(Options(device="cpu", **options), record, splits, 64, out, Moment.now())
+    return verbs.use_threads(Options(device="cpu", **options), networks, splits, 64, out, Moment.now())
 
 
 def test_a_small_network_takes_one_thread_and_a_large_one_all(eight: list[int], tmp_path: Path) -> None:
-    lines = [choose(tmp_path, "cnn"), choose(tmp_path, "resnet18", 32), choose(tmp_path, None)]
+    lines = [choose(tmp_path, "cnn"), choose(tmp_path, "resnet18", size=32), choose(tmp_path, None)]
     assert eight == [1, 8, 8]
     assert all(line is not None and "--threads" in line for line in lines)
+
+
+def test_a_small_student_of_a_large_victim_takes_the_threads_of_the_victim(eight: list[int], tmp_path: Path) -> None:
+    choose(tmp_path, "cnn", "resnet18", size=32)
+    choose(tmp_path, "cnn", None)
+    assert eight == [8, 8]
+
+
+def test_networks_are_known_of_folders_unknown_of_code_and_not_asked_of_files(tmp_path: Path) -> None:
+    folder.save(tmp_path / "model", build("cnn", 10, 1, 8, 0.125, seed=0), None, "")
+    (network,) = verbs.networks_of(str(tmp_path / "model"), None)
+    assert network.name == "cnn"
+    assert verbs.networks_of("timm:resnet18@x.safetensors") == [None]
+    assert verbs.networks_of("answers.parquet") == []
 
 
 def test_a_number_that_was_asked_for_is_taken(

@@ -106,7 +106,7 @@ def demo(
     rich_help_panel=BUILD,
     epilog=examples(
         "undistill train --data digits -o runs/teacher",
-        "undistill train --data photos/ --model resnet18 --size 64 --pool 0.2 -o runs/teacher",
+        "undistill train --data photos/ --size 64 --pool 0.2 -o runs/teacher",
     ),
 )
 @shared
@@ -151,7 +151,7 @@ def train(
         return verbs.show_recipe(recipe, state, as_json=options.as_json)
     finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
-        splits = verbs.load_for(recipe, recipe.model, options, reporter, out, finished=finished)
+        splits = verbs.load_for(recipe, [recipe.model], options, reporter, out, finished=finished)
         verbs.begin_in(out, reporter, fresh=fresh)
         run = call(
             chosen,
@@ -234,7 +234,7 @@ def protect(
         return verbs.show_recipe(recipe, state, as_json=options.as_json)
     finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
-        splits = verbs.load_for(recipe, verbs.network_of(model), options, reporter, out, finished=finished)
+        splits = verbs.load_for(recipe, verbs.networks_of(model, adversary), options, reporter, out, finished=finished)
         verbs.begin_in(out, reporter, fresh=fresh)
         run = call(
             model,
@@ -258,7 +258,7 @@ def protect(
     rich_help_panel=BUILD,
     epilog=examples(
         "undistill attack runs/nasty -o runs/student",
-        "undistill attack runs/nasty --attack label-only --threat-model api -o runs/student",
+        "undistill attack runs/nasty --threat-model api -o runs/student-api",
     ),
 )
 @shared
@@ -369,7 +369,9 @@ def attack(
         return verbs.show_recipe(recipe, state, as_json=options.as_json)
     finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
-        splits = verbs.load_for(recipe, recipe.student.network, options, reporter, out, finished=finished)
+        splits = verbs.load_for(
+            recipe, [recipe.student.network, *verbs.networks_of(model)], options, reporter, out, finished=finished
+        )
         reporter.say(
             f"student {recipe.student.name}: {recipe.training.epochs} epochs with {recipe.training.optimizer.name}"
         )
@@ -399,7 +401,7 @@ def attack(
     cls=Verb,
     rich_help_panel=BUILD,
     epilog=examples(
-        "undistill import weights.pt --model resnet18 --classes classes.txt -o models/mine",
+        "undistill import weights.pt --model resnet18 -o models/mine",
         "undistill import checkpoint/ -o models/mine",
     ),
 )
@@ -454,7 +456,9 @@ app.command(
 app.command(
     cls=Verb,
     rich_help_panel=RESULTS,
-    epilog=examples("undistill compare runs/audit-a runs/audit-b", "undistill compare runs/audit-* -o runs/comparison"),
+    epilog=examples(
+        "undistill compare runs/audit-a runs/audit-b", "undistill compare runs/audit-a runs/audit-b -o runs/ab"
+    ),
 )(audit.compare)
 
 

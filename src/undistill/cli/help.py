@@ -18,12 +18,12 @@ LAST = ("--fresh", "--dry-run", "-q", "-v", "--help")
 """Options that come at the end of their group."""
 WIDEST = 22
 """Characters of the first column; a longer option takes a line of its own."""
-RANGE = re.compile(r"  \[\d*<?=?x[<>=\d.]+\]")
-"""How Click writes the range of a number: `[x>=1]`."""
+RANGE = re.compile(r"  \[\d*<?=?x[<>=\d.]+\]|; \d*<?=?x[<>=\d.]+(?=\])")
+"""How Click writes the range of a number: `[x>=1]`, `[default: 3; x>=1]`."""
 DEFAULT = re.compile(r"\[default: \((.*)\)\]")
 """How Typer writes a default in words: `[default: (all)]`."""
 TYPE = re.compile(r"(?<=\S) <[^>]*>$")
-"""What Typer puts behind the name of an argument: `MODEL <str>`."""
+"""What Typer puts behind a name that has no word for its value: `MODEL <str>`, `--time <str>`."""
 BRACES = re.compile(r"^\{(.*)\}(?:\.\.\.)?$")
 OLD = {
     "--also": "--extra-attack",
@@ -63,7 +63,9 @@ class Verb(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 name, text = record
-                rows.setdefault(self._group(parameter), []).append((TYPE.sub("", name), text))
+                argument = parameter.param_type_name == "argument"
+                word = "" if argument else f" {str(parameter.name).upper().replace('_', '-')}"
+                rows.setdefault(self._group(parameter), []).append((TYPE.sub(word, name), text))
         _sections(formatter, rows, ("Arguments", JOB, OTHER, *GROUPS[1:]))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -108,7 +110,8 @@ def examples(*lines: str) -> str:
 def _sections(formatter: Any, rows: dict[str, list[tuple[str, str]]], order: Sequence[str]) -> None:
     """Each group with its heading, all in the same two columns."""
     column = max((len(name) for group in rows.values() for name, _ in group if len(name) <= WIDEST), default=0) + 4
-    for group in [*order, *(name for name in rows if name not in order)]:
+    more = [name for name in rows if name not in order]
+    for group in [*(name for name in order if name != RUNNING), *more, RUNNING]:
         if group in rows:
             formatter.write(f"\n{group}:\n")
             for name, text in sorted(rows[group], key=lambda row: row[0].startswith(LAST)):

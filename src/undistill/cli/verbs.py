@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,28 +113,33 @@ def say_finished(out: Path, reporter: Reporter, *, finished: bool) -> None:
         reporter.say(f"{out} was finished already; --fresh starts anew")
 
 
-def network_of(model: str) -> Any:
-    """The network that a folder holds, or None for what is no folder."""
+def networks_of(*models: str | None) -> list[Any]:
+    """The network of each MODEL: None where it is not known before it is made, nothing for a file of outputs."""
     from undistill.training.weights import network_in
 
-    return network_in(Path(model).expanduser()) if Path(model).expanduser().is_dir() else None
+    found = [Path(model).expanduser() for model in models if model is not None and not model.endswith(".parquet")]
+    return [network_in(path) if path.is_dir() else None for path in found]
 
 
-def load_for(recipe: Any, network: Any, options: Options, reporter: Reporter, out: Path, *, finished: bool) -> Any:
-    """Load the recipe's data, with progress; choose the threads to train this network on them (None: unknown)."""
+def load_for(
+    recipe: Any, networks: Sequence[Any], options: Options, reporter: Reporter, out: Path, *, finished: bool
+) -> Any:
+    """Load the recipe's data, with progress; choose the threads for these networks (None: unknown) on them."""
     since = Moment.now()
     splits = load(recipe, reporter)
-    line = None if finished else use_threads(options, network, splits, recipe.training.batch, out, since)
+    line = None if finished else use_threads(options, networks, splits, recipe.training.batch, out, since)
     if line is not None:
         reporter.say(line)
     return splits
 
 
-def use_threads(options: Options, network: Any, splits: Any, batch: int, out: Path, since: Moment) -> str | None:
+def use_threads(
+    options: Options, networks: Sequence[Any], splits: Any, batch: int, out: Path, since: Moment
+) -> str | None:
     """Set the number of CPU threads; a line of what was chosen and why, or None where nothing was.
 
     A number that the user asked for is used as it is. A run that goes on keeps its number, because another one moves the last
-    bits. Otherwise it follows from the network, the batch and the cores that other processes leave.
+    bits. Otherwise it follows from the largest network (None: unknown), the batch and the cores that other processes leave.
     """
     import torch
 
@@ -148,7 +154,8 @@ def use_threads(options: Options, network: Any, splits: Any, batch: int, out: Pa
     if before is not None and before <= cores:
         count, why = before, "as the run began"
     else:
-        flop = None if network is None else forward_flop(network, splits, batch)
+        each = [None if network is None else forward_flop(network, splits, batch) for network in networks]
+        flop = None if None in each else max(each)
         count, why = choose(flop, cores, others(since))
     torch.set_num_threads(count)
     return f"{count} CPU thread{'s' if count > 1 else ''} ({why}; --threads sets another number)"
