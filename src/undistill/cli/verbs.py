@@ -155,7 +155,8 @@ def use_threads(
         count, why = before, "as the run began"
     else:
         each = [None if network is None else forward_flop(network, splits, batch) for network in networks]
-        flop = None if None in each else max(each)
+        known = [flop for flop in each if flop is not None]
+        flop = max(known) if len(known) == len(each) else None
         count, why = choose(flop, cores, others(since))
     torch.set_num_threads(count)
     return f"{count} CPU thread{'s' if count > 1 else ''} ({why}; --threads sets another number)"
