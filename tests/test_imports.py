@@ -15,7 +15,7 @@ import undistill
 
 ROOT = Path(undistill.__file__).parent
 LAYERS = [
-    {"access", "types", "registry", "plugins", "errors", "seeds", "files", "jobs"},
+    {"access", "types", "registry", "plugins", "errors", "seeds", "files", "jobs", "progress", "threads"},
     {"losses", "data", "models"},
     {"training"},
     {"oracle"},
@@ -46,6 +46,8 @@ TORCHLESS = sorted(
         "undistill.registry",
         "undistill.plugins",
         "undistill.files",
+        "undistill.progress",
+        "undistill.threads",
     )
     or name in {f"undistill.auditing.{part}" for part in AUDITED}
     or name in {f"undistill.reproduction.{part}" for part in ("grid", "plan", "published")}

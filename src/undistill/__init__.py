@@ -5,7 +5,7 @@ The verbs mirror the shell and are imported on first use, so that `import undist
     data = undistill.load("digits")
     teacher = undistill.train(None, data, "digits", seed=0, out="runs/teacher")
     nasty = undistill.protect(teacher, data, "nasty", out="runs/nasty")
-    cell = undistill.attack(nasty, data, "kd", card="paper", out="runs/thief")
+    cell = undistill.attack(nasty, data, "kd", card="paper", out="runs/student")
     report = undistill.audit(nasty, data, control=teacher, suite="quick", out="runs/audit")
 """
 

@@ -114,7 +114,7 @@ class Card(BaseModel):
             return cls.model_validate(
                 {
                     **_serving(parts[0]),
-                    "data": held[1],
+                    "data": {"labeled": "labelled", "unlabeled": "unlabelled"}.get(held[1], held[1]),
                     "share": held[2] or 1.0,
                     "pool": parts[2],
                     "start": parts[3],

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-GO_ON = "the same command goes on (with --resume, where it has that option)"
-"""How an interrupted command is taken up, for the end of a sentence; `reproduce` goes on by itself."""
+GO_ON = "the same command goes on"
+"""How an interrupted command is taken up, for the end of a sentence."""
 
 
 class UndistillError(Exception):

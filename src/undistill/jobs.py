@@ -1,4 +1,4 @@
-"""Independent trainings in parallel: processes of one thread each, for small networks wait for Python, not for cores."""
+"""Independent trainings in parallel: processes of one thread each, because small networks wait for Python, not for cores."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from undistill.errors import GO_ON, RunError, UndistillError
+from undistill.progress import Step, tell
+from undistill.threads import usable
 
 
 @dataclass(frozen=True)
 class Job:
-    """A function of a module and its arguments, which returns a line to say; it waits for the jobs of the keys in `after`."""
+    """A function of a module and its arguments, which returns a line to say; it waits for the jobs of the keys in `after`.
+
+    `cost` is how long it is expected to take, in any unit that all jobs share, for the time that is said to be left.
+    """
 
     key: str
     call: Callable[..., str]
     arguments: tuple[Any, ...]
     after: tuple[str, ...] = ()
+    cost: float = 1.0
 
     def __call__(self) -> str:
         """Do it."""
@@ -38,16 +44,21 @@ def run_jobs(jobs: Sequence[Job], processes: int | None = None) -> Iterator[str]
         jobs: each after those that it waits for.
         processes: how many; None for one a core, 1 for this very process.
     """
-    if (count := processes or len(os.sched_getaffinity(0))) == 1:
-        yield from _here(list(jobs))
+    if (count := processes or usable()) == 1:
+        yield from _counted(jobs, _here(list(jobs)))
         return
+    before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
-        yield from _spread(pool.submit, count, list(jobs))
+        yield from _counted(jobs, _spread(pool.submit, count, list(jobs)))
     except BrokenProcessPool as error:
         raise RunError(
             f"a worker process was killed, perhaps for memory; with fewer --jobs it may fit, {GO_ON}"
         ) from error
+    except (KeyboardInterrupt, SystemExit):  # a signal: what the workers are at is done again, from its checkpoint
+        for worker in set(multiprocessing.active_children()) - before:
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -61,32 +72,42 @@ def processes(jobs: int | None, device: str) -> int | None:
     return jobs
 
 
-def _spread(submit: Callable[[Job], Future[str]], count: int, waiting: list[Job]) -> Iterator[str]:
-    """Hand out jobs one by one, so that the first that may start is the next that does."""
+def _counted(jobs: Sequence[Job], ended: Iterator[tuple[Job, str]]) -> Iterator[str]:
+    """The lines of the jobs that ended, telling each time how far all of them are."""
+    whole, spent = sum(job.cost for job in jobs) or 1.0, 0.0
+    tell(Step("job", 0, len(jobs), 0.0))
+    for number, (job, line) in enumerate(ended, start=1):
+        spent += job.cost
+        tell(Step("job", number, len(jobs), spent / whole))
+        yield line
+
+
+def _spread(submit: Callable[[Job], Future[str]], count: int, waiting: list[Job]) -> Iterator[tuple[Job, str]]:
+    """Hand out jobs one by one, so that the first that may start is the next that does; each that ended, with its line."""
     done: set[str] = set()
     failed: list[UndistillError] = []
-    running: dict[Future[str], str] = {}
+    running: dict[Future[str], Job] = {}
     while True:
         while len(running) < count and (job := next((j for j in waiting if done.issuperset(j.after)), None)):
             waiting.remove(job)
-            running[submit(job)] = job.key
+            running[submit(job)] = job
         if not running:
             break
         ended, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in ended:
-            key = running.pop(future)
+            job = running.pop(future)
             try:
                 line = future.result()
-                done.add(key)
+                done.add(job.key)
             except UndistillError as error:
                 failed.append(error)
                 line = f"failed: {error}"
-            yield line
+            yield job, line
     if failed:
         raise failed[0]
 
 
-def _here(jobs: list[Job]) -> Iterator[str]:
+def _here(jobs: list[Job]) -> Iterator[tuple[Job, str]]:
     """One after another in this process, on one thread like a worker, for the number of threads moves the last bits."""
     import torch
 

@@ -208,7 +208,7 @@ def test_a_damaged_file_counts_as_missing_with_a_warning(
     assert entry.read(1) is None
     assert entry.read(1) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]  # once
-    assert f"bank: {path} is damaged and is computed anew" in caplog.text
+    assert f"logit cache: {path} is damaged and is computed anew" in caplog.text
     assert entry.read(0) is not None
     entry.write(1, answers(seed=1))
     assert entry.read(1) is not None
@@ -250,7 +250,7 @@ def test_a_disk_that_refuses_is_told_of_once(
     for number in range(3):
         entry.write(number, answers())
     assert len(tried) == 1
-    said = f"bank: no space left to write {tried[0]}; answers are computed each time"
+    said = f"logit cache: no space left to write {tried[0]}; outputs are computed each time"
     assert [record.getMessage() for record in caplog.records] == [said]
 
 
@@ -261,8 +261,8 @@ def test_a_bank_whose_folder_is_a_file_keeps_nothing(
     (tmp_path / "file").write_text("mine")
     assert opened(Bank(tmp_path / "file" / "bank" if below else tmp_path / "file"), images) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert caplog.messages[0].startswith("bank: cannot write")
-    assert caplog.messages[0].endswith("; answers are computed each time")
+    assert caplog.messages[0].startswith("logit cache: cannot write")
+    assert caplog.messages[0].endswith("; outputs are computed each time")
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -274,7 +274,7 @@ def test_a_folder_that_takes_no_file_keeps_nothing(
 
     monkeypatch.setattr("undistill.oracle.entry.os.open", refuse)
     assert opened(bank, images) is None
-    assert "Permission denied; answers are computed each time" in caplog.text
+    assert "Permission denied; outputs are computed each time" in caplog.text
 
 
 def test_a_pass_that_cannot_be_claimed_is_everybodys(
@@ -295,7 +295,9 @@ def test_a_pass_that_cannot_be_claimed_is_everybodys(
 
 @pytest.mark.parametrize("gigabytes", [-1.0, -1e-12, math.nan, math.inf, -math.inf])
 def test_a_limit_that_is_no_size_is_refused(gigabytes: float) -> None:
-    with pytest.raises(UsageError, match=r"^the bank's limit is a size in GB of at least 0, not -?(nan|inf|1|1e-12)$"):
+    with pytest.raises(
+        UsageError, match=r"^the limit of the logit cache is a size in GB of at least 0, not -?(nan|inf|1|1e-12)$"
+    ):
         Bank.of(None, gigabytes)
 
 
@@ -317,7 +319,7 @@ def test_what_just_fits_is_kept(tmp_path: Path, images: ImageSet) -> None:
 def test_an_entry_over_the_limit_is_told_of(tmp_path: Path, images: ImageSet, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "undistill")
     opened(Bank(tmp_path / "bank", 1000), images)
-    said = "bank: 1.44 kB of answers are more than the limit of 1 kB, so they are computed each time"
+    said = "logit cache: 1.44 kB of outputs are more than the limit of 1 kB, so they are computed each time"
     assert caplog.messages == [said]
 
 
@@ -394,7 +396,7 @@ def test_what_the_disk_does_not_hold_is_not_kept(
     caplog.clear()
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=MARGIN + ENTRY - 1))
     assert opened(Bank(tmp_path / "bank"), images) is None
-    said = "bank: 1.44 kB of answers are more than the 100 MB left on the disk, so they are computed each time"
+    said = "logit cache: 1.44 kB of outputs are more than the 100 MB left on the disk, so they are computed each time"
     assert caplog.messages == [said]
     assert kept.exists()
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=MARGIN + ENTRY))

@@ -382,7 +382,7 @@ def test_answers_of_another_network_are_found_out(
         if number == 0:
             assert passes_in(bank) == ["00000.safetensors"]  # all that the other one said is gone
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "holds answers that the network does not give; they are computed anew" in caplog.text
+    assert "holds outputs that the network does not give; they are computed anew" in caplog.text
 
 
 def test_a_disk_that_refuses_stops_no_training(
@@ -429,7 +429,7 @@ def test_a_network_that_answers_at_random_is_never_kept(
     assert not torch.equal(questions(batch).values, questions(batch).values)
     assert (oracle.queries, oracle.forwards) == (16, 16)
     assert not bank.place.exists()
-    assert "the same question is not always answered alike, so no answer is kept" in caplog.text
+    assert "answers the same image differently, so nothing is kept" in caplog.text
 
 
 def test_a_network_with_hooks_or_of_unknown_code_is_never_kept(

@@ -79,7 +79,6 @@ def test_a_dry_run_knows_what_is_done(capsys: pytest.CaptureFixture[str], tmp_pa
         (["table1", "--recipe", "slow"], "no recipe called 'slow'"),
         (["table1", "--only", "x"], "no cell is called 'x'"),
         ([], "NAME"),
-        (["table1", "--resume"], "--resume"),
     ],
 )
 def test_wrong_wishes(capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], says: str) -> None:

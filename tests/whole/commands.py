@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-SMALL = ("-s", "training.epochs=2", "-s", "model.width=0.125", "-s", "data.limit=1100", "-q")
+SMALL = ("--data", "digits", "-s", "training.epochs=2", "-s", "model.width=0.125", "-s", "data.limit=1100", "-q")
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nobody is trusted, and components of plugins are gone behind each test."""
     monkeypatch.setenv(plugins.VARIABLE, "")
     monkeypatch.setenv(plugins.TRUSTED, "")
-    for registry in Registry.all.values():
+    for registry in list(Registry.all.values()):
         registry.everything()
     before = {kind: dict(registry._classes) for kind, registry in Registry.all.items()}
     yield
@@ -189,7 +189,7 @@ def test_what_was_imported_is_hardened(shell: Shell, imported: Path, tmp_path: P
 def test_what_was_imported_is_fine_tuned(shell: Shell, imported: Path, tmp_path: Path) -> None:
     outcome = shell("train", "--weights", imported, *QUICK[:-1], "--json", "-o", tmp_path / "tuned")
     assert done(outcome)["weights"]["head"] == "kept"
-    assert "began from imported, its head kept" in outcome.err
+    assert "started from imported, its last layer kept" in outcome.err
 
 
 @pytest.mark.parametrize(

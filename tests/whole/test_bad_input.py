@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def refused(outcome: Outcome, *words: str, code: int = 2) -> None:
         (["train", "--seed", "-1"], ["seed", "-1"]),
         (["train", "--device", "tpu"], ["'tpu'", "cuda"]),
         (["train", "--precision", "fp8"], ["precision", "fp8"]),
-        (["train", "--data-dir", "/nowhere"], ["digits"]),
+        (["train", "--data-dir", "/nowhere"], ["/nowhere"]),
         (["train", "--data", "cifar10", "--data-dir", "/nowhere"], ["/nowhere"]),
         (["protect", "/nowhere"], ["/nowhere"]),
         (["attack", "/nowhere"], ["/nowhere"]),
@@ -63,18 +64,19 @@ def refused(outcome: Outcome, *words: str, code: int = 2) -> None:
 )
 def test_wrong_words_are_named(shell: Shell, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     out = ["-q", "-o", tmp_path / "out"] if arguments[0] != "tarin" else []
-    refused(shell(*arguments, *out), *words)
+    data = ["--data", "digits"] if arguments[0] == "train" and not {"--data", "-c"} & {*arguments} else []
+    refused(shell(*arguments, *data, *out), *words)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--card", "logits/labelled"], ["logits/labelled"]),
-        (["--card", "logits/labelled(2)/trained/random"], ["share"]),
-        (["--card", "label/unlabelled/fresh/random/50"], ["kd needs topk", "label"]),
-        (["--card", "probs/unlabelled/fresh/random/5000"], ["5000", "400"]),
-        (["--with", "nasty"], ["no attack called 'nasty'"]),
+        (["--threat-model", "logits/labelled"], ["logits/labelled"]),
+        (["--threat-model", "logits/labelled(2)/trained/random"], ["share"]),
+        (["--threat-model", "label/unlabelled/fresh/random/50"], ["kd needs topk", "label"]),
+        (["--threat-model", "probs/unlabelled/fresh/random/5000"], ["5000", "400"]),
+        (["--attack", "nasty"], ["no attack called 'nasty'"]),
         (["--student", "resnet"], ["'resnet'"]),
         (["-s", "data.split_seed=3"], ["other data"]),
     ],
@@ -107,7 +109,7 @@ def test_an_adversary_of_another_input_size_is_refused(shell: Shell, teacher: Pa
 def test_an_unfinished_victim_is_refused(shell: Shell, teacher: Path, tmp_path: Path) -> None:
     shutil.copytree(teacher, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
-    refused(shell("attack", tmp_path / "run", "-q", "-o", tmp_path / "out"), "not finished", "--resume")
+    refused(shell("attack", tmp_path / "run", "-q", "-o", tmp_path / "out"), "not finished", "goes on")
 
 
 @pytest.mark.parametrize("file", ["model/model.safetensors", "model/config.json", "config.yaml", "result.json"])
@@ -154,20 +156,21 @@ def test_a_locked_folder_is_left_alone(shell: Shell, tmp_path: Path) -> None:
 def test_a_folder_with_something_else_in_it_is_left_alone(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     refused(shell("train", *SMALL, "-o", tmp_path), "thesis.tex")
-    refused(shell("train", *SMALL, "-o", tmp_path, "--resume"), "thesis.tex")
+    refused(shell("train", *SMALL, "-o", tmp_path, "--fresh"), "thesis.tex")
+    assert (tmp_path / "thesis.tex").exists()
 
 
 def test_other_settings_are_refused_by_name(shell: Shell, teacher: Path) -> None:
     again = ["train", "--data", "digits", "--model", "cnn", *SMALL, "-o", teacher]
-    refused(shell(*again), "--resume")
-    refused(shell(*again, "--resume", "-s", "training.epochs=3"), "training.epochs was 2, now 3")
-    refused(shell(*again, "--resume", "--seed", "4"), "seed was 0, now 4")
+    refused(shell(*again, "-s", "training.epochs=3"), "training.epochs was 2, now 3", "--fresh")
+    refused(shell(*again, "--seed", "4"), "seed was 0, now 4", "--fresh")
 
 
 def test_a_finished_run_is_done_at_once(shell: Shell, teacher: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in teacher.rglob("*") if path.is_file()}
-    outcome = shell("train", "--data", "digits", "--model", "cnn", *SMALL, "-o", teacher, "--resume")
+    outcome = shell("train", "--data", "digits", "--model", "cnn", *SMALL, "-o", teacher)
     assert outcome.code == 0
+    assert str(teacher) in outcome.out
     assert {path: path.stat().st_mtime_ns for path in teacher.rglob("*") if path.is_file()} == before
 
 
@@ -179,7 +182,7 @@ def test_a_loss_that_explodes_stops_and_names_the_step(shell: Shell, tmp_path: P
 
 def test_a_student_that_explodes_is_a_result(shell: Shell, teacher: Path, tmp_path: Path) -> None:
     explode = ["-s", "training.optimizer.lr=1e30", "-s", "training.clip=null", "-s", "training.schedule.name=constant"]
-    outcome = shell("attack", teacher, "--with", "kd", *explode, "-q", "--json", "-o", tmp_path / "out")
+    outcome = shell("attack", teacher, "--attack", "kd", *explode, "-q", "--json", "-o", tmp_path / "out")
     assert outcome.code == 0
     cell = json.loads(outcome.out)
     assert cell["status"] == "diverged"
@@ -204,26 +207,43 @@ def test_a_full_disk_ends_in_a_sentence_and_resumes(shell: Shell, tmp_path: Path
         env=plain,
         check=False,
     )
-    refused(Outcome(full.returncode, full.stdout, full.stderr), "no space left", "--resume", code=1)
+    refused(Outcome(full.returncode, full.stdout, full.stderr), "no space left", "goes on", code=1)
     assert not list((tmp_path / "out").rglob("*.safetensors"))
     assert not list((tmp_path / "out").rglob(".*.part"))
-    assert shell(*command, "--resume").code == 0
+    assert shell(*command).code == 0
 
 
-def test_an_interrupt_keeps_the_checkpoint(shell: Shell, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_keeps_the_checkpoint(tmp_path: Path, number: int, code: int, word: str) -> None:
     out = tmp_path / "out"
     command = ["train", *SMALL, "-s", "training.epochs=400", "-o", str(out)]
+    outcome = _stopped(command, number, lambda: (out / "checkpoint" / "state.json").exists())
+    refused(outcome, word, "goes on", code=code)
+    assert (out / "checkpoint" / "state.json").exists()
+    assert not (out / "result.json").exists()
+
+
+def test_a_terminated_demo_stops_its_workers_and_leaves_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["demo", "--jobs", "2", "-q", "-o", str(out)]
+    outcome = _stopped(command, signal.SIGTERM, lambda: any(out.glob("teachers/*/checkpoint/state.json")))
+    refused(outcome, "terminated", "goes on", code=143)
+    assert "resource_tracker" not in outcome.err
+
+
+def _stopped(command: list[str], number: int, ready: Callable[[], bool]) -> Outcome:
+    """What a command leaves that is sent a signal once it is at work."""
     running = subprocess.Popen(
         [sys.executable, "-m", "undistill", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         deadline = time.monotonic() + 60
-        while not (out / "checkpoint" / "state.json").exists() and time.monotonic() < deadline:
+        while not ready() and time.monotonic() < deadline:
             time.sleep(0.05)
-        running.send_signal(signal.SIGINT)
-        said, complained = running.communicate(timeout=30)
+        running.send_signal(number)
+        said, complained = running.communicate(timeout=60)
     finally:
         running.kill()
-    refused(Outcome(running.returncode, said, complained), "interrupted", "--resume", code=130)
-    assert (out / "checkpoint" / "state.json").exists()
-    assert not (out / "result.json").exists()
+    return Outcome(running.returncode, said, complained)

@@ -72,7 +72,7 @@ def test_hardening_the_hardened_or_copying_the_copy_wants_another_seed(
 def test_a_model_folder_remembers_where_it_comes_from(shell: Shell, teacher: Path, tmp_path: Path) -> None:
     assert shell("protect", teacher, "-q", "-o", tmp_path / "nasty").code == 0
     shutil.copytree(tmp_path / "nasty" / "model", tmp_path / "model")
-    small = ["-c", "digits", "-s", "training.epochs=1", "-s", "data.limit=1100", "--card", "api", "-q"]
+    small = ["-c", "digits", "-s", "training.epochs=1", "-s", "data.limit=1100", "--threat-model", "api", "-q"]
     found = shell("attack", tmp_path / "model", *small, "--json", "-o", tmp_path / "thief")
     assert json.loads(found.out)["victim"] == "nasty"
     other = shell("attack", tmp_path / "model", *small, "-s", "data.split_seed=9", "-o", tmp_path / "other")
@@ -90,7 +90,7 @@ def test_a_lost_cell_is_written_again(shell: Shell, teacher: Path, tmp_path: Pat
     ((_, before),) = collect([tmp_path])
     files = {path.name: path.read_bytes() for path in (tmp_path / "thief" / "cells").iterdir()}
     shutil.rmtree(tmp_path / "thief" / "cells")
-    assert shell(*command, "--resume").code == 0
+    assert shell(*command).code == 0
     ((_, after),) = collect([tmp_path])
     assert after == before
     assert {path.name for path in (tmp_path / "thief" / "cells").iterdir()} == set(files)
@@ -207,7 +207,18 @@ def test_hardening_can_start_from_the_teacher(shell: Shell, teacher: Path, tmp_p
 
 
 def test_the_adversary_may_be_another_network(shell: Shell, teacher: Path, tmp_path: Path) -> None:
-    other = ["-s", "model.name=resnetc20", "-s", "model.width=0.25", "-s", "training.epochs=1", "-s", "data.limit=1100"]
+    other = [
+        "--data",
+        "digits",
+        "-s",
+        "model.name=resnetc20",
+        "-s",
+        "model.width=0.25",
+        "-s",
+        "training.epochs=1",
+        "-s",
+        "data.limit=1100",
+    ]
     assert shell("train", *other, "-q", "-o", tmp_path / "other").code == 0
     assert shell("protect", teacher, "--adversary", tmp_path / "other", "-q", "-o", tmp_path / "nasty").code == 0
     result = json.loads((tmp_path / "nasty" / "result.json").read_text())

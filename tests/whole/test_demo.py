@@ -56,15 +56,12 @@ def test_the_page_is_there(demo: Path) -> None:
     json.loads((demo / "report" / "report.json").read_text())
 
 
-def test_again_is_refused_and_resume_is_done_at_once(demo: Path, shell: Shell) -> None:
+def test_the_same_command_is_done_at_once_and_other_settings_are_refused(demo: Path, shell: Shell) -> None:
     again = ("demo", "--quick", "--seed", "7", "-q", "-o", demo)
-    refused = shell(*again)
-    assert refused.code == 2
-    assert "--resume" in refused.err
     before = {path: path.read_bytes() for path in demo.rglob("*.json")}
-    assert shell(*again, "--jobs", "1", "--resume").code == 0
+    assert shell(*again, "--jobs", "1").code == 0
     assert {path: path.read_bytes() for path in demo.rglob("*.json")} == before
-    other = shell("demo", "--quick", "--seed", "8", "-q", "-o", demo, "--resume")
+    other = shell("demo", "--quick", "--seed", "8", "-q", "-o", demo)
     assert other.code == 2
     assert "other settings" in other.err
 
@@ -76,7 +73,7 @@ def test_a_lost_student_is_trained_again_to_the_same_cell(demo: Path, shell: She
     lost = tmp_path / "copy" / "students" / "api-kd-4-nasty-s7"
     before = json.loads((lost / "result.json").read_text())["cell"]
     shutil.rmtree(lost)
-    assert shell("demo", "--quick", "--seed", "7", "-q", "--jobs", "1", "-o", tmp_path / "copy", "--resume").code == 0
+    assert shell("demo", "--quick", "--seed", "7", "-q", "--jobs", "1", "-o", tmp_path / "copy").code == 0
     after = json.loads((lost / "result.json").read_text())["cell"]
     for cell in (before, after):
         del cell["seconds"], cell["env"]

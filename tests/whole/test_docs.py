@@ -307,8 +307,9 @@ def test_plugins_are_listed(known: None, shell: Shell) -> None:
         for entry in entries
         if entry["name"].startswith("toy")
     }
-    kinds = ("data", "view", "defense", "answer-defense", "attack")
-    assert found == {(kind, f"toy-{kind}") for kind in kinds} | {("model", "toy")}
+    kinds = ("data", "view", "defense", "attack")
+    others = {("output-defense", "toy-answer-defense"), ("model", "toy")}
+    assert found == {(kind, f"toy-{kind}") for kind in kinds} | others
 
 
 def test_plugins_train_harden_and_steal(toys: Path, shell: Shell, tmp_path: Path) -> None:

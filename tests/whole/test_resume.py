@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from undistill import files
 from undistill.cli.main import main
@@ -50,9 +51,19 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, moment: int, *, after: bool) -> Non
 def commands(teacher: Path) -> dict[str, list[str]]:
     return {
         "train": ["train", *SMALL],
-        "protect": ["protect", str(teacher), "--with", "nasty", "-q"],
-        "attack": ["attack", str(teacher), "--with", "kd", "-q", "-s", "student.width=0.125"],
-        "attack-budget": ["attack", str(teacher), "--with", "kd", "-q", "--card", "api", "-s", "student.width=0.125"],
+        "protect": ["protect", str(teacher), "--defense", "nasty", "-q"],
+        "attack": ["attack", str(teacher), "--attack", "kd", "-q", "-s", "student.width=0.125"],
+        "attack-budget": [
+            "attack",
+            str(teacher),
+            "--attack",
+            "kd",
+            "-q",
+            "--threat-model",
+            "api",
+            "-s",
+            "student.width=0.125",
+        ],
     }
 
 
@@ -74,7 +85,7 @@ def test_killed_at_any_write_then_resumed_gives_the_same_weights(
         if isinstance(ended.value, SystemExit):
             assert ended.value.code == 0
             break
-        outcome = shell(*command, "-o", out, "--resume")
+        outcome = shell(*command, "-o", out)
         assert outcome.code == 0, (moment, outcome.err)
         assert weights(out) == expected, f"killed at write {moment}"
         assert not list(out.rglob(f".*{files.TEMPORARY}"))
@@ -90,9 +101,26 @@ def test_kill_nine_then_resume(shell: Shell, tmp_path: Path, epochs: int) -> Non
     assert shell(*command, "-o", tmp_path / "straight").code == 0
     _kill_when(command, tmp_path / "killed", lambda out: _lines(out / "metrics.jsonl") >= 3)
     assert not (tmp_path / "killed" / "result.json").exists()
-    assert shell(*command, "-o", tmp_path / "killed", "--resume").code == 0
+    assert shell(*command, "-o", tmp_path / "killed").code == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "straight")
     assert (tmp_path / "killed" / "metrics.jsonl").read_text().count("\n") == epochs
+
+
+def test_another_number_of_threads_is_said_where_a_run_goes_on(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", *(word for word in SMALL if word != "-q")]
+    for name, threads in (("same", "1"), ("other", "2")):
+        with monkeypatch.context() as patch:
+            kill_at(patch, 9, after=True)
+            with pytest.raises(Killed):
+                main([*command, "--threads", "1", "-o", str(tmp_path / name)])
+        try:
+            outcome = shell(*command, "--threads", threads, "-o", tmp_path / name)
+        finally:
+            torch.set_num_threads(1)
+        assert outcome.code == 0
+        assert ("threads 1 → 2" in outcome.err) == (name == "other")
 
 
 @pytest.mark.slow
@@ -110,7 +138,7 @@ def test_kill_nine_at_random_moments(verb: str, delay: float, shell: Shell, teac
         return begun
 
     _kill_when(command, tmp_path / "killed", ready)
-    assert shell(*command, "-o", tmp_path / "killed", "--resume").code == 0
+    assert shell(*command, "-o", tmp_path / "killed").code == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "straight")
 
 

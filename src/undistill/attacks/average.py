@@ -28,7 +28,9 @@ from undistill.types import Batch
 
 @ATTACKS.register
 class Average(Attack):
-    """`kd` on the mean answer about each image: α τ² KL(mean ‖ student) + (1 − α) CE(student, label).
+    """Query each image several times and distil the mean output.
+
+    `kd` on the mean answer about each image: α τ² KL(mean ‖ student) + (1 − α) CE(student, label).
 
     The mean is of probabilities over `copies` views of the image, those of the first passes; without views the copies are the
     image itself, and only answers given at random differ. Each copy is a question, asked at the start: a budget Q pays for

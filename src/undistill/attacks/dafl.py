@@ -31,7 +31,9 @@ from undistill.types import Batch, Terms
 
 @ATTACKS.register
 class DAFL(Attack):
-    """A generator learns by one_hot · CE(t, argmax t) − activation · mean |features| + entropy · Σ p̄ log₁₀ p̄, with t the victim's
+    """Data-free distillation from the weights: a generator makes the images (DAFL).
+
+    A generator learns by one_hot · CE(t, argmax t) − activation · mean |features| + entropy · Σ p̄ log₁₀ p̄, with t the victim's
     logits and p̄ its mean softmax; the student by τ² KL(victim ‖ student).
 
     Both take one step on each batch of `batch` images from `latent` normal numbers; `steps` batches make an epoch. How many epochs,

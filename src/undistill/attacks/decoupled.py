@@ -25,7 +25,9 @@ from undistill.types import Batch, Terms
 
 @ATTACKS.register
 class Decoupled(Attack):
-    """τ² (`target` · KL of the top class against all others + `beta` · KL among the others) + `hard` · CE(student, label).
+    """Distil the confidence of the top class apart from the other classes, where false peaks are.
+
+    τ² (`target` · KL of the top class against all others + `beta` · KL among the others) + `hard` · CE(student, label).
 
     False peaks stand among the others, where the second term would read them: `beta` 0 leaves it out. The class that is told apart
     is the victim's top class, not the true one; `hard` uses the label, on a card without labels the victim's top class. An answer

@@ -33,7 +33,9 @@ from undistill.training.train import image_batches
 
 @ATTACKS.register
 class DeepInversion(Attack):
-    """CE(target class) + bn · Σ (‖Δμ‖₂ + ‖Δσ²‖₂) + tv · total variation + l2 · ‖x‖₂, minimised over the images.
+    """Data-free distillation from the weights: optimize images to fit batch-norm statistics (DeepInversion).
+
+    CE(target class) + bn · Σ (‖Δμ‖₂ + ‖Δσ²‖₂) + tv · total variation + l2 · ‖x‖₂, minimised over the images.
 
     Δμ and Δσ² compare a batch's moments at the input of each batch normalisation with its running ones. `iterations` steps of Adam
     (`lr`) make `batch` images; at each, the images are rolled by up to ± `jitter` pixels and, if `flip`, mirrored half the time.

@@ -32,7 +32,9 @@ from undistill.types import Batch, Terms
 
 @ATTACKS.register
 class FeatureKD(Attack):
-    """weight · mean (A s + b − z)² over batch and features, s the student's features and z the victim's, A and b a trained adapter.
+    """Match the features before the last layer instead of the outputs; needs the weights.
+
+    weight · mean (A s + b − z)² over batch and features, s the student's features and z the victim's, A and b a trained adapter.
 
     z is standardised, each feature by its moments over the images held, so a victim whose features differ in scale gains nothing.
     `simkd` minimises that alone and reuses the victim's classifier: behind each epoch adapter and classifier, both linear, are

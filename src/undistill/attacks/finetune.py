@@ -26,7 +26,9 @@ from undistill.training.train import image_batches
 
 @ATTACKS.register
 class Finetune(Attack):
-    """CE(copy of the victim, label) for `epochs` epochs, then α τ² KL(that copy ‖ student) + (1 − α) CE(student, label).
+    """Fine-tune a copy of the victim on labels first, then distil that copy; needs the weights.
+
+    CE(copy of the victim, label) for `epochs` epochs, then α τ² KL(that copy ‖ student) + (1 − α) CE(student, label).
 
     The copy takes the recipe's batches and views, SGD at a constant `lr`, its batch normalisations in training mode. Labels are the
     true ones where the thief holds them, else the victim's own top classes of the images as they are; the student's second term

@@ -31,7 +31,9 @@ from undistill.training.train import image_batches
 
 @ATTACKS.register
 class HeadRefit(Attack):
-    """A new last layer of the victim minimises Σ CE(W z + b, label) + l2/2 · ‖W‖², z its standardised features.
+    """Fit a new last layer on the features of the victim, then distil that; needs the weights.
+
+    A new last layer of the victim minimises Σ CE(W z + b, label) + l2/2 · ‖W‖², z its standardised features.
 
     `labels_per_class` images of each class are used, drawn at (seed, "thief", "refit"); None uses all that the thief holds. Labels
     are the true ones where it holds them, else the victim's own top classes, which weights give for nothing. Then the student

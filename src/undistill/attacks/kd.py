@@ -24,7 +24,9 @@ from undistill.types import Batch, Terms
 
 @ATTACKS.register
 class KD(Attack):
-    """α τ² KL(victim ‖ student) + (1 − α) CE(student, label).
+    """Ordinary distillation: match the softened outputs of the victim.
+
+    α τ² KL(victim ‖ student) + (1 − α) CE(student, label).
 
     Source: Hinton et al. 2015; Ma et al. 2021, equation 1. On a card without labels the second term uses the victim's top class.
     """

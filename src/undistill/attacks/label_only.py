@@ -23,7 +23,10 @@ from undistill.types import Batch, Terms
 
 @ATTACKS.register
 class LabelOnly(Attack):
-    """CE(student, argmax of the victim). The victim's label, never the true one, also where the thief holds labels."""
+    """Train on the top class that the victim returns, as if it were the label.
+
+    CE(student, argmax of the victim). The victim's label, never the true one, also where the thief holds labels.
+    """
 
     name: Literal["label-only"] = "label-only"
     needs: ClassVar[Access | None] = Access.LABEL

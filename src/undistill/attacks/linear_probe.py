@@ -29,7 +29,9 @@ from undistill.types import Batch, Terms
 
 @ATTACKS.register
 class LinearProbe(Attack):
-    """α τ² KL(victim ‖ W z + b) + (1 − α) CE(W z + b, label), z the standardised features of the student, which stay as they are.
+    """Train only a linear layer on the fixed features of the student.
+
+    α τ² KL(victim ‖ W z + b) + (1 − α) CE(W z + b, label), z the standardised features of the student, which stay as they are.
 
     A victim that gives labels alone is learned by CE(W z + b, its label). Each image is asked about once, as it is, and its
     features are computed once; behind each epoch the layer is written into the student's head. The student is handed over with the

@@ -31,7 +31,9 @@ from undistill.types import Batch
 
 @ATTACKS.register
 class Sanitise(Attack):
-    """`kd` on cleaned answers: α τ² KL(cleaned ‖ student) + (1 − α) CE(student, label); the top class keeps its place.
+    """Remove false peaks from the outputs, then distil them.
+
+    `kd` on cleaned answers: α τ² KL(cleaned ‖ student) + (1 − α) CE(student, label); the top class keeps its place.
 
     `clip`: no other class has more than their mean, and the row is scaled to 1. `top1`: the top class keeps its probability, all
     others share the rest evenly. `second`: the second class is dropped, and the row is scaled to 1. `class-means`: the mean answer

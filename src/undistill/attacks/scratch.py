@@ -20,7 +20,10 @@ from undistill.training.train import image_batches
 
 @ATTACKS.register
 class Scratch(Attack):
-    """CE(student, true label). Asks nothing; labels are handed to it on any card, because it is a control and no thief."""
+    """The baseline: train on true labels, without the victim.
+
+    CE(student, true label). Asks nothing; labels are handed to it on any card, because it is a control and no thief.
+    """
 
     name: Literal["scratch"] = "scratch"
     needs: ClassVar[Access | None] = None

@@ -24,7 +24,9 @@ from undistill.types import Batch, Terms
 
 @ATTACKS.register
 class StandardisedKD(Attack):
-    """`weight` · τ² KL(z(victim) ‖ z(student)) + CE(student, label), z the z-scores of a row of logits.
+    """Distillation on standardized logits, so that their scale does not matter.
+
+    `weight` · τ² KL(z(victim) ‖ z(student)) + CE(student, label), z the z-scores of a row of logits.
 
     Source: Sun et al. 2024 (Logit Standardization in Knowledge Distillation), algorithm 1; τ 2 and weight 9 as in the authors'
     runs of it. Log-probabilities serve as well as logits, for z does not see their shift. Among the classes that an answer shows

@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
-from undistill.cli import audit, paper, verbs
+from undistill.cli import audit, machine, paper, verbs
+from undistill.cli.help import ACCESS, JOB, MODELS, Verb, Verbs, examples
 from undistill.cli.options import (
     BANK_GB,
     BankFolder,
     BankLimit,
+    Fresh,
+    Jobs,
     Json,
+    Open,
     Options,
     Out,
     Plugin,
@@ -28,11 +32,18 @@ from undistill.errors import UsageError
 
 app = typer.Typer(
     name="undistill",
-    add_completion=False,
+    cls=Verbs,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Make a classifier hard to copy by knowledge distillation, and measure how hard.",
+    help="Train classifiers that are hard to copy by knowledge distillation, attack them, and measure what an attacker gets.",
+    epilog=examples(
+        "undistill demo --open",
+        "undistill audit MODEL --data photos/ -o runs/audit",
+        "undistill audit --help",
+    ),
 )
+START, BUILD = "Start here", "Train, protect, attack"
+RESULTS, SETUP = "Results", "This installation"
 MODEL = "a run folder, a model folder, timm:NAME@weights, torchvision:NAME@weights, package.module:callable"
 
 
@@ -41,7 +52,7 @@ def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
-    """Make a classifier hard to copy by knowledge distillation, and measure how hard."""
+    """Train classifiers that are hard to copy by knowledge distillation, attack them, and measure what an attacker gets."""
     if version:
         from importlib.metadata import version as installed
 
@@ -52,23 +63,32 @@ def root(
         raise typer.Exit(2)
 
 
-@app.command()
+@app.command(
+    cls=Verb,
+    rich_help_panel=START,
+    epilog=examples("undistill demo --open", "undistill demo --quick -o /tmp/demo"),
+)
 def demo(
     out: Out = Path("runs/demo"),
-    seed: Annotated[int, typer.Option("--seed", help="The first seed.")] = 0,
-    seeds: Annotated[int, typer.Option("--seeds", help="How many seeds.")] = 3,
-    quick: Annotated[bool, typer.Option("--quick", help="One seed, three epochs: does everything run?")] = False,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; default one a core.")] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The first seed.", rich_help_panel=JOB)] = 0,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="How many seeds.", rich_help_panel=JOB)] = 3,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="One seed, three epochs: a check that everything runs.", rich_help_panel=JOB),
+    ] = False,
+    fresh: Fresh = False,
+    jobs: Jobs = None,
     bank: BankFolder = None,
     bank_limit: BankLimit = BANK_GB,
+    open_page: Open = False,
     resume: Resume = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train, harden, steal and draw the page, on digits.
+    """Train, protect and attack classifiers of digits; draw the page.
 
-    Minutes on two cores, no GPU, no download.
+    Takes minutes on two cores; needs no GPU and no download. The same command goes on where it was interrupted.
     """
     from undistill.oracle.bank import Bank
     from undistill.reporting.report import write_report
@@ -76,85 +96,146 @@ def demo(
 
     kept = Bank.of(bank, bank_limit)
     with Reporter(quiet=quiet) as reporter:
-        run_demo(out, seed=seed, seeds=seeds, quick=quick, resume=resume, jobs=jobs, bank=kept, say=reporter.say)
-    verbs.show_report(write_report([out], out / "report"), as_json=as_json)
+        verbs.begin_in(out, reporter, fresh=fresh)
+        run_demo(out, seed=seed, seeds=seeds, quick=quick, resume=True, jobs=jobs, bank=kept, say=reporter.say)
+    verbs.show_report(write_report([out], out / "report"), as_json=as_json, open_page=open_page)
 
 
-@app.command()
+@app.command(
+    cls=Verb,
+    rich_help_panel=BUILD,
+    epilog=examples(
+        "undistill train --data digits -o runs/teacher",
+        "undistill train --data photos/ --size 64 --pool 0.2 -o runs/teacher",
+    ),
+)
 @shared
 def train(
     out: Out,
-    model: Annotated[str | None, typer.Option("--model", help="Network by name, or package.module:callable.")] = None,
+    fresh: Fresh = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NETWORK",
+            help="A name from `undistill list models`, or package.module:callable.  [default: the recipe's]",
+            rich_help_panel=MODELS,
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
-            "--weights", help="Start from these (fine-tuning): a run or model folder, .safetensors, .pt, .pth."
+            "--weights",
+            metavar="PATH",
+            help="Weights to fine-tune: a run or model folder, .safetensors, .pt or .pth.  [default: random]",
+            rich_help_panel=MODELS,
         ),
     ] = None,
     *,
     options: Options,
 ) -> None:
-    """Train an ordinary classifier."""
+    """Train a classifier.
+
+    The same command goes on where it was interrupted.
+    """
     from undistill.training.train import train as call
 
     options.begin(model)
+    verbs.must_name_data(options)
+    verbs.must_exist("--weights", weights)
     changes = options.changes()
     source = options.config or verbs.default_recipe(options, "finetune" if weights is not None else None)
     recipe, chosen = verbs.train_recipe(source, changes, model, weights)
+    state = verbs.state_of(out, recipe, fresh=fresh)
     if options.dry_run:
-        return verbs.show_recipe(recipe, as_json=options.as_json)
-    options.use_threads()
+        return verbs.show_recipe(recipe, state, as_json=options.as_json)
+    finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
-        splits = verbs.load(recipe, reporter)
+        splits = verbs.load_for(recipe, [recipe.model], options, reporter, out, finished=finished)
+        verbs.begin_in(out, reporter, fresh=fresh)
         run = call(
             chosen,
             splits,
             recipe,
             weights=weights,
             out=out,
-            resume=options.resume,
+            resume=True,
             device=options.device,
             watch=reporter.epoch,
         )
         if (begun := run.config.get("weights")) is not None:
-            reporter.say(f"began from {begun['name']}, its head {begun['head']}")
+            reporter.say(f"started from {begun['name']}, its last layer {begun['head']}")
+        verbs.say_finished(out, reporter, finished=finished)
         verbs.keep_victim(run, splits)
     return verbs.show_run(run, as_json=options.as_json)
 
 
-@app.command()
+@app.command(
+    cls=Verb,
+    rich_help_panel=BUILD,
+    epilog=examples(
+        "undistill protect runs/teacher -o runs/nasty",
+        "undistill protect my_model/ --data photos/ --defense nasty-head -o runs/nasty",
+    ),
+)
 @shared
 def protect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=f"The trained teacher: {MODEL}.")],
     out: Out,
     defense: Annotated[
-        str | None, typer.Option("--with", help="Defense by name (see `undistill list defense`).")
-    ] = None,
-    adversary: Annotated[
-        str | None, typer.Option("--adversary", help="Model to be pushed away from; MODEL itself if none.")
+        str | None,
+        typer.Option(
+            "--defense",
+            metavar="NAME",
+            help="A name from `undistill list defenses`.  [default: the recipe's, usually nasty]",
+            rich_help_panel=JOB,
+        ),
     ] = None,
     start_from: Annotated[
-        str | None, typer.Option("--start-from", help="scratch or teacher; default the defense's own way.")
+        str | None,
+        typer.Option(
+            "--start-from",
+            metavar="WEIGHTS",
+            help="scratch or teacher.  [default: the defense's own way]",
+            rich_help_panel=JOB,
+        ),
+    ] = None,
+    fresh: Fresh = False,
+    adversary: Annotated[
+        str | None,
+        typer.Option(
+            "--adversary",
+            metavar="MODEL",
+            help="Network whose outputs the defense moves away from.  [default: MODEL itself]",
+            rich_help_panel=MODELS,
+        ),
     ] = None,
     *,
     options: Options,
 ) -> None:
-    """Train a hardened twin of MODEL."""
+    """Train a protected version of MODEL, such as a nasty teacher.
+
+    The same command goes on where it was interrupted.
+    """
     from undistill.defenses.protect import beginning
     from undistill.defenses.protect import protect as call
+    from undistill.oracle.victim import plausible
 
     options.begin(model, adversary)
+    for given in filter(None, (model, adversary)):
+        plausible(given)
     changes = options.changes()
     if any(change.startswith("model") for change in changes):
-        raise UsageError("a hardened twin has its teacher's network: no setting of model can change it")
+        raise UsageError("a protected model has its teacher's network: no setting of model can change it")
     recipe = verbs.recipe_for(model, options, changes, ("defense", defense), fallback="finetune")
     beginning(recipe.defense, start_from)
-    bank = options.open_bank()
+    state = verbs.state_of(out, recipe, fresh=fresh)
     if options.dry_run:
-        return verbs.show_recipe(recipe, as_json=options.as_json)
-    options.use_threads()
+        return verbs.show_recipe(recipe, state, as_json=options.as_json)
+    finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
-        splits = verbs.load(recipe, reporter)
+        splits = verbs.load_for(recipe, verbs.networks_of(model, adversary), options, reporter, out, finished=finished)
+        verbs.begin_in(out, reporter, fresh=fresh)
         run = call(
             model,
             splits,
@@ -162,81 +243,139 @@ def protect(
             start_from=start_from,  # type: ignore[arg-type]
             recipe=recipe,
             out=out,
-            resume=options.resume,
+            resume=True,
             device=options.device,
-            bank=bank,
+            bank=options.open_bank(),
             watch=reporter.epoch,
         )
+        verbs.say_finished(out, reporter, finished=finished)
         verbs.keep_victim(run, splits)
     return verbs.show_run(run, as_json=options.as_json)
 
 
-@app.command()
+@app.command(
+    cls=Verb,
+    rich_help_panel=BUILD,
+    epilog=examples(
+        "undistill attack runs/nasty -o runs/student",
+        "undistill attack runs/nasty --threat-model api -o runs/student-api",
+    ),
+)
 @shared
 def attack(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=f"The victim: {MODEL}, answers.parquet.")],
     out: Out,
-    name: Annotated[str | None, typer.Option("--with", help="Attack by name (see `undistill list attack`).")] = None,
-    student: Annotated[str | None, typer.Option("--student", help="The thief's network by name.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--attack",
+            metavar="NAME",
+            help="A name from `undistill list attacks`.  [default: the recipe's, usually kd]",
+            rich_help_panel=JOB,
+        ),
+    ] = None,
+    fresh: Fresh = False,
+    student: Annotated[
+        str | None,
+        typer.Option(
+            "--student",
+            metavar="NETWORK",
+            help="The attacker's network, a name from `undistill list models`.  [default: the recipe's]",
+            rich_help_panel=MODELS,
+        ),
+    ] = None,
+    called: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="What reports call MODEL.", rich_help_panel=MODELS),
+    ] = None,
     card: Annotated[
-        str, typer.Option("--card", help="paper, api, or written out: probs/unlabelled/fresh/random/50.")
+        str,
+        typer.Option(
+            "--threat-model",
+            metavar="NAME",
+            help="paper, api, data-free, or written out: access/data/pool/start/queries, as in "
+            "probs/unlabelled/fresh/random/50.",
+            rich_help_panel=ACCESS,
+        ),
     ] = "paper",
     answers: Annotated[
         str | None,
         typer.Option(
-            "--answers", help="MODEL is a function of uint8 images that answers with logits, probs, topk or label."
+            "--outputs",
+            metavar="KIND",
+            help="MODEL is a function of uint8 images that returns logits, probs, topk or label.",
+            rich_help_panel=ACCESS,
         ),
     ] = None,
-    called: Annotated[
-        str | None, typer.Option("--called", help="What reports call MODEL; tells two functions of one name apart.")
-    ] = None,
     unseen: Annotated[
-        bool, typer.Option("--unseen", help="Your word that a MODEL of unknown origin never saw the fresh pool.")
+        bool,
+        typer.Option(
+            "--assume-fresh",
+            help="Assert, unverified, that MODEL was not trained on the query pool.",
+            rich_help_panel=ACCESS,
+        ),
     ] = False,
     ask_test: Annotated[
-        bool, typer.Option("--ask-test", help="Ask a function about the test images too, for its own accuracy.")
+        bool,
+        typer.Option(
+            "--query-test",
+            help="Query a function on the test images too, for its accuracy and the student's fidelity.",
+            rich_help_panel=ACCESS,
+        ),
     ] = False,
     ledger: Annotated[
         Path | None,
-        typer.Option("--ledger", help="File of a function's answers, for thieves to share; default in OUT."),
+        typer.Option(
+            "--query-log",
+            metavar="FILE",
+            help="Keeps a function's responses; attacks that share it pay once.  [default: answers.parquet in DIR]",
+            rich_help_panel=ACCESS,
+        ),
     ] = None,
     *,
     options: Options,
 ) -> None:
-    """Train a student on MODEL's answers.
+    """Train a student on MODEL's outputs and measure what it gets.
 
-    For models that you own, or that you were asked to test, and for nothing else.
+    For models that you own or were asked to test, and no others. The same command goes on where it was interrupted.
     """
     from undistill.access import Access, Card
     from undistill.auditing.attack import attack as call
     from undistill.auditing.plan import permit, plan_recipe
+    from undistill.oracle.victim import plausible
     from undistill.training.recipe import read
 
     options.begin(model, student)
+    plausible(model)
+    threat = Card.parse(card)
+    if answers is not None:
+        Access.parse(answers)
+    if ledger is not None and Path(model).expanduser().is_dir():
+        raise UsageError(f"--query-log keeps the responses of a function, and {model} is a folder: leave it out")
     changes = [] if student is None else [f"student.name={json.dumps(student, ensure_ascii=False)}"]
     changes += options.changes()
     for change in changes:
         if change.startswith(("model", "defense")):
             raise UsageError(
-                f"{change}: the victim is as it is; the thief's network is set by student.name and student.width"
+                f"{change}: the victim is not changed; set the attacker's network by student.name and student.width"
             )
     own = [change for change in changes if change.startswith(("training.", "training="))]
     rest = [change for change in changes if change not in own]
     recipe = verbs.recipe_for(model, options, rest, ("attack", name), fallback=None)
     recipe = read(plan_recipe(recipe), own)  # behind the student's own recipe, which they change
-    threat = Card.parse(card)
     permit(recipe.attack, threat)
-    bank = options.open_bank()
-    if answers is not None:
-        Access.parse(answers)
+    state = verbs.state_of(out, recipe, fresh=fresh)
     if options.dry_run:
-        return verbs.show_recipe(recipe, as_json=options.as_json)
-    options.use_threads()
+        return verbs.show_recipe(recipe, state, as_json=options.as_json)
+    finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
-        splits = verbs.load(recipe, reporter)
+        splits = verbs.load_for(
+            recipe, [recipe.student.network, *verbs.networks_of(model)], options, reporter, out, finished=finished
+        )
         reporter.say(
             f"student {recipe.student.name}: {recipe.training.epochs} epochs with {recipe.training.optimizer.name}"
         )
+        verbs.begin_in(out, reporter, fresh=fresh)
         cell = call(
             model,
             splits,
@@ -248,15 +387,24 @@ def attack(
             ask_test=ask_test,
             ledger=ledger,
             out=out,
-            resume=options.resume,
+            resume=True,
             device=options.device,
-            bank=bank,
+            bank=options.open_bank(),
             watch=reporter.epoch,
         )
+        verbs.say_finished(out, reporter, finished=finished)
     return verbs.show_cell(cell, out, as_json=options.as_json)
 
 
-@app.command("import")
+@app.command(
+    "import",
+    cls=Verb,
+    rich_help_panel=BUILD,
+    epilog=examples(
+        "undistill import weights.pt --model resnet18 -o models/mine",
+        "undistill import checkpoint/ -o models/mine",
+    ),
+)
 def import_(
     source: Annotated[
         Path,
@@ -296,37 +444,84 @@ def import_(
     verbs.show_import(folder, as_json=as_json)
 
 
-app.command()(paper.reproduce)
-app.add_typer(audit.app, name="audit")
-app.command()(audit.compare)
+app.add_typer(audit.app, name="audit", rich_help_panel=START)
+app.command(
+    cls=Verb,
+    rich_help_panel=RESULTS,
+    epilog=examples(
+        "undistill reproduce table1 --scale smoke --open",
+        "undistill reproduce all --scale small --seeds 3 --dry-run",
+    ),
+)(paper.reproduce)
+app.command(
+    cls=Verb,
+    rich_help_panel=RESULTS,
+    epilog=examples(
+        "undistill compare runs/audit-a runs/audit-b", "undistill compare runs/audit-a runs/audit-b -o runs/ab"
+    ),
+)(audit.compare)
 
 
-@app.command()
+@app.command(
+    cls=Verb,
+    rich_help_panel=RESULTS,
+    epilog=examples("undistill report runs/demo --open", "undistill report runs/a runs/b -o runs/both"),
+)
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders that hold cells.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR…", help="Folders that hold cells.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write; default `report` in the first one.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Folder to write to.  [default: report in the first one]",
+            rich_help_panel=JOB,
+        ),
     ] = None,
+    open_page: Open = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw the page of the cells below these folders."""
+    """Draw the page of attacks, a demo, audit or reproduction."""
     from undistill.reporting.report import write_report
 
-    verbs.show_report(write_report(folders, out or folders[0] / "report"), as_json=as_json)
+    verbs.show_report(write_report(folders, out or folders[0] / "report"), as_json=as_json, open_page=open_page)
 
 
-@app.command("list")
+@app.command(
+    "list",
+    cls=Verb,
+    rich_help_panel=SETUP,
+    epilog=examples("undistill list attacks", "undistill list recipes --json"),
+)
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="attack, defense, model, data, view, optimizer, schedule, recipe or card.")
+        str | None,
+        typer.Argument(
+            metavar="KIND",
+            help="attacks, defenses, output-defenses, models, data, views, optimizers, schedules, recipes or "
+            "threat-models.  [default: all]",
+        ),
     ] = None,
     plugin: Plugin = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """What there is, by kind, with settings and their defaults."""
+    """List attacks, defenses, models, data sets and recipes."""
     from undistill.cli.catalog import catalog
 
     use_plugins(plugin)
-    verbs.show_catalog(catalog(kind), as_json=as_json)
+    verbs.show_catalog(catalog(kind), brief=kind is None, as_json=as_json)
+
+
+app.command(
+    cls=Verb,
+    rich_help_panel=SETUP,
+    epilog=examples("undistill doctor", "undistill doctor --json"),
+)(machine.doctor)
+app.command(
+    cls=Verb,
+    rich_help_panel=SETUP,
+    epilog=examples("undistill cache", "undistill cache --prune --kind logits"),
+)(machine.cache)

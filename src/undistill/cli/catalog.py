@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from undistill.errors import unknown
 from undistill.registry import Registry
 
+KINDS = (
+    *("attack", "defense", "output-defense", "model", "data", "view", "optimizer", "schedule"),
+    *("recipe", "threat-model"),
+)
+SPELLED = {
+    "card": "threat-model",
+    "answer-defense": "output-defense",
+    "augmentation": "view",
+    "dataset": "data",
+    "data-set": "data",
+    "network": "model",
+}
+"""Other words for a kind."""
+FORMULA = re.compile(r"[∥‖Στ²=/·∂σ]|\bCE\(|KL\(")
+"""Marks of a line that is a formula rather than words."""
+
+
+def kind_of(text: str) -> str:
+    """The kind of component that is meant: singular or plural, American or British; UsageError for none."""
+    name = text.lower().replace("_", "-").replace("defence", "defense").replace("optimiser", "optimizer")
+    for word in (name, name.removesuffix("s")):
+        if (found := SPELLED.get(word, word)) in KINDS:
+            return found
+    raise unknown("kind", text, KINDS)
+
 
 def catalog(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
-    """Every component of a kind (or of all kinds): its name, first line of documentation, settings with defaults."""
+    """Every component of a kind (or of all kinds): its name, what it is, its formula, settings with defaults."""
     from undistill.access import NAMED
     from undistill.attacks.base import ATTACKS
     from undistill.data import SOURCES, VIEWS
@@ -22,30 +48,35 @@ def catalog(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
     registries: dict[str, Registry[Any]] = {
         "attack": ATTACKS,
         "defense": DEFENSES,
-        "answer-defense": ANSWER_DEFENSES,
+        "output-defense": ANSWER_DEFENSES,
         "model": MODELS,
         "data": SOURCES,
         "view": VIEWS,
         "optimizer": OPTIMIZERS,
         "schedule": SCHEDULES,
     }
-    known = [*registries, "recipe", "card"]
-    if kind is not None and kind not in known:
-        raise unknown("kind", kind, known)
+    wanted = None if kind is None else kind_of(kind)
     found = {
         name: [_component(cls) for cls in registry.everything().values()]
         for name, registry in registries.items()
-        if kind in (None, name)
+        if wanted in (None, name)
     }
-    if kind in (None, "recipe"):
+    if wanted in (None, "recipe"):
         about = {name: _header((FOLDER / f"{name}.yaml").read_text()) for name in names()}
         found["recipe"] = [{"name": name, "about": line, "settings": {}} for name, line in about.items()]
-    if kind in (None, "card"):
-        found["card"] = [
-            {"name": name, "about": f"{card} (access/data(share)/pool/start[/questions])", "settings": {}}
-            for name, card in NAMED.items()
+    if wanted in (None, "threat-model"):
+        found["threat-model"] = [
+            {"name": name, "about": f"{WORDS[name]}: {card}", "settings": {}} for name, card in NAMED.items()
         ]
     return found
+
+
+WORDS = {
+    "paper": "The paper's: logits for every view of the victim's own labelled training images",
+    "api": "A paid API: probabilities for 50 unlabelled images that the victim never saw",
+    "data-free": "The weights are public, and the attacker has no images",
+}
+"""The named threat models in words; the written form is access/data(share)/pool/start[/queries]."""
 
 
 def _header(text: str) -> str:
@@ -59,5 +90,17 @@ def _component(cls: Any) -> dict[str, Any]:
         for name, field in cls.model_fields.items()
         if name != "name"
     }
-    about = (cls.__doc__ or "").strip().splitlines()[0]
-    return {"name": cls.shown or cls.model_fields["name"].default, "about": about, "settings": settings}
+    return {
+        "name": cls.shown or cls.model_fields["name"].default,
+        **_words_and_formula(cls.__doc__ or ""),
+        "settings": settings,
+    }
+
+
+def _words_and_formula(text: str) -> dict[str, str]:
+    """Of a docstring: its first paragraph (`about`), and the first line of the second where that is a formula."""
+    paragraphs = text.strip().split("\n\n")
+    second = " ".join(paragraphs[1].split()) if len(paragraphs) > 1 else ""
+    formula = re.split(r"(?<=[.;]) (?=[A-Z])", second)[0]
+    about = {"about": " ".join(paragraphs[0].split())}
+    return about | ({"formula": formula} if FORMULA.search(formula) else {})

@@ -12,23 +12,69 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from undistill.cli.help import DATA, JOB, MODELS, RUNNING
+from undistill.errors import UsageError
+
 if TYPE_CHECKING:
     from undistill.oracle.bank import Bank
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks with errors.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.", rich_help_panel=JOB, show_default=True)
+]
+Fresh = Annotated[
+    bool,
+    typer.Option("--fresh", help="Discard what is in the folder and start anew; else go on.", rich_help_panel=JOB),
+]
+Resume = Annotated[bool, typer.Option("--resume", hidden=True)]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print what would be done and stop; write nothing.", rich_help_panel=JOB),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=RUNNING)]
+Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.", rich_help_panel=RUNNING)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print warnings and the result only.", rich_help_panel=RUNNING)
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print tracebacks with errors.", rich_help_panel=RUNNING)
+]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUNNING)
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        min=1,
+        metavar="N",
+        help="Processes of one thread each.  [default: one per core, one on CUDA]",
+        rich_help_panel=RUNNING,
+    ),
+]
 Plugin = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="Python file with components of your own; repeatable.")
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Python file with components of your own; repeatable.",
+        rich_help_panel=MODELS,
+    ),
 ]
 BANK_GB = 10.0
-"""What the bank holds at most, unless told otherwise; `Bank` has the same number, but comes with torch."""
+"""What the logit cache holds at most, unless told otherwise; `Bank` has the same number, but comes with torch."""
 BankFolder = Annotated[
-    Path | None, typer.Option("--bank", help="Folder that keeps networks' answers; default in the user's cache.")
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Folder of the logit cache.  [default: in the user's cache folder]",
+        rich_help_panel=RUNNING,
+    ),
 ]
-BankLimit = Annotated[float, typer.Option("--bank-limit", metavar="GB", help="Its size at most; 0 keeps no answers.")]
+BankLimit = Annotated[
+    float,
+    typer.Option("--cache-limit", metavar="GB", help="Its largest size; 0 turns it off.", rich_help_panel=RUNNING),
+]
 TYPED = ("model.name=", "student.name=")
 """Settings that may name code; whoever types one trusts it."""
 
@@ -38,28 +84,103 @@ class Options:
     """What `train`, `protect` and `attack` take alike."""
 
     config: Annotated[
-        str | None, typer.Option("--config", "-c", help="Recipe: a name (see `undistill list recipe`) or a YAML file.")
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="RECIPE",
+            help="Recipe: a YAML file or a name from `undistill list recipes`.  [default: that of the model or data]",
+            rich_help_panel=JOB,
+        ),
     ] = None
     sets: Annotated[
-        list[str] | None, typer.Option("--set", "-s", metavar="A.B=VALUE", help="Change one setting; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="A.B=VALUE",
+            help="Change a setting of the recipe; repeatable.",
+            rich_help_panel=JOB,
+        ),
     ] = None
-    data: Annotated[str | None, typer.Option("--data", help="Data set: a name, a folder or a hub id.")] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            help="Seed of weights, order and augmentation.  [default: the recipe's, usually 0]",
+            rich_help_panel=JOB,
+        ),
+    ] = None
+    dry_run: DryRun = False
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="digits, cifar10, …, a folder of class folders, or a hub id.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Local folder in the hub's format instead of a download.")
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            metavar="DIR",
+            help="Local copy to read instead of a download: the data set's folder, or the folder above it.",
+            rich_help_panel=DATA,
+        ),
     ] = None
-    image_column: Annotated[str | None, typer.Option("--image-column", help="Column of the images.")] = None
-    label_column: Annotated[str | None, typer.Option("--label-column", help="Column of the classes.")] = None
-    size: Annotated[int | None, typer.Option("--size", help="Side in pixels that networks see.")] = None
     pool: Annotated[
-        float | None, typer.Option("--pool", help="Fresh images that no victim sees: a number, or a share below 1.")
+        float | None,
+        typer.Option(
+            "--pool",
+            metavar="N",
+            help="Training images set aside as a fresh query pool: a number, or a share below 1.  [default: the data's]",
+            rich_help_panel=DATA,
+        ),
     ] = None
-    skip_corrupt: Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out.")] = False
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights, order and views.")] = None
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            metavar="PIXELS",
+            help="Side of the images that networks see.  [default: the data's]",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    image_column: Annotated[
+        str | None,
+        typer.Option(
+            "--image-column", metavar="NAME", help="Column of the images.  [default: found]", rich_help_panel=DATA
+        ),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            "--label-column", metavar="NAME", help="Column of the classes.  [default: found]", rich_help_panel=DATA
+        ),
+    ] = None
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave unreadable images out.", rich_help_panel=DATA)
+    ] = False
     resume: Resume = False
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto"
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32 or bf16.")] = None
+    device: Device = "auto"
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads; resumed runs are exact at the same number.")
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            metavar="N",
+            help="CPU threads; the same number gives the same bits.  [default: OMP_NUM_THREADS, or chosen]",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision", metavar="NAME", help="fp32 or bf16.  [default: the recipe's]", rich_help_panel=RUNNING
+        ),
     ] = None
     bank: BankFolder = None
     bank_limit: BankLimit = BANK_GB
@@ -67,10 +188,12 @@ class Options:
     trust: Annotated[
         list[str] | None,
         typer.Option(
-            "--trust", metavar="MODULE:CALLABLE", help="Code that a model or recipe file may call; repeatable."
+            "--trust",
+            metavar="MODULE:CALLABLE",
+            help="Code that a model or recipe file may call; repeatable.",
+            rich_help_panel=MODELS,
         ),
     ] = None
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False
     as_json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -78,7 +201,7 @@ class Options:
     def changes(self) -> list[str]:
         """What the options change in a recipe, as settings; `--set`, said last, wins."""
         folder = self.data is not None and Path(self.data).expanduser().is_dir()
-        where = self.data if folder else self.data_dir
+        where = self.data if folder else local_copy(self.data, self.data_dir)
         given: dict[str, Any] = {
             "data.name": "folder" if folder else self.data,
             "data.dir": None if where is None else str(Path(where).expanduser().resolve()),
@@ -95,27 +218,52 @@ class Options:
         ] + (self.sets or [])
 
     def begin(self, *typed: str | None) -> None:
-        """Import plugins, and trust the code that was named in the command itself."""
+        """Import plugins, trust the code that was named in the command itself, and check what needs no recipe.
+
+        Raises:
+            UsageError: a device that is not there, a limit of the logit cache below 0.
+        """
         from undistill import plugins
+        from undistill.training.env import choose_device
 
         use_plugins(self.plugin)
         named = [change.partition("=")[2] for change in self.sets or [] if change.startswith(TYPED)]
         for name in [*(self.trust or []), *named, *(name for name in typed if name is not None)]:
             if ":" in name:
                 plugins.trust(name.strip("\"'"))
+        choose_device(self.device)
+        self.open_bank()
 
     def open_bank(self) -> Bank:
-        """The bank of answers, checked."""
+        """The logit cache, checked."""
         from undistill.oracle.bank import Bank
 
         return Bank.of(self.bank, self.bank_limit)
 
     def use_threads(self) -> None:
-        """Limit CPU threads, if asked to."""
+        """Use as many CPU threads as were asked for, if a number was."""
         if self.threads is not None:
             import torch
 
             torch.set_num_threads(self.threads)
+
+
+def local_copy(data: str | None, folder: Path | None) -> Path | None:
+    """Where a data set is in `--data-dir`: in the folder of its name below that, or else in that folder itself.
+
+    Raises:
+        UsageError: there is no such folder, or it is empty.
+    """
+    if folder is None:
+        return None
+    home = folder.expanduser()
+    if data is not None and home.joinpath(data).is_dir():
+        home = home / data
+    if not home.is_dir():
+        raise UsageError(f"--data-dir: there is no folder at {folder}")
+    if not any(home.iterdir()):
+        raise UsageError(f"--data-dir: {home} is empty")
+    return home
 
 
 def use_plugins(files: list[Path] | None) -> None:

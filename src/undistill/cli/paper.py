@@ -9,7 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from undistill.cli import verbs
-from undistill.cli.options import BANK_GB, BankFolder, BankLimit, Json, Quiet, Verbose
+from undistill.cli.help import DATA, JOB
+from undistill.cli.options import (
+    BANK_GB,
+    BankFolder,
+    BankLimit,
+    Device,
+    DryRun,
+    Fresh,
+    Jobs,
+    Json,
+    Open,
+    Quiet,
+    Resume,
+    Verbose,
+    local_copy,
+)
 from undistill.cli.progress import Reporter
 from undistill.reproduction.grid import NAMES
 
@@ -17,39 +32,73 @@ from undistill.reproduction.grid import NAMES
 def reproduce(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help=f"Of {', '.join(NAMES)}, all.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write; default runs/reproduction/SCALE.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Folder to write to.  [default: runs/reproduction/SCALE]",
+            rich_help_panel=JOB,
+        ),
     ] = None,
     scale: Annotated[
         str,
-        typer.Option("--scale", help="smoke (minutes), small (hours on two cores), small-paper-card, paper (a GPU)."),
+        typer.Option(
+            "--scale",
+            metavar="NAME",
+            help="smoke (minutes), small (hours on two cores), small-paper-card or paper (a GPU).",
+            rich_help_panel=JOB,
+        ),
     ] = "smoke",
-    recipe: Annotated[
-        str, typer.Option("--recipe", help="At paper scale: paper, or fast (a fifth of the epochs).")
-    ] = "paper",
-    seed: Annotated[int, typer.Option("--seed", help="The first seed.")] = 0,
-    seeds: Annotated[int, typer.Option("--seeds", help="How many; directions are judged from 3 on.")] = 1,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds", metavar="N", help="How many seeds; directions are judged from 3 on.", rich_help_panel=JOB
+        ),
+    ] = 1,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The first seed.", rich_help_panel=JOB)] = 0,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="CELL", help="Only such cells: 'table1/*/CNN/*'; repeatable."),
+        typer.Option(
+            "--only",
+            metavar="CELL",
+            help="Only the cells that match, as in 'table1/*/CNN/*'; repeatable.",
+            rich_help_panel=JOB,
+        ),
     ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            metavar="NAME",
+            help="At paper scale: paper, or fast (a fifth of the epochs).",
+            rich_help_panel=JOB,
+        ),
+    ] = "paper",
+    fresh: Fresh = False,
+    dry_run: DryRun = False,
     data_dir: Annotated[
         Path | None,
-        typer.Option("--data-dir", help="Folder with cifar10, cifar100, tiny-imagenet in the hub's format."),
+        typer.Option(
+            "--data-dir",
+            metavar="DIR",
+            help="Local copies to read instead of downloads: a data set's folder, or the folder above it.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Processes; default one a core, one on CUDA.")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    jobs: Jobs = None,
+    device: Device = "auto",
     bank: BankFolder = None,
     bank_limit: BankLimit = BANK_GB,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print cells, arithmetic and time, and stop.")] = False,
+    open_page: Open = False,
+    resume: Resume = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Do experiments of the paper and draw their page.
+    """Run experiments of the paper and draw their page.
 
-    What is done already is found by its settings: an interrupted command goes on, and experiments share their parts.
+    Finished cells are skipped: the same command goes on where it was interrupted, and experiments share their parts.
     """
     from undistill.reproduction.reproduce import reproduce as call
 
@@ -61,6 +110,7 @@ def reproduce(
         "only": tuple(only or ()),
     }
     folder = out or Path("runs/reproduction") / (f"{scale}-{recipe}" if recipe != "paper" else scale)
+    local_copy(None, data_dir)
     if dry_run:
         return _dry_run(names, fixed, folder, jobs, device, as_json=as_json)
     from undistill.oracle.bank import Bank
@@ -68,8 +118,9 @@ def reproduce(
 
     kept = Bank.of(bank, bank_limit)
     with Reporter(quiet=quiet) as reporter:
+        verbs.begin_in(folder, reporter, fresh=fresh)
         call(names, out=folder, data_dir=data_dir, jobs=jobs, device=device, bank=kept, say=reporter.say, **fixed)
-    return verbs.show_report(write_report([folder], folder / "report"), as_json=as_json)
+    return verbs.show_report(write_report([folder], folder / "report"), as_json=as_json, open_page=open_page)
 
 
 def _dry_run(

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from undistill.cli.fresh import start_anew
 from undistill.cli.options import Options
 from undistill.cli.progress import Reporter
 from undistill.errors import UsageError
+from undistill.threads import Moment, asked, choose, others, usable
+
+WIDTH = 100
+"""Characters of the longest line of `list`."""
 
 
 def default_recipe(options: Options, wanted: str | None = None) -> str:
@@ -47,7 +54,8 @@ def recipe_for(
     from undistill.oracle.victim import brings
     from undistill.training.recipe import read
 
-    source: Any = options.config or brings(model)
+    brought = brings(model)
+    source: Any = options.config or brought
     if source is None:
         if options.data is None:
             raise UsageError(
@@ -59,6 +67,112 @@ def recipe_for(
     return read(source, changes)
 
 
+def must_name_data(options: Options) -> None:
+    """UsageError where neither an option nor a recipe says which data to train on."""
+    named = any(change.startswith(("data.name=", "data.dir=", "data=")) for change in options.sets or [])
+    if options.data is None and options.config is None and not named:
+        raise UsageError(
+            "which data? Name them with --data (digits, cifar10, a folder of class folders, a hub id), or a recipe with --config"
+        )
+
+
+def must_exist(option: str, path: Path | None) -> None:
+    """UsageError for a path that leads nowhere."""
+    if path is not None and not path.expanduser().exists():
+        raise UsageError(f"{option}: there is nothing at {path}")
+
+
+def state_of(out: Path, recipe: Any, *, fresh: bool) -> str:
+    """What a command would find in its folder, in words; UsageError for a folder with something else or another recipe."""
+    from undistill.training.run import begun, check_recipe
+
+    if not begun(out):
+        return f"would start in {out}"
+    if fresh:
+        return f"would discard the run in {out} and start anew"
+    check_recipe(out, recipe)
+    if is_finished(out, fresh=fresh):
+        return f"the run in {out} is finished; --fresh would start anew"
+    return f"would go on in {out}"
+
+
+def begin_in(out: Path, reporter: Reporter, *, fresh: bool) -> None:
+    """Discard what is in the folder, where that is asked for."""
+    if fresh and start_anew(out):
+        reporter.say(f"discarded what was in {out}")
+
+
+def is_finished(out: Path, *, fresh: bool) -> bool:
+    """Whether there is nothing left to do in a run folder."""
+    return not fresh and (out / "result.json").exists()
+
+
+def say_finished(out: Path, reporter: Reporter, *, finished: bool) -> None:
+    """Say that the result which is printed was there before, if it was."""
+    if finished:
+        reporter.say(f"{out} was finished already; --fresh starts anew")
+
+
+def networks_of(*models: str | None) -> list[Any]:
+    """The network of each MODEL: None where it is not known before it is made, nothing for a file of outputs."""
+    from undistill.training.weights import network_in
+
+    found = [Path(model).expanduser() for model in models if model is not None and not model.endswith(".parquet")]
+    return [network_in(path) if path.is_dir() else None for path in found]
+
+
+def load_for(
+    recipe: Any, networks: Sequence[Any], options: Options, reporter: Reporter, out: Path, *, finished: bool
+) -> Any:
+    """Load the recipe's data, with progress; choose the threads for these networks (None: unknown) on them."""
+    since = Moment.now()
+    splits = load(recipe, reporter)
+    line = None if finished else use_threads(options, networks, splits, recipe.training.batch, out, since)
+    if line is not None:
+        reporter.say(line)
+    return splits
+
+
+def use_threads(
+    options: Options, networks: Sequence[Any], splits: Any, batch: int, out: Path, since: Moment
+) -> str | None:
+    """Set the number of CPU threads; a line of what was chosen and why, or None where nothing was.
+
+    A number that the user asked for is used as it is. A run that goes on keeps its number, because another one moves the last
+    bits. Otherwise it follows from the largest network (None: unknown), the batch and the cores that other processes leave.
+    """
+    import torch
+
+    from undistill.training.env import choose_device, forward_flop
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+        return None
+    if asked() is not None or choose_device(options.device).type != "cpu":
+        return None
+    cores, before = usable(), threads_before(out)
+    if before is not None and before <= cores:
+        count, why = before, "as the run began"
+    else:
+        each = [None if network is None else forward_flop(network, splits, batch) for network in networks]
+        known = [flop for flop in each if flop is not None]
+        flop = max(known) if len(known) == len(each) else None
+        count, why = choose(flop, cores, others(since))
+    torch.set_num_threads(count)
+    return f"{count} CPU thread{'s' if count > 1 else ''} ({why}; --threads sets another number)"
+
+
+def threads_before(out: Path) -> int | None:
+    """The threads of an unfinished run in this folder; None where there is none."""
+    if (out / "result.json").exists() or not (out / "checkpoint").is_dir():
+        return None
+    try:
+        threads = json.loads((out / "env.json").read_text())["threads"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return threads if isinstance(threads, int) and threads > 0 else None
+
+
 def load(recipe: Any, reporter: Reporter) -> Any:
     """Load the recipe's data, with progress."""
     from undistill.data.load import load
@@ -67,7 +181,7 @@ def load(recipe: Any, reporter: Reporter) -> Any:
 
 
 def keep_victim(run: Any, splits: Any) -> None:
-    """Put the finished run's own accuracy beside it as a cell, for reports to show next to what thieves got."""
+    """Save the finished run's own accuracy beside it as a cell, which reports show next to what attackers got."""
     from undistill.auditing.cell import save
     from undistill.auditing.describe import victim_cell
 
@@ -76,12 +190,14 @@ def keep_victim(run: Any, splits: Any) -> None:
         save(run.folder / "cells", cell, arrays)
 
 
-def show_recipe(recipe: Any, *, as_json: bool) -> None:
-    """Print resolved settings."""
+def show_recipe(recipe: Any, state: str, *, as_json: bool) -> None:
+    """Print what would be done: the resolved settings, and on stderr what the folder holds."""
     import yaml
 
     values = recipe.dump()
     typer.echo(json.dumps(values, indent=1) if as_json else yaml.safe_dump(values, sort_keys=False).rstrip())
+    if not as_json:
+        typer.echo(state, err=True)
 
 
 def show_run(run: Any, *, as_json: bool) -> None:
@@ -93,21 +209,25 @@ def show_run(run: Any, *, as_json: bool) -> None:
     return typer.echo(f"accuracy {result['accuracy']:.2f} %{before} on {result['n_test']:,} test images; {run.folder}")
 
 
-def show_report(report: Any, *, as_json: bool) -> None:
-    """Print a report's tables."""
+def show_report(report: Any, *, as_json: bool, open_page: bool = False) -> None:
+    """Print a report's tables, and open its page in a browser where that is asked for."""
     typer.echo(json.dumps(report.values, indent=1) if as_json else report.text)
+    if open_page:
+        import webbrowser
+
+        address = report.page.resolve().as_uri()
+        if not webbrowser.open(address):
+            typer.echo(f"no browser could be started; the page is {address}", err=True)
 
 
 def show_cell(cell: Any, out: Path, *, as_json: bool) -> None:
-    """Print what a thief got."""
+    """Print what an attacker got."""
     if as_json:
         return typer.echo(json.dumps(cell.values(), indent=1))
     got = "diverged" if cell.accuracy is None else f"{cell.accuracy:.2f} % on {cell.n_test:,} test images"
     own = json.loads((out / "result.json").read_text()).get("victim_accuracy")
     got += "" if own is None else f" (the victim itself {own:.2f} %)"
-    return typer.echo(
-        f"{cell.attack} of {cell.victim}, student {cell.student}: {got}, {cell.queries:,} questions asked; {out}"
-    )
+    return typer.echo(f"{cell.attack} of {cell.victim}, student {cell.student}: {got}, {cell.queries:,} queries; {out}")
 
 
 def show_import(folder: Path, *, as_json: bool) -> None:
@@ -119,16 +239,25 @@ def show_import(folder: Path, *, as_json: bool) -> None:
     return typer.echo(f"{config['name']}, {config['num_classes']} classes, {shape}; {folder}")
 
 
-def show_catalog(found: dict[str, list[dict[str, Any]]], *, as_json: bool) -> None:
-    """Print what there is."""
+def show_catalog(found: dict[str, list[dict[str, Any]]], *, brief: bool, as_json: bool) -> None:
+    """Print what there is, in lines of at most `WIDTH` characters: names and words, and unless `brief` formulas and settings."""
     if as_json:
         return typer.echo(json.dumps(found, indent=1))
     for heading, entries in found.items():
         typer.echo(f"{heading}:")
         for entry in entries:
-            typer.echo(f"  {entry['name']:<18} {entry['about']}")
-            if entry["settings"]:
-                typer.echo(f"  {'':<18} {', '.join(f'{k}={v}' for k, v in entry['settings'].items())}")
+            if brief:
+                line = f"  {entry['name']:<18} "
+                typer.echo(line + textwrap.shorten(entry["about"], WIDTH - len(line), placeholder=" …"))
+                continue
+            about = [entry["about"], *([entry["formula"]] if entry.get("formula") else [])]
+            settings = ", ".join(f"{name}={value}" for name, value in entry["settings"].items())
+            first = f"  {entry['name']:<18} "
+            for text in [*about, *([settings] if settings else [])]:
+                typer.echo(textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * 23))
+                first = " " * 21
+    if brief:
+        typer.echo("`undistill list attacks` shows the formulas and settings of attacks, and so on.")
     return None
 
 

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -224,3 +225,34 @@ def read_note(key: str) -> bytes | None:
 def write_note(key: str, content: bytes) -> None:
     """Keep a small file under `key`."""
     write_bytes(cache_root() / "notes" / key, content)
+
+
+WRITTEN = re.compile(r"meta\.json|.+\.(images|labels|hashes)\.npy")
+"""What lies in an entry of decoded images."""
+KEY = re.compile(r"[0-9a-f]{24}")
+
+
+def entries() -> dict[str, int]:
+    """Bytes of each set of decoded images in the cache, by key."""
+    folders = [meta.parent for meta in (cache_root() / "images").glob("*/meta.json") if KEY.fullmatch(meta.parent.name)]
+    return {folder.name: sum(file.stat().st_size for file in _files(folder)) for folder in sorted(folders)}
+
+
+def remove(key: str) -> None:
+    """Remove one set of decoded images, and nothing that this cache did not write; it is decoded again when it is needed.
+
+    A process that has the images mapped keeps them.
+    """
+    folder = cache_root() / "images" / key
+    if not KEY.fullmatch(key):
+        raise UsageError(f"{key!r} is no key of the cache")
+    for file in sorted(
+        _files(folder), key=lambda file: file.name == "meta.json"
+    ):  # that one marks the entry, and goes last
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else lies there
+        folder.rmdir()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if WRITTEN.fullmatch(file.name) and file.is_file()]

@@ -26,7 +26,9 @@ from undistill.types import Batch, Terms
 
 @DEFENSES.register
 class Nasty(TrainedDefense):
-    """CE(nasty, label) − ω τ² KL(nasty ‖ adversary): keep the right answer on top, spoil the rest.
+    """The nasty teacher of the paper: correct top class, misleading probabilities for the others.
+
+    CE(nasty, label) − ω τ² KL(nasty ‖ adversary): keep the right answer on top, spoil the rest.
 
     Source: Ma et al. 2021, equation 2. The adversary is frozen in evaluation mode; both see the same view of each image.
     """

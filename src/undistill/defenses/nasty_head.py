@@ -28,7 +28,9 @@ from undistill.types import Batch, Terms
 
 @DEFENSES.register
 class NastyHead(TrainedDefense):
-    """CE(head, label) − ω τ² KL(head ‖ adversary) on frozen features: the teacher keeps all but its last linear layer.
+    """Nasty training of the last layer alone; the features of the teacher are kept.
+
+    CE(head, label) − ω τ² KL(head ‖ adversary) on frozen features: the teacher keeps all but its last linear layer.
 
     Features and the adversary's answers are computed once, `copies` times for each image: once as it is, then under the recipe's
     views. Source: the loss of Ma et al. 2021, equation 2, on the last layer alone; our own simplification.

@@ -16,7 +16,9 @@ CLIP = 1e-7
 
 @ANSWER_DEFENSES.register
 class ReverseSigmoid(AnswerDefense):
-    """y − β (σ(γ logit(y)) − ½), divided by its sum: probabilities above one half are lowered, those below raised.
+    """Lowers probabilities above one half and raises those below.
+
+    y − β (σ(γ logit(y)) − ½), divided by its sum.
 
     At the usual settings the curve falls near 0 and near 1, so that different probabilities lead to one answer and the order of
     the lesser classes is turned round. The top class is usually kept, but nothing enforces it. What falls below 0 is set to 0.

@@ -14,7 +14,9 @@ from undistill.oracle.serving import ANSWER_DEFENSES, AnswerDefense, keep_top
 
 @ANSWER_DEFENSES.register
 class Stingy(AnswerDefense):
-    """Keeps the ⌈share · C⌉ largest classes and divides them by their sum: the softmax over the kept logits alone.
+    """Keeps a share of the classes, the largest, and divides them by their sum.
+
+    ⌈share · C⌉ classes are kept: the softmax over their logits alone.
 
     The other classes get 0, as if their logit were −∞. Of equal classes the first is kept.
 

@@ -47,7 +47,7 @@ class Bank:
     def of(cls, folder: str | Path | None = None, gigabytes: float = LIMIT / 10**9) -> Bank:
         """A bank as users name it; UsageError for a negative limit."""
         if not 0 <= gigabytes < float("inf"):
-            raise UsageError(f"the bank's limit is a size in GB of at least 0, not {gigabytes:g}")
+            raise UsageError(f"the limit of the logit cache is a size in GB of at least 0, not {gigabytes:g}")
         return cls(None if folder is None else Path(folder).expanduser(), int(gigabytes * 10**9))
 
     @property
@@ -97,6 +97,15 @@ class Bank:
             return None
         return entry if entry.prepare({**about, "reserved": size}, size) else None
 
+    def entries(self) -> dict[Path, int]:
+        """Bytes that each entry takes on the disk, by its folder."""
+        found = sorted(path.parent for path in self.place.glob("*/about.json") if _about(path) is not None)
+        return {entry: _written(entry) for entry in found}
+
+    def remove(self, entry: Path) -> bool:
+        """Whether an entry is gone: one that another process uses stays. Nothing that a bank did not write is removed."""
+        return entry in self.entries() and _removed(entry)
+
     def make_room(self, size: int, but: Path) -> bool:
         """Whether `size` bytes fit beside all entries but one, once unused ones were removed as far as needed.
 
@@ -110,7 +119,9 @@ class Bank:
                 if size > self.limit
                 else f"the {in_bytes(free)} left on the disk"
             )
-            log.info("bank: %s of answers are more than %s, so they are computed each time", in_bytes(size), left)
+            log.info(
+                "logit cache: %s of outputs are more than %s, so they are computed each time", in_bytes(size), left
+            )
             return False
         found = [path.parent for path in self.place.glob("*/about.json") if _about(path) is not None]
         entries = sorted((entry for entry in found if entry != but), key=_last_used)
@@ -122,7 +133,9 @@ class Bank:
                 del used[entry]
         fits = sum(used.values()) + size <= self.limit
         if not fits:
-            log.info("bank: others use what %s of answers would need, so they are computed each time", in_bytes(size))
+            log.info(
+                "logit cache: others use what %s of outputs would need, so they are computed each time", in_bytes(size)
+            )
         return fits
 
 

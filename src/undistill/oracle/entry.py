@@ -52,10 +52,10 @@ class Entry:
                 write_json(self.folder / "about.json", about)  # its time says when the entry was last used
             kept = sum(1 for _ in self.folder.glob("*.safetensors"))
         except (RunError, OSError) as error:
-            log.warning("bank: %s; answers are computed each time", str(error).rstrip("."))
+            log.warning("logit cache: %s; outputs are computed each time", str(error).rstrip("."))
             return False
         if size >= TOLD:
-            log.info("bank: up to %s of answers in %s, %d passes kept before", in_bytes(size), self.folder, kept)
+            log.info("logit cache: up to %s in %s, %d passes found", in_bytes(size), self.folder.parent, kept)
         return True
 
     def _held(self) -> bool:
@@ -86,7 +86,7 @@ class Entry:
         except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
             if number not in self._damaged:
                 self._damaged.add(number)
-                log.warning("bank: %s is damaged and is computed anew (%s)", path, error)
+                log.warning("logit cache: %s is damaged and is computed anew (%s)", path, error)
             return None
 
     def _checked(self, found: dict[str, Tensor]) -> Held:
@@ -116,7 +116,7 @@ class Entry:
             write_bytes(self.file(number), safetensors.torch.save(tensors), lasting=False)
         except RunError as error:
             self.writable = False
-            log.warning("bank: %s; answers are computed each time", str(error).partition(";")[0])
+            log.warning("logit cache: %s; outputs are computed each time", str(error).partition(";")[0])
 
     @contextlib.contextmanager
     def claim(self, number: int) -> Iterator[bool]:

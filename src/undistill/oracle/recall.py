@@ -55,7 +55,7 @@ def recalled(
     probe_BCHW = batches.views_of(0)(batches.images_NCHW[:2], batches.index_N[:2])
     once, again = network.plainly(probe_BCHW), network.plainly(probe_BCHW)
     if not network.alike(once, again, batches.device):
-        log.info("bank: the same question is not always answered alike, so no answer is kept")
+        log.info("logit cache: the model answers the same image differently, so nothing is kept")
         return None
     passes = passes if batches.views else 1
     entry = bank.open(
@@ -139,7 +139,8 @@ class Recall:
         self._trusted = self._network.alike(held.logits_MC[row_M[picked]], said, self._batches.device)
         if not self._trusted:
             log.warning(
-                "bank: %s holds answers that the network does not give; they are computed anew", self._entry.folder
+                "logit cache: %s holds outputs that the network does not give; they are computed anew",
+                self._entry.folder,
             )
             self._entry.forget()
         return self._trusted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from undistill.jobs import processes
 from undistill.reproduction.estimate import Cost, estimate
 from undistill.reproduction.reproduce import prepare
 from undistill.reproduction.work import Place, finished
+from undistill.threads import usable
 from undistill.training.env import choose_device
 
 JUDGED = 3
@@ -61,7 +61,7 @@ def forecast(
         costs = estimate(todo, planner.tasks, where)
     finally:
         torch.set_num_threads(threads)
-    count = processes(jobs, device) or len(os.sched_getaffinity(0))
+    count = processes(jobs, device) or usable()
     total = sum(costs.values(), Cost())
     waiting = set(costs)
     rows: list[dict[str, Any]] = []

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from undistill.data import Splits
 from undistill.errors import UsageError
+from undistill.models import Network, build
+from undistill.models.external import External
 from undistill.training.precision import Wanted, arithmetic, cpu_has_bf16
 
 
@@ -66,6 +70,21 @@ def chosen(env: dict[str, Any]) -> str:
     ]
     slow = "; this processor has no bf16 arithmetic, fp32 is faster here" if "emulated" in env["precision"] else ""
     return f"on {', '.join(parts)}{slow}"
+
+
+def forward_flop(network: Network, data: Splits, batch: int) -> float | None:
+    """Floating-point operations of one forward pass over a batch of these data; None for a network of code from elsewhere.
+
+    Counted without weights or arithmetic, on torch's meta device.
+    """
+    if not type(network).__module__.startswith("undistill.models.") or isinstance(network, External):
+        return None
+    with torch.device("meta"):
+        made = build(network, data.num_classes, data.train.channels, data.train.image_size)
+        images_BCHW = torch.empty(batch, data.train.channels, data.train.image_size, data.train.image_size)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            made(images_BCHW)
+    return float(counter.get_total_flops())
 
 
 @cache

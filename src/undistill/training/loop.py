@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from undistill import progress
 from undistill.errors import Diverged
 from undistill.seeds import derive
 from undistill.training.averaging import Average
@@ -156,7 +157,8 @@ def _epoch(
     first_bad = torch.full((), -1, device=device)
     images, steps = 0, len(batches)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=arithmetic(training.precision, device) == "bf16")
-    for step, batch in enumerate(batches.epoch(epoch)):
+    told = progress.batches(batches.epoch(epoch), epoch=epoch, epochs=training.epochs, steps=steps)
+    for step, batch in enumerate(told):
         factor = training.schedule.factor(epoch + step / steps, training.epochs)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor

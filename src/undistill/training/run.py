@@ -29,6 +29,10 @@ from undistill.training.recipe import read as read_recipe
 log = logging.getLogger(__name__)
 Watch = Callable[[EpochRecord, dict[str, Any]], None]
 """Told each epoch's record and its line in `metrics.jsonl`."""
+KEPT = ("answers.parquet",)
+"""Query logs, which outlive the run that paid for their responses."""
+MOVING = ("threads", "instructions", "processor", "device", "precision", "torch")
+"""What moves the last bits of a run that goes on with other ones."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Run:
         folder = Path(folder)
         config = read_config(folder)
         if not (folder / "result.json").exists():
-            raise UsageError(f"{folder} is not finished; go on with --resume and the command that began it")
+            raise UsageError(f"{folder} is not finished; the command that began it goes on")
         return cls(folder, config, read_json(folder / "result.json"))
 
     @property
@@ -98,27 +102,55 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
+def begun(folder: Path) -> bool:
+    """Whether a run was begun in this folder; UsageError for a file, and for a folder that holds something else."""
+    if not folder.exists():
+        return False
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose a folder with -o")
+    if (folder / "config.yaml").exists():
+        return True
+    others = [path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name not in KEPT]
+    if others:
+        raise UsageError(f"{folder} is no run folder and holds {others[0]!r}; choose another one with -o")
+    return False
+
+
 def existing(folder: Path, config: dict[str, Any], *, resume: bool) -> Run | None:
     """The finished run of these very settings, or None where there is work to do.
 
     Raises:
         UsageError: something is there and `resume` was not asked for, or it was begun with other settings (named).
     """
-    if not folder.exists() or not any(path.name != ".lock" for path in folder.iterdir()):
-        return None
-    if not (folder / "config.yaml").exists():
-        leftovers = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        if leftovers:
-            raise UsageError(f"{folder} is no run folder and holds {leftovers[0]!r}; choose another one with -o")
+    if not begun(folder):
         return None
     if not resume:
-        raise UsageError(f"{folder} holds a run already: resume it (--resume, resume=True) or choose another folder")
-    changed = list(_differences(read_config(folder), {**config, "schema": SCHEMA}))
+        raise UsageError(f"{folder} holds a run already: go on with it (resume=True) or choose another folder")
+    _same(folder, read_config(folder), {**config, "schema": SCHEMA})
+    return Run.open(folder) if (folder / "result.json").exists() else None
+
+
+def check_recipe(folder: Path, recipe: Recipe) -> None:
+    """UsageError where the run in this folder was begun with another recipe, before its data are read.
+
+    The data and the network are left out: what they really are is known once they are read.
+    """
+    late = ("data", "model")
+    old, new = (
+        {"recipe": {name: value for name, value in values.items() if name not in late}}
+        for values in (read_config(folder)["recipe"], recipe.dump())
+    )
+    _same(folder, old, new)
+
+
+def _same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """UsageError that names the settings which differ, if any do."""
+    changed = list(_differences(old, new))
     if changed:
         raise UsageError(
-            f"{folder} was begun with other settings: {'; '.join(changed[:3])}; use those or another folder"
+            f"{folder} was begun with other settings: {'; '.join(changed[:3])}; use those, choose another folder, or discard "
+            "what is there with --fresh"
         )
-    return Run.open(folder) if (folder / "result.json").exists() else None
 
 
 def drive(
@@ -161,6 +193,13 @@ def drive(
         if state is not None and (folder / "env.json").exists():
             earlier = read_json(folder / "env.json")
             if {**earlier, "before": None} != {**env, "before": None}:  # other threads or versions move the last bits
+                moved = [f"{n} {earlier[n]} → {env[n]}" for n in MOVING if n in earlier and earlier[n] != env.get(n)]
+                if moved:
+                    log.info(
+                        "goes on behind epoch %d with other %s: the last digits may differ from an uninterrupted run's",
+                        epoch,
+                        ", ".join(moved),
+                    )
                 env = {**env, "before": [*earlier.pop("before", []), {**earlier, "epochs": epoch}]}
         write_json(folder / "env.json", env)
         log.info(told(env))

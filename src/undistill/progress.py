@@ -1,0 +1,54 @@
+"""How far long work is: loops and jobs tell it, and whoever listens shows it. Nothing is told where nobody listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from undistill.types import Batch
+
+
+@dataclass(frozen=True)
+class Step:
+    """`done` of `total` of what `kind` names.
+
+    `share` is the part of the whole work that is done, where its parts are not equally long; `images` went through a network in
+    this step.
+    """
+
+    kind: str
+    done: float
+    total: float
+    share: float | None = None
+    images: int = 0
+
+
+Listener = Callable[[Step], None]
+_listeners: list[Listener] = []
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Tell this listener every step, in the thread that takes it, while the block runs."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def tell(step: Step) -> None:
+    """Tell all listeners."""
+    for listener in _listeners:
+        listener(step)
+
+
+def batches(found: Iterable[Batch], *, epoch: int, epochs: int, steps: int) -> Iterator[Batch]:
+    """The batches of one epoch (from 0, of `epochs` with `steps` each), telling behind each that it is done."""
+    for step, batch in enumerate(found, start=1):
+        yield batch
+        if _listeners:
+            tell(Step("epoch", epoch + min(step / steps, 1.0), epochs, images=len(batch.images_BCHW)))
