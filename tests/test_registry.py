@@ -22,6 +22,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.1},
     "adam": {"lr": 0.1},
     "adamw": {"lr": 0.1},
+    "decoupled-sgd": {"lr": 11.5},
     "step": {"at": [1, 2]},
 }
 COMPONENTS = [(kind, name) for kind in ALL for name in kind.classes()]
