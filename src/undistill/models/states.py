@@ -7,7 +7,7 @@ import os.path
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +127,7 @@ def load_state(model: Classifier, tensors: Mapping[str, Tensor], where: str, *, 
         for key in (f"{head}.weight", f"{head}.bias"):
             given.pop(key, None)
     given = whole_counters(given)
-    optional = {key for key in expected if key.endswith(COUNTER)}
-    optional |= set() if kept_head else {f"{head}.weight", f"{head}.bias"}
-    missing = sorted(expected.keys() - given.keys() - optional)
-    unknown = sorted(given.keys() - expected.keys())
-    if missing or unknown:
-        raise UsageError(f"the weights in {where} are not those of {name}: {_differ(model, tensors, missing, unknown)}")
+    _check_names(model, tensors, given, where, () if kept_head else (f"{head}.weight", f"{head}.bias"))
     for key, value in given.items():
         if value.shape != expected[key].shape:
             raise UsageError(
@@ -145,6 +140,26 @@ def load_state(model: Classifier, tensors: Mapping[str, Tensor], where: str, *, 
             )
     model.load_state_dict({**expected, **{key: value.to(expected[key].dtype) for key, value in given.items()}})
     return kept_head
+
+
+def check_names(model: Classifier, tensors: Mapping[str, Tensor], where: str) -> None:
+    """UsageError where the file lacks weights of the network or holds others, whatever their shapes."""
+    _check_names(model, tensors, translate(model, tensors), where)
+
+
+def _check_names(
+    model: Classifier,
+    tensors: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    where: str,
+    optional: Sequence[str] = (),
+) -> None:
+    expected = model.state_dict().keys()
+    missing = sorted(name for name in expected - given.keys() - set(optional) if not name.endswith(COUNTER))
+    unknown = sorted(given.keys() - expected)
+    if missing or unknown:
+        name = model.config["name"]
+        raise UsageError(f"the weights in {where} are not those of {name}: {_differ(model, tensors, missing, unknown)}")
 
 
 def translate(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
