@@ -62,6 +62,7 @@ def prepare(
     device: str = "auto",
     bank: Bank | None = USUAL,
     command: str = "",
+    accept_accuracy: bool = False,
 ) -> Ready:
     """The plan of an audit, not written yet. Arguments and errors as `undistill.audit` has them."""
     if (model is None) == (request.method is None):
@@ -87,6 +88,8 @@ def prepare(
             side: _victim(given or "", splits, request.answers, behind) for side, (given, behind) in known.items()
         }
         check(victims, splits, delta)
+        for victim in victims.values():
+            victim.plausible(splits, accept=accept_accuracy)
         subjects = tuple(subject(side, given or "", victims[side], request) for side, (given, _) in known.items())
     plan = _plan(request, recipe, splits, subjects, victims, delta).model_copy(update={"command": command})
     by_hand = {each.name: victims[each.side] for each in subjects if each.model == GIVEN}

@@ -20,6 +20,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks with errors.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")]
+AcceptAccuracy = Annotated[
+    bool,
+    typer.Option("--accept-accuracy", help="Go on with a MODEL whose accuracy is near chance or below the recorded one."),
+]
 Plugin = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Python file with components of your own; repeatable.")
 ]

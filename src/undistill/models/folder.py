@@ -228,11 +228,23 @@ def read_origin(folder: Path) -> dict[str, Any]:
     origin = config.get("origin") if isinstance(config, dict) else None
     if not isinstance(origin, dict):
         return {}
-    kinds = {"data": str, "kind": str, "seed": int, "defense": dict, "fresh_pool": bool}
+    kinds: dict[str, Any] = {"data": str, "kind": str, "seed": int, "defense": dict, "fresh_pool": bool}
+    kinds |= {"accuracy": dict, "stated_accuracy": int | float, "normalization": str, "class_order": list}
     for name, kind in kinds.items():
         if origin.get(name) is not None and not isinstance(origin[name], kind):
             raise RunError(f"{folder / 'config.json'}: origin.{name} is {origin[name]!r}")
+    known = origin.get("accuracy")
+    if known is not None and not (
+        isinstance(known.get("percent"), int | float) and isinstance(known.get("data"), str | None)
+    ):
+        raise RunError(f"{folder / 'config.json'}: origin.accuracy is {known!r}")
     return {name: value for name, value in origin.items() if value is not None}
+
+
+def note(folder: Path, name: str, value: Any) -> None:
+    """Write one more fact into the origin that a model folder of ours states."""
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {**config, "origin": {**(config.get("origin") or {}), name: value}})
 
 
 def fresh_pool(origin: dict[str, Any]) -> bool:
