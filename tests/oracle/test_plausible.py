@@ -245,6 +245,20 @@ def test_what_was_measured_at_the_import_is_recorded_and_compared(data: Splits, 
         replace(victim, recorded=Recorded(100, data.fingerprint)).plausible(data)
 
 
+def test_a_poor_training_of_ones_own_stops_what_is_strict_alone(
+    data: Splits, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim = build("cnn", 4, 3, 8, 0.125, seed=0).eval()
+    victim.head.weight.data.zero_()  # type: ignore[operator, union-attr]
+    ours = Victim(victim, None, "0" * 16, recorded=Recorded(25.0, data.fingerprint, own=True))
+    assert ours.plausible(data) is not None
+    assert "near chance" in caplog.text
+    with pytest.raises(Implausible, match="near chance"):
+        ours.plausible(data, strict=True)
+    with pytest.raises(Implausible, match="near chance"):  # its own training ended better
+        replace(ours, recorded=Recorded(60.0, data.fingerprint, own=True)).plausible(data)
+
+
 @pytest.mark.parametrize("accuracy", [{"percent": "high", "data": None}, {"data": "x"}, 3])
 def test_a_recorded_accuracy_that_is_none_is_named(data: Splits, tmp_path: Path, accuracy: Any) -> None:
     folder.save(tmp_path, build("cnn", 4, 3, 8, 0.125, seed=0), None, "")

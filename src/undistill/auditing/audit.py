@@ -89,7 +89,7 @@ def prepare(
         }
         check(victims, splits, delta)
         for victim in victims.values():
-            victim.plausible(splits, accept=accept_accuracy)
+            victim.plausible(splits, accept=accept_accuracy, strict=True)
         subjects = tuple(subject(side, given or "", victims[side], request) for side, (given, _) in known.items())
     plan = _plan(request, recipe, splits, subjects, victims, delta).model_copy(update={"command": command})
     by_hand = {each.name: victims[each.side] for each in subjects if each.model == GIVEN}

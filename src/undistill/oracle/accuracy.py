@@ -31,10 +31,14 @@ LISTED = 30
 
 @dataclass(frozen=True)
 class Recorded:
-    """An accuracy that is known of a model, percent, and the fingerprint of the data it was measured on, where that is known."""
+    """An accuracy that is known of a model, percent, and the fingerprint of the data it was measured on, where that is known.
+
+    `own`: a training of this package ended with it.
+    """
 
     percent: float
     data: str | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def doubt(
         return f"its accuracy is {found}, and {in_another_order(order, predicted_N, labels_N, names)}{_told(declare, order)}"
     if near_chance(found):
         return f"its accuracy is {found}: near chance"
-    if recorded is not None and found.percent < recorded.percent - allowance(found, recorded, data):
+    if recorded is not None and not as_recorded(found, recorded, data):
         return f"its accuracy is {found}, far below the {recorded.percent:.2f} % that are recorded of it"
     return ""
 
@@ -95,7 +99,12 @@ def near_chance(found: Measured) -> bool:
     return found.percent <= found.guessing + max(SKILL * (100 - found.guessing), luck)
 
 
-def allowance(found: Measured, recorded: Recorded, data: str | None) -> float:
+def as_recorded(found: Measured, recorded: Recorded, data: str | None) -> bool:
+    """Whether an accuracy is not far below the recorded one, measured on these `data` or on others."""
+    return found.percent >= recorded.percent - _allowance(found, recorded, data)
+
+
+def _allowance(found: Measured, recorded: Recorded, data: str | None) -> float:
     """Points that an accuracy may be below the recorded one."""
     share = min(max(recorded.percent / 100, 0.0), 1.0)
     luck = 100 * ERRORS * math.sqrt(share * (1 - share) / found.images)

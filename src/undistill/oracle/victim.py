@@ -23,7 +23,7 @@ from undistill.models import folder as models
 from undistill.models.base import MODELS, build
 from undistill.models.external import External, Wrapped
 from undistill.models.states import load_state, read_state
-from undistill.oracle.accuracy import Measured, Recorded, doubt, measured
+from undistill.oracle.accuracy import Measured, Recorded, as_recorded, doubt, measured
 from undistill.oracle.blackbox import BlackBox, to_bytes
 from undistill.oracle.frozen import FAMILIES, identity, not_finite, sound
 from undistill.oracle.ledger import Answers, Ledger
@@ -107,7 +107,7 @@ class Victim:
             )
 
 
-    def plausible(self, data: Splits, *, accept: bool = False) -> Measured | None:
+    def plausible(self, data: Splits, *, accept: bool = False, strict: bool = False) -> Measured | None:
         """The accuracy of the model itself on labelled images, checked; None for a black box that has answered too few of them.
 
         A network answers up to 2,000 test images, on the device that it is on. A black box is asked nothing: only responses that
@@ -116,6 +116,8 @@ class Victim:
         Args:
             data: the victim's.
             accept: whether to go on with an accuracy that cannot be that of a classifier of these data.
+            strict: whether a poor model stops, too, whose own training here ended with that very accuracy: it was not handed
+                over wrongly, but nothing can be learned from it.
 
         Raises:
             RunError: answers that are not finite.
@@ -127,11 +129,13 @@ class Victim:
         predicted_N, labels_N = known
         declare = REORDER if isinstance(self.model, BlackBox) else IMPORT
         reason = doubt(predicted_N, labels_N, data.train.class_names, self.recorded, data.fingerprint, declare)
-        if reason and not accept:
+        found, known_of = measured(predicted_N, labels_N, data.num_classes), self.recorded
+        own = known_of is not None and known_of.own and as_recorded(found, known_of, data.fingerprint)
+        if reason and not accept and (strict or not own):
             raise Implausible(f"{self.described}: {reason}. {ACCEPT}")
         if reason:
-            log.warning("%s: %s; accepted", self.described, reason)
-        return measured(predicted_N, labels_N, data.num_classes)
+            log.warning("%s: %s", self.described, reason)
+        return found
 
     @property
     def described(self) -> str:
@@ -318,7 +322,7 @@ def _of_run(run: Run) -> Victim:
         raise UsageError(f"{run.folder} holds no model: its training ended as {run.result.get('status')!r}")
     victim = _of_folder(run.folder / "model")
     accuracy = run.result.get("accuracy")
-    known = Recorded(accuracy, victim.data_fingerprint) if isinstance(accuracy, int | float) else None
+    known = Recorded(accuracy, victim.data_fingerprint, own=True) if isinstance(accuracy, int | float) else None
     return replace(victim, recipe=run.recipe, recorded=known)
 
 
