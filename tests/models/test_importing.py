@@ -204,11 +204,23 @@ def test_the_source_is_known_by_its_content(tmp_path: Path, state: Path) -> None
         ({"model": SETTINGS, "image_size": 8, "class_names": ["a"]}, "1 class names for the 4 outputs"),
         ({"model": SETTINGS, "image_size": 8, "mean": [0.5], "std": [0.5]}, "mean has 1 values for 3 channels"),
         ({"model": SETTINGS, "image_size": 8, "mean": [0.5] * 3, "std": [0.0] * 3}, "std must be above 0"),
-        ({"model": SETTINGS, "image_size": 8, "mean": [0.5] * 3, "std": [float("nan")] * 3}, "std must be finite, not nan"),
-        ({"model": SETTINGS, "image_size": 8, "mean": [0.5] * 3, "std": [float("inf")] * 3}, "std must be finite, not inf"),
-        ({"model": SETTINGS, "image_size": 8, "mean": [0.0, -float("inf"), 0.0], "std": [0.5] * 3}, "mean must be finite, not -inf"),
+        (
+            {"model": SETTINGS, "image_size": 8, "mean": [0.5] * 3, "std": [float("nan")] * 3},
+            "std must be finite, not nan",
+        ),
+        (
+            {"model": SETTINGS, "image_size": 8, "mean": [0.5] * 3, "std": [float("inf")] * 3},
+            "std must be finite, not inf",
+        ),
+        (
+            {"model": SETTINGS, "image_size": 8, "mean": [0.0, -float("inf"), 0.0], "std": [0.5] * 3},
+            "mean must be finite, not -inf",
+        ),
         ({"model": SETTINGS, "image_size": 8, "mean": [1e300] * 3, "std": [0.5] * 3}, "mean must be finite, not 1e"),
-        ({"model": SETTINGS, "image_size": 8, "mean": [0.5] * 3, "std": [1e-300] * 3}, "std must be above 0, not 1e-300"),
+        (
+            {"model": SETTINGS, "image_size": 8, "mean": [0.5] * 3, "std": [1e-300] * 3},
+            "std must be above 0, not 1e-300",
+        ),
         ({"model": "no_such:net", "image_size": 8}, "cannot import no_such"),
     ],
 )
@@ -285,7 +297,10 @@ def test_a_state_dict_without_a_normalization_is_asked_for_one(tmp_path: Path, s
         ({"mean": "none", "std": [0.5] * 3}, "leave --std out"),
         ({"mean": "data"}, "--data"),
         ({"mean": "mine"}, "none, data or imagenet, not 'mine'"),
-        ({"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}, r"mean 123\.675 .*by 255 .*becomes 0\.485"),
+        (
+            {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]},
+            r"mean 123\.675 .*by 255 .*becomes 0\.485",
+        ),
         ({"mean": [0.485, 0.456, 0.406], "std": [58.395, 57.12, 57.375]}, r"std 58\.395 .*by 255"),
         ({"mean": [0.0] * 3, "std": [255.0] * 3}, "std 255 .*by 255"),
         ({"mean": [-1.0] * 3, "std": [0.5] * 3}, r"mean -1 is outside \[0, 1\]"),
@@ -320,7 +335,9 @@ def test_a_network_of_timms_gets_the_published_normalization(tmp_path: Path, mon
 # -- the order of the outputs -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("told", [{"class_order": [2, 0, 3, 1]}, {"class_names": ["class 2", "class 0", "class 3", "class 1"]}])
+@pytest.mark.parametrize(
+    "told", [{"class_order": [2, 0, 3, 1]}, {"class_names": ["class 2", "class 0", "class 3", "class 1"]}]
+)
 def test_outputs_are_put_in_the_datas_order(
     tmp_path: Path, state: Path, small: Classifier, splits: Splits, told: dict[str, Any]
 ) -> None:

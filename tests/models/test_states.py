@@ -300,7 +300,9 @@ def test_averaged_weights_and_counted_operations_are_read(write: Write) -> None:
 
 def test_a_renamed_head_is_named_with_its_place() -> None:
     state = {name.replace("head.", "classifier.1."): value for name, value in net().state_dict().items()}
-    with pytest.raises(UsageError, match=r"names differ: they hold 'classifier\.1\.bias' where it has 'head\.bias', .*weight'"):
+    with pytest.raises(
+        UsageError, match=r"names differ: they hold 'classifier\.1\.bias' where it has 'head\.bias', .*weight'"
+    ):
         load_state(net(), state, "weights.pt")
 
 
@@ -313,7 +315,11 @@ def test_of_two_networks_in_one_file_both_are_named() -> None:
 
 def test_the_only_state_dict_of_a_checkpoint_is_found_whatever_its_name(write: Write) -> None:
     state = net().state_dict()
-    checkpoint = {"epoch": 3, "my_classifier": state, "optimizer": {"state": {0: {"m": torch.ones(2)}}, "param_groups": []}}
+    checkpoint = {
+        "epoch": 3,
+        "my_classifier": state,
+        "optimizer": {"state": {0: {"m": torch.ones(2)}}, "param_groups": []},
+    }
     assert same(read_state(write(saved(checkpoint))), dict(state))
     assert same(read_state(write(saved({"model": {"state_dict": state}}))), dict(state))
     with pytest.raises(UsageError, match="2 state dicts, 'generator', 'critic'"):
@@ -365,7 +371,11 @@ OTHERS: list[tuple[str, bytes, str]] = [
     ("server's word", b'{"error": "Repository not found"}', "is JSON.*Repository not found.*download"),
     ("missing entry", b"Entry not found", "is text.*Entry not found"),
     ("onnx", b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x8e\x01\n", "ONNX model.*--answers"),
-    ("zip", archive(**{"resnet/weights.pt": b"x", "readme": b"y"}), "zip archive with resnet/weights.pt and 1 more.*unpack"),
+    (
+        "zip",
+        archive(**{"resnet/weights.pt": b"x", "readme": b"y"}),
+        "zip archive with resnet/weights.pt and 1 more.*unpack",
+    ),
     ("empty zip", archive(), "zip archive, an empty one"),
     ("numpy", numpy_archive(), "NumPy arrays"),
     ("script", script(), "TorchScript.*state_dict"),
@@ -380,7 +390,9 @@ OTHERS: list[tuple[str, bytes, str]] = [
 
 @pytest.mark.parametrize(("content", "words"), [case[1:] for case in OTHERS], ids=[case[0] for case in OTHERS])
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
-def test_a_file_that_is_no_weights_is_named_with_what_to_do(write: Write, name: str, content: bytes, words: str) -> None:
+def test_a_file_that_is_no_weights_is_named_with_what_to_do(
+    write: Write, name: str, content: bytes, words: str
+) -> None:
     with pytest.raises(RunError, match=rf"weights\.\w+ .*{words}"):
         read_state(write(content, name))
 

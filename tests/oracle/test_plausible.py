@@ -205,7 +205,12 @@ def test_a_function_is_judged_by_what_it_answered_anyway(
 ) -> None:
     counts: list[int] = []
     box = BlackBox(say(Nearest(data.train, MOVED), counts), Access.PROBS, 4, "the api")
-    given: dict[str, Any] = {"card": "probs/unlabelled/fresh/random/40", "unseen": True, "recipe": recipe, "device": "cpu"}
+    given: dict[str, Any] = {
+        "card": "probs/unlabelled/fresh/random/40",
+        "unseen": True,
+        "recipe": recipe,
+        "device": "cpu",
+    }
     for _ in range(2):  # the second time by the query log alone
         with pytest.raises(Implausible, match=r"the victim the api: .*40 labelled images.*'class 2'.*0,2,3,1"):
             attack(box, data, **given, out=tmp_path / "run", resume=True)
@@ -245,9 +250,7 @@ def test_what_was_measured_at_the_import_is_recorded_and_compared(data: Splits, 
         replace(victim, recorded=Recorded(100, data.fingerprint)).plausible(data)
 
 
-def test_a_poor_training_of_ones_own_stops_what_is_strict_alone(
-    data: Splits, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_poor_training_of_ones_own_stops_what_is_strict_alone(data: Splits, caplog: pytest.LogCaptureFixture) -> None:
     victim = build("cnn", 4, 3, 8, 0.125, seed=0).eval()
     victim.head.weight.data.zero_()  # type: ignore[operator, union-attr]
     ours = Victim(victim, None, "0" * 16, recorded=Recorded(25.0, data.fingerprint, own=True))

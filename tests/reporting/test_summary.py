@@ -149,7 +149,12 @@ def foreign(weights: str, accuracy: float, **changes: Any) -> Cell:
 def rows(cells: list[Cell]) -> dict[str, list[float]]:
     """Victim → accuracies, of the first section."""
     section = summarise(cells).sections[0]
-    return {name: group.values for name in section.victims for arm in section.arms if (group := section.group(arm.name, name))}
+    return {
+        name: group.values
+        for name in section.victims
+        for arm in section.arms
+        if (group := section.group(arm.name, name))
+    }
 
 
 def test_victims_of_different_weights_are_different_rows() -> None:
@@ -168,7 +173,10 @@ def test_students_of_one_victim_from_elsewhere_are_one_row() -> None:
 def test_seeds_of_one_recipe_are_one_row_and_a_second_of_one_seed_is_its_own() -> None:
     ours = [thief(s, 90.0 + s, "normal") for s in range(3)]
     assert rows(ours) == {"normal": [90.0, 91.0, 92.0]}
-    assert rows([*ours, foreign("cccc2222dd", 19.7)]) == {"normal": [90.0, 91.0, 92.0], "normal (weights cccc22)": [19.7]}
+    assert rows([*ours, foreign("cccc2222dd", 19.7)]) == {
+        "normal": [90.0, 91.0, 92.0],
+        "normal (weights cccc22)": [19.7],
+    }
     teachers = [victim(s, 99.0) for s in range(3)]
     again = thief(0, 20.0, "normal", victim_id="cccc2222dd")
     assert rows([*ours, *teachers, again]) == {"normal": [90.0, 91.0, 92.0], "normal (weights cccc22)": [20.0]}

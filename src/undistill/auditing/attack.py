@@ -100,10 +100,6 @@ def attack(
     where = choose_device(device)
     planned = of_data(plan_recipe(read(source), attack, student, seed), data)
     victim = remembering(victim, Path(ledger) if ledger else Path(out) / "answers.parquet")
-    if not planned.attack.control:
-        if not isinstance(victim.model, BlackBox):
-            victim.network.to(where)
-        victim.plausible(data, accept=accept_accuracy)
     heist = Heist(
         victim,
         data,
@@ -121,6 +117,8 @@ def attack(
     where_to = Path(cells) if cells else Path(out) / "cells"
     if reuse and not isinstance(victim.model, BlackBox) and (where_to / f"{heist.id}.json").is_file():
         return read_cell(where_to / f"{heist.id}.json")
+    if not planned.attack.control:
+        victim.plausible(data, accept=accept_accuracy)
 
     def steps(state: State | None, before: dict[str, Any]) -> Iterator[EpochRecord]:
         """The attacker's epochs; behind the first, the responses of a function are there to be looked at."""

@@ -275,11 +275,15 @@ def import_(
     ] = None,
     class_order: Annotated[
         str | None,
-        typer.Option("--class-order", help="For each output the class of the data that it stands for, from 0: 0,1,10,11,2."),
+        typer.Option(
+            "--class-order", help="For each output the class of the data that it stands for, from 0: 0,1,10,11,2."
+        ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="The model's data, a name, a folder or a hub id: accuracy is measured on its test images."),
+        typer.Option(
+            "--data", help="The model's data, a name, a folder or a hub id: accuracy is measured on its test images."
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", help="Local folder in the hub's format instead of a download.")
@@ -289,7 +293,9 @@ def import_(
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", metavar="NAME=VALUE", help="A setting of that network (stem=7x7) or of --data (data.val=0)."),
+        typer.Option(
+            "--set", "-s", metavar="NAME=VALUE", help="A setting of that network (stem=7x7) or of --data (data.val=0)."
+        ),
     ] = None,
     size: Annotated[int | None, typer.Option("--size", help="Side in pixels of the images it takes.")] = None,
     channels: Annotated[int | None, typer.Option("--channels", help="1 (grey) or 3.")] = None,

@@ -14,7 +14,19 @@ import typer
 from typer.core import TyperGroup
 
 from undistill.cli import verbs
-from undistill.cli.options import BANK_GB, AcceptAccuracy, BankFolder, BankLimit, Json, Options, Out, Plugin, Quiet, Verbose, shared
+from undistill.cli.options import (
+    BANK_GB,
+    AcceptAccuracy,
+    BankFolder,
+    BankLimit,
+    Json,
+    Options,
+    Out,
+    Plugin,
+    Quiet,
+    Verbose,
+    shared,
+)
 from undistill.cli.options import use_plugins as _use_plugins
 from undistill.cli.progress import Reporter
 from undistill.errors import RunError, UsageError

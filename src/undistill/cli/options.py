@@ -22,7 +22,9 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks with 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")]
 AcceptAccuracy = Annotated[
     bool,
-    typer.Option("--accept-accuracy", help="Go on with a MODEL whose accuracy is near chance or below the recorded one."),
+    typer.Option(
+        "--accept-accuracy", help="Go on with a MODEL whose accuracy is near chance or below the recorded one."
+    ),
 ]
 Plugin = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Python file with components of your own; repeatable.")

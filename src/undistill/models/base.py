@@ -190,7 +190,11 @@ def _check_moments(mean: Sequence[float] | None, std: Sequence[float] | None, in
         if not 0 <= value <= 1:
             raise UsageError(
                 f"{part} {float(value):g} is outside [0, 1], where pixels are here"
-                + (f": divide mean and std by 255 ({float(value):g} becomes {value / 255:.3g})" if 1 < value <= 255 else "")
+                + (
+                    f": divide mean and std by 255 ({float(value):g} becomes {value / 255:.3g})"
+                    if 1 < value <= 255
+                    else ""
+                )
             )
 
 

@@ -84,7 +84,9 @@ def _onnx(path: Path, head: bytes) -> bool:
     if head[:2] in (b"PK", b"\x80\x02") or is_safetensors(path):
         return False
     named = path.suffix.lower() == ".onnx"
-    return named or (head[:1] == b"\x08" and 0 < head[1] < 64 and any(mark in head for mark in (b"pytorch", b"onnx", b"graph")))
+    return named or (
+        head[:1] == b"\x08" and 0 < head[1] < 64 and any(mark in head for mark in (b"pytorch", b"onnx", b"graph"))
+    )
 
 
 def _text(head: bytes) -> str | None:

@@ -208,9 +208,7 @@ def _differ(model: Classifier, tensors: Mapping[str, Tensor], missing: list[str]
         told = ", ".join(f"{other!r} where it has {name!r}" for name, other in renamed.items())
         return f"their names differ: they hold {told}; save them under its names"
     hint = f"; {pairs[0][1]!r} has the shape of {pairs[0][0]!r}" if pairs and len(missing) <= MOST else ""
-    return (
-        f"they lack {missing[0]!r}{_more(missing)}, and hold {unknown[0]!r}{_more(unknown)}, which it does not know{hint}"
-    )
+    return f"they lack {missing[0]!r}{_more(missing)}, and hold {unknown[0]!r}{_more(unknown)}, which it does not know{hint}"
 
 
 def _alike(one: Tensor, other: Tensor, name: str, head: str) -> bool:

@@ -116,7 +116,9 @@ class BlackBox:
             return said
         named = [name for name in NAMES[self.kind] if name in said] or (list(said) if len(said) == 1 else [])
         if len(named) != 1:
-            raise self._wrong("numbers", f"a dictionary of {', '.join(map(str, said)) or 'nothing'}; return its numbers alone")
+            raise self._wrong(
+                "numbers", f"a dictionary of {', '.join(map(str, said)) or 'nothing'}; return its numbers alone"
+            )
         return said[named[0]]
 
     def _labels(self, said: Any, count: int) -> NDArray[Any]:
@@ -137,7 +139,9 @@ class BlackBox:
             raise self._wrong("(classes, probabilities)", f"{len(said)} parts") from error
         if classes.shape != probs.shape or classes.ndim != 2 or len(classes) != count or classes.dtype.kind not in "iu":
             turned = probs.dtype.kind in "iu" and classes.dtype.kind == "f"
-            found = "probabilities first; return classes, probabilities" if turned else f"{classes.shape} and {probs.shape}"
+            found = (
+                "probabilities first; return classes, probabilities" if turned else f"{classes.shape} and {probs.shape}"
+            )
             raise self._wrong(f"two arrays of {count} × k, classes first", found)
         if probs.dtype.kind not in "fiu":
             raise self._wrong("numbers", str(probs.dtype))

@@ -118,7 +118,9 @@ def sound(logits_BC: Tensor) -> Tensor:
 
 def not_finite(name: str, broken: int, images: int) -> str:
     """The sentence about a victim whose answers are not finite."""
-    return f"{name} answers with NaN or infinity for {broken} of {images} images: it cannot be attacked until it is mended"
+    return (
+        f"{name} answers with NaN or infinity for {broken} of {images} images: it cannot be attacked until it is mended"
+    )
 
 
 def identity(network: nn.Module) -> str:

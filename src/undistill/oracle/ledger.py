@@ -107,7 +107,9 @@ class Answers:
             label = chosen is Access.LABEL if stated is None else stated is Access.LABEL  # half a class is none
             array = np.asarray(said).astype(np.int64, casting="safe") if label else np.asarray(said, np.float32)
         except (TypeError, ValueError, OverflowError) as error:
-            raise RunError(f"{path} holds answers that are no {(stated or chosen).label}: {_sentence(error)}") from error
+            raise RunError(
+                f"{path} holds answers that are no {(stated or chosen).label}: {_sentence(error)}"
+            ) from error
         classes = about.get("num_classes")
         if not isinstance(classes, int) or not 2 <= classes <= 1_000_000:
             classes = int(array.max(initial=1)) + 1 if array.ndim == 1 else array.shape[-1]

@@ -106,7 +106,6 @@ class Victim:
                 "which images are fresh cannot be told; use its own data settings"
             )
 
-
     def plausible(self, data: Splits, *, accept: bool = False, strict: bool = False) -> Measured | None:
         """The accuracy of the model itself on labelled images, checked; None for a black box that has answered too few of them.
 
@@ -157,7 +156,9 @@ class Victim:
         log_of = self.model.predict
         if not isinstance(log_of, Ledger) or not log_of.answers.values:
             return None
-        found = [self._answered(log_of, part) for part in (data.test, data.pool, data.val, data.train) if part is not None]
+        found = [
+            self._answered(log_of, part) for part in (data.test, data.pool, data.val, data.train) if part is not None
+        ]
         predicted_N, labels_N = (torch.cat(parts) for parts in zip(*found, strict=True))
         return (predicted_N, labels_N) if len(labels_N) else None
 

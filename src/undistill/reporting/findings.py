@@ -183,7 +183,12 @@ def _headroom(section: Section) -> str | None:
         if a.attack not in ("label-only", "scratch") and (g := section.group(a.name, normal_in(section))) and g.n
     ]
     labels = next(
-        (g for a in section.arms if a.attack == "label-only" and (g := section.group(a.name, normal_in(section))) and g.n), None
+        (
+            g
+            for a in section.arms
+            if a.attack == "label-only" and (g := section.group(a.name, normal_in(section))) and g.n
+        ),
+        None,
     )
     card = parse_card(section.card)
     if not soft or labels is None or card is None:

@@ -35,7 +35,11 @@ def _of_section(section: Section) -> list[str]:
     digits, hot, control = findings.decimals(section.n_test), findings.hottest(section), findings.alone(section)
     sentences = []
     for victim in findings.hardened(section):
-        change = difference(section.group(hot.name, victim), section.group(hot.name, findings.normal_in(section))) if hot else None
+        change = (
+            difference(section.group(hot.name, victim), section.group(hot.name, findings.normal_in(section)))
+            if hot
+            else None
+        )
         if change is not None and hot is not None:
             sentences.append(
                 f"{section.title}: a student of the {victim} teacher ({hot.name}) ended {findings.apart(change.mean, digits)} "

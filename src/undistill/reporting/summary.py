@@ -75,7 +75,9 @@ def _victims(cells: list[Cell], name_of: dict[str, str]) -> tuple[Victim, ...]:
 
 def _victim_names(cells: list[Cell]) -> dict[str, str]:
     """Victims by label; where one label stands for several settings or several weights, those join the name."""
-    rows: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))  # label, settings, victim key: row
+    rows: dict[str, dict[str, dict[str, str]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )  # label, settings, victim key: row
     for (label, settings, _), found in _alike(cells).items():
         rows[label][settings] |= _rows_of(found)
     names: dict[str, str] = {}

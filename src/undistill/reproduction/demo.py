@@ -138,7 +138,9 @@ def _teachers(demo: Demo, seed: int) -> str:
     """Train a normal teacher and its nasty twin."""
     data = load(demo.recipe.data)
     normal = train(None, data, demo.recipe, seed=seed, out=demo.teacher("normal", seed), resume=True)
-    nasty = protect(normal, data, seed=seed, out=demo.teacher("nasty", seed), resume=True, bank=demo.bank, accept_accuracy=True)
+    nasty = protect(
+        normal, data, seed=seed, out=demo.teacher("nasty", seed), resume=True, bank=demo.bank, accept_accuracy=True
+    )
     for run in (normal, nasty):
         save(demo.out / "cells", *victim_cell(run, data, "demo"))
     save(demo.out / "cells", *logit_response(normal, nasty, data, "demo", temperatures=(1, 4)))
