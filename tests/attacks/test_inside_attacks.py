@@ -84,7 +84,7 @@ Got = Callable[..., list[float]]
 
 @pytest.fixture(scope="module")
 def got(digits: Digits) -> Got:
-    """`got(attack, spoilt, seeds)`: accuracy of a student of each seed after 120 steps on 100 fresh images without labels, percent."""
+    """`got(attack, spoilt, seeds)`: percent that students of some seeds reach after 120 steps on 100 images without labels."""
     spoilt = copy.deepcopy(digits.victim)
     hard = changed(digits.recipe, epochs=15, batch=64, optimizer={**ADAM, "lr": 0.01})
     nasty = DEFENSES.make({"name": "nasty-head", "omega": 0.06})

@@ -63,7 +63,7 @@ SEEDS = 3
 
 @pytest.fixture(scope="module")
 def probed(digits: Digits) -> dict[str, list[float]]:
-    """Accuracies of `SEEDS` students with 100 fresh images, each asked about once, percent: from public features and random ones."""
+    """Accuracies of `SEEDS` students with 100 images, each asked about once, percent: from public and from random features."""
     assert digits.data.pool is not None
     held, rest = digits.data.pool.take(torch.arange(100)).unlabelled(), digits.data.pool.take(torch.arange(100, 400))
     found: dict[str, list[float]] = defaultdict(list)

@@ -167,8 +167,12 @@ RESPONSES: list[tuple[str, Access, Any]] = [
 
 @pytest.mark.parametrize(("kind", "said"), [case[1:] for case in RESPONSES], ids=[case[0] for case in RESPONSES])
 def test_responses_of_tensors_are_taken_in_every_usual_form(kind: Access, said: Any) -> None:
-    expected = {Access.PROBS: PROBS, Access.TOPK: [[0, 0, 0.3, 0.4], [0.7, 0.3, 0, 0]], Access.LABEL: [3, 0]}[kind]
-    assert np.allclose(box(said, kind).answer(images()).numpy(), expected, atol=2e-3)
+    expected: dict[Access, Any] = {
+        Access.PROBS: PROBS,
+        Access.TOPK: [[0, 0, 0.3, 0.4], [0.7, 0.3, 0, 0]],
+        Access.LABEL: [3, 0],
+    }
+    assert np.allclose(box(said, kind).answer(images()).numpy(), expected[kind], atol=2e-3)
 
 
 @pytest.mark.parametrize("digits", [1, 2, 3])
@@ -180,7 +184,7 @@ def test_rounded_probabilities_are_taken_as_they_are(digits: int, classes: int) 
 
 
 def test_probabilities_a_little_below_zero_become_zero() -> None:
-    said = PROBS + [[0, 0, 0, 0], [0, 1e-9, -1e-9, 0]]
+    said = PROBS + np.array([[0, 0, 0, 0], [0, 1e-9, -1e-9, 0]])
     answer = box(said).answer(images())
     assert answer.min() == 0
     assert np.allclose(answer.numpy(), PROBS)
@@ -189,7 +193,7 @@ def test_probabilities_a_little_below_zero_become_zero() -> None:
 def test_images_without_a_finite_answer_are_counted() -> None:
     said = np.log(PROBS + 1e-3)
     said[1, 2] = np.nan
-    with pytest.raises(RunError, match="the api .* NaN or infinity for 1 of 2 images"):
+    with pytest.raises(RunError, match=r"the api .* NaN or infinity for 1 of 2 images"):
         box(said, Access.LOGITS).answer(images())
 
 

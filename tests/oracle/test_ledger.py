@@ -173,7 +173,7 @@ def test_images_answered_with_nan_are_asked_again_and_the_others_are_not(tmp_pat
         return said
 
     ledger, _ = paying(broken, Access.PROBS, path)
-    with pytest.raises(RunError, match="the api .* NaN or infinity for 1 of 5 images"):
+    with pytest.raises(RunError, match=r"the api .* NaN or infinity for 1 of 5 images"):
         ledger(pixels(5))
     mended, counts = paying(say, Access.PROBS, path)
     assert np.allclose(mended(pixels(5)), say(pixels(5)))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reporting.synthetic import API, NASTY, control, figure, grid, thief, victim
+from undistill.auditing.cell import Cell
 from undistill.reporting.naming import ALONE, arm_text, card_sentence, card_title, number, signed
 from undistill.reporting.summary import summarise
 
@@ -184,9 +185,9 @@ def test_seeds_of_one_recipe_are_one_row_and_a_second_of_one_seed_is_its_own() -
 
 def test_teachers_of_different_recipes_are_different_rows() -> None:
     cells = []
-    for number, epochs in enumerate((4, 40)):
-        name, own = f"{number}-weights", {"training": {"epochs": epochs}, "views": []}
-        cells += [victim(0, 99.0, victim_id=name, recipe=own), thief(0, 90.0 + number, "normal", victim_id=name)]
+    for place, epochs in enumerate((4, 40)):
+        name, own = f"{place}-weights", {"training": {"epochs": epochs}, "views": []}
+        cells += [victim(0, 99.0, victim_id=name, recipe=own), thief(0, 90.0 + place, "normal", victim_id=name)]
     assert rows(cells) == {"normal (weights 0-weig)": [90.0], "normal (weights 1-weig)": [91.0]}
     networks = [
         cell.model_copy(update={"student": net}) if cell.kind == "victim" else cell

@@ -117,7 +117,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nobody is trusted, and components of plugins are gone behind each test."""
     monkeypatch.setenv(plugins.VARIABLE, "")
     monkeypatch.setenv(plugins.TRUSTED, "")
-    for registry in Registry.all.values():
+    for registry in list(Registry.all.values()):
         registry.everything()
     before = {kind: dict(registry._classes) for kind, registry in Registry.all.items()}
     yield
@@ -317,3 +317,73 @@ def test_a_plugin_that_fails_ends_in_a_sentence(
     more = ["-o", tmp_path / "out"] if verb == "train" else []
     refused(shell(verb, "--plugin", tmp_path / "toy.py", *more), words)
     refused(shell(verb, "--plugin", tmp_path / "nothing.py", *more), "there is no Python file")
+
+
+# -- what an import measures --------------------------------------------------------------------------------------------
+
+TEN = ("--model", "cnn", "-s", "width=0.25")
+
+
+@pytest.fixture
+def weights(shell: Shell, tmp_path: Path) -> Path:
+    """The state dict of a network that knows its digits, with its own normalization outside."""
+    training = ["-s", "training.epochs=4", "-s", "model.width=0.25"]
+    assert shell("train", "--data", "digits", *training, "-q", "-o", tmp_path / "run").code == 0
+    return tmp_path / "run" / "model" / "model.safetensors"
+
+
+def test_an_import_with_data_measures_and_records_the_accuracy(shell: Shell, weights: Path, tmp_path: Path) -> None:
+    said = shell("import", weights, *TEN, "--data", "digits", "--mean", "data", "-o", tmp_path / "good")
+    assert said.code == 0, said.err
+    assert re.search(r"normalization: mean 0\.3\d+, std 0\.3\d+ \(of the training images of digits\)", said.out)
+    assert re.search(r"accuracy: \d+\.\d\d % on 497 labelled images \(guessing 10\.\d %\)", said.out)
+    found = done(
+        shell("import", weights, *TEN, "--data", "digits", "--mean", "data", "--json", "-o", tmp_path / "json")
+    )
+    assert found["accuracy"]["images"] == 497
+    assert found["doubt"] == ""
+    without = shell("import", weights, *TEN, "--size", 8, "--channels", 1, "--mean", "none", "-o", tmp_path / "plain")
+    assert "accuracy: not measured" in without.out
+
+
+def test_a_stated_accuracy_stops_what_is_far_below_it(shell: Shell, weights: Path, tmp_path: Path) -> None:
+    told = ["--data", "digits", "--mean", "none", "--accuracy", "90"]  # without the normalization it was trained with
+    said = shell("import", weights, *TEN, *told, "-o", tmp_path / "wrong")
+    assert "warning: its accuracy is" in said.out
+    refused(shell("attack", tmp_path / "wrong", *THIEF, TRAINED, "-o", tmp_path / "out"), "--accept-accuracy")
+
+
+def test_an_order_that_an_import_finds_is_declared_with_it(shell: Shell, weights: Path, tmp_path: Path) -> None:
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    state = safetensors.torch.load_file(weights)
+    state |= {name: state[name][order].contiguous() for name in ("head.weight", "head.bias")}
+    safetensors.torch.save_file(state, tmp_path / "moved.safetensors")
+    told = [tmp_path / "moved.safetensors", *TEN, "--data", "digits", "--mean", "data"]
+    listed = ",".join(map(str, order))
+    assert f"--class-order {listed}" in shell("import", *told, "-o", tmp_path / "moved").out
+    for verb in (["attack"], ["protect", "--with", "nasty-head"], ["audit"]):
+        said = shell(verb[0], tmp_path / "moved", "--data", "digits", *verb[1:], "-q", "-o", tmp_path / "out")
+        assert f"--class-order {listed}" in said.err, verb
+        assert said.code == 2
+    back = done(shell("import", *told, "--class-order", listed, "--json", "-o", tmp_path / "back"))
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(map(str, order)))
+    named = done(shell("import", *told, "--classes", names, "--json", "-o", tmp_path / "named"))
+    assert back["accuracy"] == named["accuracy"]
+    assert back["doubt"] == named["doubt"] == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--class-order", "0,one"], "--class-order is a list of whole numbers"),
+        (["-s", "data.val=0"], "data.val=0 is about data: name them with --data"),
+        (["--accuracy", "101", "--mean", "none"], "percent from 0 to 100"),
+        (["--mean", "76.5", "--std", "95"], "outside .*by 255"),
+        ([], "--mean none"),
+    ],
+)
+def test_a_wrong_declaration_ends_in_a_sentence(shell: Shell, tmp_path: Path, options: list[str], words: str) -> None:
+    safetensors.torch.save_file(dict(build("cnn", 10, 1, 8, 0.25).state_dict()), tmp_path / "w.safetensors")
+    told = [tmp_path / "w.safetensors", *TEN, "--size", 8, "--channels", 1, *options]
+    refused(shell("import", *told, "-o", tmp_path / "out"), words)

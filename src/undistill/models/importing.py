@@ -299,7 +299,7 @@ def _authors(
         model = MODELS.make(AUTHORS_NAMES.get(named, named))
     usual = mean is None and std is None and bool(known)
     mean, std = (known["mean"], known["std"]) if usual else (mean, std)
-    sizes = {key: known[key] for key in ("num_classes", "image_size") if key in known}
+    sizes: dict[str, Any] = {key: known[key] for key in ("num_classes", "image_size") if key in known}
     sizes |= {key: value for key, value in told.items() if value is not None}
     network, moments = plain(weights, model, sizes, mean, std, class_names, data)
     return network, moments._replace(source=f"the authors' for {params['dataset']}") if usual else moments

@@ -1,4 +1,4 @@
-"""What a file that should hold weights holds instead, told by its first bytes. Nothing is opened by its own format but zip's index."""
+"""What a file that should hold weights holds instead, told by its first bytes; of a zip, its index is read."""
 
 from __future__ import annotations
 

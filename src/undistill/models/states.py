@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os.path
 import pickle
 import re
 import warnings
@@ -189,8 +188,8 @@ def translate(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, Ten
 
 def _shared(names: list[str]) -> list[int]:
     """The lengths of what may be taken off all names: nothing, then up to each dot that all share, as `module.student.` has two."""
-    common = os.path.commonprefix(names)
-    return [0, *(place + 1 for place, letter in enumerate(common) if letter == ".")]
+    dots = [place + 1 for place, letter in enumerate(names[0]) if letter == "."] if names else []
+    return [0, *(cut for cut in dots if all(name.startswith(names[0][:cut]) for name in names))]
 
 
 def _differ(model: Classifier, tensors: Mapping[str, Tensor], missing: list[str], unknown: list[str]) -> str:
