@@ -48,6 +48,10 @@ class Diverged(UndistillError, ArithmeticError):
         return Diverged, (self.epoch, self.step)
 
 
+class Implausible(UsageError):
+    """A victim whose accuracy cannot be that of a classifier of these data: it was handed over wrongly."""
+
+
 class Refused(UndistillError, PermissionError):
     """A thief asked for more than its access or its budget of questions allows."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 
 import pytest
 import torch
@@ -34,15 +35,23 @@ class Digits:
         """On the test split, percent."""
         return accuracy(predict(network, self.data.test), self.data.test.labels_N)
 
+    def student(self, width: float = 0.125, seed: int = 0) -> Classifier:
+        """A fresh one: its accuracy is the control of what an attack learns."""
+        config = self.victim.config
+        return build("cnn", 10, 1, 8, width, mean=config["mean"], std=config["std"], seed=seed, role="thief")
+
     def rob(self, attack: dict[str, object], **training: object) -> tuple[Classifier, list[EpochRecord]]:
         """(the student, the records)."""
-        thief = ATTACKS.make(attack)
-        config = self.victim.config
-        student = build("cnn", 10, 1, 8, 0.125, mean=config["mean"], std=config["std"], seed=0, role="thief")
+        thief, student = ATTACKS.make(attack), self.student()
         recipe = read({**self.recipe.dump(), "training": {"optimizer": ADAM, **training}})
         none = hold(self.data, Card.parse("data-free"), thief, seed=0)
         oracle = Oracle(self.victim, Access.WEIGHTS)
         return student, list(thief.steal(oracle, student, none, recipe, device=torch.device("cpu")))
+
+
+def gain(ours: list[float], control: list[float]) -> float:
+    """Mean difference, points, of accuracies that share their seeds."""
+    return fmean(a - b for a, b in zip(ours, control, strict=True))
 
 
 @pytest.fixture(scope="session")

@@ -363,14 +363,15 @@ def test_an_interrupted_theft_is_taken_up_again(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.learning
 def test_a_student_learns_digits_that_it_never_saw(digits: Digits) -> None:
     thief = {"name": "dafl", "batch": 64, "steps": 100, "width": 0.25, "latent": 64, "lr": 0.005}
     student, records = digits.rob(thief, epochs=3)
-    assert records[-1].terms["entropy"] < -0.9  # all classes are made
-    assert digits.accuracy(digits.victim) > 85
-    assert digits.accuracy(student) > 30  # chance is 10
+    assert records[-1].terms["entropy"] < -0.5  # −1 where all classes are made alike
+    assert digits.accuracy(student) > digits.accuracy(digits.student()) + 10
 
 
+@pytest.mark.learning
 def test_the_entropy_term_is_what_makes_all_classes(digits: Digits) -> None:
     base = {"name": "dafl", "batch": 64, "steps": 40, "width": 0.125, "latent": 16, "lr": 0.005}
     aimed = digits.rob(base, epochs=1)[1][-1].terms

@@ -297,6 +297,7 @@ def test_images_are_taken_for_their_targets_and_for_training_images(digits: Digi
     assert apart(last) < apart(first) / 3
 
 
+@pytest.mark.learning
 def test_a_student_learns_digits_that_it_never_saw(digits: Digits) -> None:
     thief = {
         "name": "deep-inversion",
@@ -309,4 +310,4 @@ def test_a_student_learns_digits_that_it_never_saw(digits: Digits) -> None:
     }
     student, records = digits.rob(thief, epochs=12, batch=32)
     assert all(record.terms["hit"] >= 90 for record in records if record.phase == "invert")
-    assert digits.accuracy(student) > 25  # chance is 10
+    assert digits.accuracy(student) > digits.accuracy(digits.student()) + 10

@@ -26,7 +26,7 @@ from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import CrossEntropy
 from undistill.training.recipe import Recipe, Training, read
 
-from .conftest import ADAM, Digits
+from .conftest import ADAM, Digits, gain
 
 CPU = torch.device("cpu")
 MakeModel = Callable[..., Classifier]
@@ -79,60 +79,76 @@ def changed(recipe: Recipe, **training: Any) -> Recipe:
 # -- what they get ------------------------------------------------------------------------------------------------------
 
 
+Got = Callable[..., list[float]]
+
+
 @pytest.fixture(scope="module")
-def got(digits: Digits) -> Callable[[str, bool], float]:
-    """`got(attack, spoilt)`: accuracy of a student after 120 steps on 100 fresh images without labels, percent."""
+def got(digits: Digits) -> Got:
+    """`got(attack, spoilt, seeds)`: percent that students of some seeds reach after 120 steps on 100 images without labels."""
     spoilt = copy.deepcopy(digits.victim)
     hard = changed(digits.recipe, epochs=15, batch=64, optimizer={**ADAM, "lr": 0.01})
-    nasty = DEFENSES.make({"name": "nasty-head", "omega": 0.04})
+    nasty = DEFENSES.make({"name": "nasty-head", "omega": 0.06})
     list(nasty.harden(spoilt, digits.victim, digits.data.train, hard, device=CPU))
-    assert digits.accuracy(spoilt.eval()) > 90
+    assert digits.accuracy(spoilt.eval()) > digits.accuracy(digits.victim) - 20  # its users still have a classifier
     assert digits.data.pool is not None
-    held = digits.data.pool.take(torch.arange(100)).unlabelled()
+    pool = digits.data.pool.unlabelled()
     training = {"epochs": 6, "passes": 10, "batch": 50, "schedule": {"name": "one-cycle"}}
     recipe = changed(digits.recipe, **training, optimizer={**ADAM, "lr": 0.01})
 
     @cache
-    def call(name: str, is_spoilt: bool) -> float:
-        config = digits.victim.config
-        student = build("cnn", 10, 1, 8, 0.25, mean=config["mean"], std=config["std"], seed=0, role="thief")
+    def one(name: str, is_spoilt: bool, seed: int) -> float:
+        student = digits.student(0.25, seed)
         if name == "nothing":
             return digits.accuracy(student)
-        thief = ATTACKS.make(INSIDE.get(name, {"name": name}))
+        thief = ATTACKS.make({**INSIDE, "finetune": {"name": "finetune"}}.get(name, {"name": name}))
         oracle = Oracle(spoilt if is_spoilt else digits.victim, Access.WEIGHTS)
-        list(thief.steal(oracle, student, held, recipe, device=CPU))
+        drawn = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[:100]
+        held, own = pool.take(drawn.sort().values), read({**recipe.dump(), "seed": seed})
+        list(thief.steal(oracle, student, held, own, device=CPU))
         return digits.accuracy(student)
 
-    return call
+    return lambda name, is_spoilt, seeds=3: [one(name, is_spoilt, seed) for seed in range(seeds)]
 
 
+@pytest.mark.learning
 @each
-def test_an_undefended_victim_is_learned(name: str, got: Callable[[str, bool], float]) -> None:
-    assert got("nothing", False) < 40
-    assert got(name, False) > 80
+def test_an_undefended_victim_is_learned(name: str, got: Got) -> None:
+    assert gain(got(name, False, 1), got("nothing", False, 1)) > 40
 
 
-@pytest.mark.parametrize("name", ["head-refit", "finetune", "simkd-refit", "fitnet"])
-def test_a_nasty_head_is_no_obstacle(name: str, got: Callable[[str, bool], float]) -> None:
-    assert got("kd", True) < got("kd", False) - 5  # here the defense works against the usual thief
-    assert got(name, True) > got("kd", True) + 3
+@pytest.mark.learning
+def test_a_nasty_head_works_against_the_usual_attacker(got: Got) -> None:
+    assert gain(got("kd", True), got("kd", False)) < -5
 
 
-def test_a_spoilt_classifier_that_is_reused_spoils_the_student(got: Callable[[str, bool], float]) -> None:
-    assert got("simkd", True) < got("simkd", False) - 10
-    assert got("simkd-refit", True) > got("simkd", True) + 10
+@pytest.mark.learning
+@pytest.mark.parametrize(("name", "seeds"), [("head-refit", 3), ("finetune", 8), ("simkd-refit", 3), ("fitnet", 3)])
+def test_a_nasty_head_is_no_obstacle(name: str, seeds: int, got: Got) -> None:
+    assert gain(got(name, True, seeds), got("kd", True, seeds)) > 2
 
 
+@pytest.mark.learning
+def test_a_spoilt_classifier_that_is_reused_spoils_the_student(got: Got) -> None:
+    assert gain(got("simkd", True), got("simkd", False)) < -10
+    assert gain(got("simkd-refit", True), got("simkd", True)) > 5
+
+
+@pytest.mark.learning
 @each
 def test_a_student_of_another_architecture_learns_the_same(
     name: str, victim: Classifier, make_model: MakeModel, images: ImageSet, recipe: Recipe
 ) -> None:
-    student = make_model(seed=1, role="thief", name="resnetc20")
+    student, control = (make_model(seed=1, role="thief", name="resnetc20") for _ in range(2))
     assert student.head.in_features != victim.head.in_features
-    longer = changed(recipe, epochs=12, optimizer={"name": "adam", "lr": 0.01})
+    longer = changed(
+        recipe, epochs=40, optimizer={"name": "adam", "lr": 0.01}
+    )  # long enough that nothing moves any more
     steal(victim, name, student, images.unlabelled(), longer)
-    agreed = (student.eval()(images.seen()).argmax(1) == victim(images.seen()).argmax(1)).double().mean()
-    assert agreed >= 0.7  # chance is a quarter
+    said_N = victim(images.seen()).argmax(1)
+    learned, untaught = (
+        100 * float((n.eval()(images.seen()).argmax(1) == said_N).double().mean()) for n in (student, control)
+    )
+    assert learned > untaught + 20
 
 
 # -- what they may not do -----------------------------------------------------------------------------------------------

@@ -164,6 +164,7 @@ def test_hardening_needs_labels(make_model: Callable[..., Classifier], images: I
         list(DEFENSES.make("nasty").harden(make_model(), make_model(), images.unlabelled(), recipe, device=CPU))
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", [0, 1])
 def test_omega_pushes_answers_away_while_the_control_stays(images: ImageSet, recipe: Recipe, seed: int) -> None:
     recipe, pixels = (

@@ -199,6 +199,7 @@ def test_hardening_resumes_to_the_bit(teacher: Classifier, images: ImageSet, rec
     assert not same(network, whole)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("seed", [0, 1])
 def test_omega_pushes_the_head_away_while_the_control_stays(
     make_model: MakeModel, images: ImageSet, recipe: Recipe, seed: int

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from undistill.errors import RunError, UsageError
-from undistill.models import Classifier, folder
+from undistill.models import Classifier, build, folder
 from undistill.models.base import from_config
 from undistill.models.folder import model_card, read_tensors, tensors_to_bytes, weights_id
 
@@ -144,8 +144,23 @@ def test_a_folder_of_pickles_is_refused_by_name(tmp_path: Path, name: str) -> No
 def test_weights_cut_short_are_refused(saved: Path, keep: int) -> None:
     content = (saved / "model.safetensors").read_bytes()
     (saved / "model.safetensors").write_bytes(content[:keep])
-    with pytest.raises(RunError, match=r"model\.safetensors is damaged or no safetensors file: [^\n]+$"):
+    words = "damaged or no safetensors file: [^\n]+" if keep else "empty .*"
+    with pytest.raises(RunError, match=rf"model\.safetensors is {words}$"):
         folder.read(saved)
+
+
+def test_a_pointer_in_place_of_a_folders_weights_is_named(saved: Path) -> None:
+    (saved / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4\n")
+    with pytest.raises(RunError, match=r"model\.safetensors is a git-lfs pointer.*git lfs pull"):
+        folder.read(saved)
+
+
+def test_counters_that_became_floats_are_made_whole(tmp_path: Path) -> None:
+    network = build("resnet18", 4, 3, 8, 0.125, seed=0).eval()
+    folder.save(tmp_path, network, None, "")
+    halves = {name: value.half() for name, value in network.state_dict().items()}
+    (tmp_path / "model.safetensors").write_bytes(safetensors.torch.save(halves))
+    assert folder.read(tmp_path)[0].state_dict()["body.0.1.num_batches_tracked"].dtype == torch.int64
 
 
 def test_missing_weights_are_named(saved: Path) -> None:

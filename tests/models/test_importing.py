@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from models.references import FOREIGN, keys
 from undistill import plugins
+from undistill.data import Splits
 from undistill.errors import RunError, UsageError
 from undistill.models import MODELS, Classifier, build, folder
+from undistill.models.external import IMAGENET
 from undistill.models.importing import AUTHORS_DATA, import_model
 
 
@@ -41,6 +43,11 @@ def authors(path: Path, params: Any, state: dict[str, Tensor], name: str = "best
         {"epoch": 199, "state_dict": state, "optim_dict": {"state": {}, "param_groups": [{"lr": 0.1}]}}, path / name
     )
     return path
+
+
+def take(source: Path, out: Path, **told: Any) -> Path:
+    """`import_model` of a network that takes pixels as they are, unless it is told otherwise."""
+    return import_model(source, out, **{"mean": "none", **told})
 
 
 def look(size: int = 32, channels: int = 3) -> Tensor:
@@ -100,7 +107,7 @@ def test_what_is_told_wins_over_what_their_code_fixes(tmp_path: Path, cnn: Class
 def test_data_that_their_code_does_not_know_are_read_off_the_head(tmp_path: Path) -> None:
     seven = build("cnn", 7, 1, 8, seed=0)
     source = authors(tmp_path / "run", {"model_name": "net", "dataset": "own"}, authors_state("cnn", seven))
-    found = folder.read(import_model(source, tmp_path / "out", image_size=8, in_channels=1))[0]
+    found = folder.read(take(source, tmp_path / "out", image_size=8, in_channels=1))[0]
     assert (found.config["num_classes"], found.config["mean"]) == (7, [0.0])
 
 
@@ -173,15 +180,15 @@ def test_a_state_dict_with_its_network_becomes_a_model_folder(tmp_path: Path, st
 
 
 def test_importing_the_same_file_gives_the_same_folder(tmp_path: Path, state: Path) -> None:
-    folders = [import_model(state, tmp_path / name, model=SETTINGS, image_size=8) for name in "ab"]
+    folders = [take(state, tmp_path / name, model=SETTINGS, image_size=8) for name in "ab"]
     one, two = ({path.name: path.read_bytes() for path in made.iterdir()} for made in folders)
     assert one == two
 
 
 def test_the_source_is_known_by_its_content(tmp_path: Path, state: Path) -> None:
-    import_model(state, tmp_path / "a", model=SETTINGS, image_size=8)
+    take(state, tmp_path / "a", model=SETTINGS, image_size=8)
     state.write_bytes(safetensors.torch.save(dict(build("cnn", 4, 3, 8, 0.125, seed=1).state_dict())))
-    import_model(state, tmp_path / "b", model=SETTINGS, image_size=8)
+    take(state, tmp_path / "b", model=SETTINGS, image_size=8)
     assert folder.read_origin(tmp_path / "a")["source_sha256"] != folder.read_origin(tmp_path / "b")["source_sha256"]
 
 
@@ -195,13 +202,25 @@ def test_the_source_is_known_by_its_content(tmp_path: Path, state: Path) -> None
         ({"model": SETTINGS, "image_size": 8, "in_channels": 1}, "do not fit cnn: 'body.0.0.weight'"),
         ({"model": SETTINGS, "image_size": 8, "num_classes": 5}, "tell 4 classes apart, the data 5"),
         ({"model": SETTINGS, "image_size": 8, "class_names": ["a"]}, "1 class names for the 4 outputs"),
-        ({"model": SETTINGS, "image_size": 8, "mean": [0.5]}, "mean has 1 values for 3 channels"),
-        ({"model": SETTINGS, "image_size": 8, "std": [0.0] * 3}, "std must be above 0"),
-        ({"model": SETTINGS, "image_size": 8, "std": [float("nan")] * 3}, "std must be finite, not nan"),
-        ({"model": SETTINGS, "image_size": 8, "std": [float("inf")] * 3}, "std must be finite, not inf"),
-        ({"model": SETTINGS, "image_size": 8, "mean": [0.0, -float("inf"), 0.0]}, "mean must be finite, not -inf"),
-        ({"model": SETTINGS, "image_size": 8, "mean": [1e300] * 3}, "mean must be finite, not 1e"),
-        ({"model": SETTINGS, "image_size": 8, "std": [1e-300] * 3}, "std must be above 0, not 1e-300"),
+        ({"model": SETTINGS, "image_size": 8, "mean": [0.5], "std": [0.5]}, "mean has 1 values for 3 channels"),
+        ({"model": SETTINGS, "image_size": 8, "mean": [0.5] * 3, "std": [0.0] * 3}, "std must be above 0"),
+        (
+            {"model": SETTINGS, "image_size": 8, "mean": [0.5] * 3, "std": [float("nan")] * 3},
+            "std must be finite, not nan",
+        ),
+        (
+            {"model": SETTINGS, "image_size": 8, "mean": [0.5] * 3, "std": [float("inf")] * 3},
+            "std must be finite, not inf",
+        ),
+        (
+            {"model": SETTINGS, "image_size": 8, "mean": [0.0, -float("inf"), 0.0], "std": [0.5] * 3},
+            "mean must be finite, not -inf",
+        ),
+        ({"model": SETTINGS, "image_size": 8, "mean": [1e300] * 3, "std": [0.5] * 3}, "mean must be finite, not 1e"),
+        (
+            {"model": SETTINGS, "image_size": 8, "mean": [0.5] * 3, "std": [1e-300] * 3},
+            "std must be above 0, not 1e-300",
+        ),
         ({"model": "no_such:net", "image_size": 8}, "cannot import no_such"),
     ],
 )
@@ -209,15 +228,15 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(
     tmp_path: Path, state: Path, told: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        import_model(state, tmp_path / "out", **told)
+        take(state, tmp_path / "out", **told)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_model_that_is_there_is_not_overwritten(tmp_path: Path, state: Path) -> None:
-    out = import_model(state, tmp_path / "out", model=SETTINGS, image_size=8)
+    out = take(state, tmp_path / "out", model=SETTINGS, image_size=8)
     before = (out / "config.json").stat().st_mtime_ns
     with pytest.raises(UsageError, match="holds a model already; choose another folder with -o"):
-        import_model(state, out, model=SETTINGS, image_size=8)
+        take(state, out, model=SETTINGS, image_size=8)
     assert (out / "config.json").stat().st_mtime_ns == before
 
 
@@ -236,7 +255,7 @@ def test_a_factory_named_by_the_caller_is_trusted(tmp_path: Path) -> None:
     code = "from torch import nn\ndef net(num_classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes))\n"
     (tmp_path / "factory.py").write_text(code)
     safetensors.torch.save_file({"1.weight": torch.ones(4, 192), "1.bias": torch.ones(4)}, tmp_path / "w.safetensors")
-    out = import_model(
+    out = take(
         tmp_path / "w.safetensors", tmp_path / "out", model=f"{tmp_path}/factory.py:net", image_size=8, num_classes=4
     )
     assert torch.allclose(folder.read(out)[0](look(8))[:, 0], look(8).flatten(1).sum(1) + 1)
@@ -256,9 +275,117 @@ def test_class_names_tell_how_many_classes_there_are_where_the_weights_do_not(tm
     weights, model = tmp_path / "w.safetensors", f"{tmp_path}/headless.py:net"
     safetensors.torch.save_file({"0.weight": torch.ones(5, 3, 3, 3), "0.bias": torch.ones(5)}, weights)
     with pytest.raises(UsageError, match=r"apart; use --classes \(in Python, num_classes=\)$"):
-        import_model(weights, tmp_path / "out", model=model, image_size=8)
-    out = import_model(weights, tmp_path / "out", model=model, image_size=8, class_names=list("abcde"))
+        take(weights, tmp_path / "out", model=model, image_size=8)
+    out = take(weights, tmp_path / "out", model=model, image_size=8, class_names=list("abcde"))
     assert folder.read(out)[1] == tuple("abcde")
+
+
+# -- normalization ------------------------------------------------------------------------------------------------------
+
+
+def test_a_state_dict_without_a_normalization_is_asked_for_one(tmp_path: Path, state: Path) -> None:
+    with pytest.raises(UsageError, match="--mean none"):
+        import_model(state, tmp_path / "out", model=SETTINGS, image_size=8)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"mean": [0.5] * 3}, "--mean without --std"),
+        ({"std": [0.5] * 3}, "--std without --mean"),
+        ({"mean": "none", "std": [0.5] * 3}, "leave --std out"),
+        ({"mean": "data"}, "--data"),
+        ({"mean": "mine"}, "none, data or imagenet, not 'mine'"),
+        (
+            {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]},
+            r"mean 123\.675 .*by 255 .*becomes 0\.485",
+        ),
+        ({"mean": [0.485, 0.456, 0.406], "std": [58.395, 57.12, 57.375]}, r"std 58\.395 .*by 255"),
+        ({"mean": [0.0] * 3, "std": [255.0] * 3}, "std 255 .*by 255"),
+        ({"mean": [-1.0] * 3, "std": [0.5] * 3}, r"mean -1 is outside \[0, 1\]"),
+    ],
+)
+def test_a_normalization_of_other_pixels_is_refused(
+    tmp_path: Path, state: Path, told: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        import_model(state, tmp_path / "out", model=SETTINGS, image_size=8, **told)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["none", "imagenet", "data"])
+def test_a_normalization_by_name_is_written_down(tmp_path: Path, state: Path, splits: Splits, name: str) -> None:
+    expected = {"none": ([0.0] * 3, [1.0] * 3), "imagenet": IMAGENET, "data": (splits.mean, splits.std)}[name]
+    out = import_model(state, tmp_path / "out", model=SETTINGS, mean=name, data=splits)
+    config = folder.read(out)[0].config
+    assert (config["mean"], config["std"]) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
+    assert config["image_size"] == 8  # the data's
+    assert folder.read_origin(out)["normalization"]
+
+
+@pytest.mark.usefixtures("timm")
+def test_a_network_of_timms_gets_the_published_normalization(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    safetensors.torch.save_file(tiny("tiny", num_classes=4, in_chans=3).state_dict(), tmp_path / "w.safetensors")
+    out = import_model(tmp_path / "w.safetensors", tmp_path / "out", model="timm:tiny", image_size=8)
+    assert folder.read(out)[0].config["mean"] == pytest.approx(list(IMAGENET[0]))
+    assert "timm:tiny" in folder.read_origin(out)["normalization"]
+
+
+# -- the order of the outputs -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "told", [{"class_order": [2, 0, 3, 1]}, {"class_names": ["class 2", "class 0", "class 3", "class 1"]}]
+)
+def test_outputs_are_put_in_the_datas_order(
+    tmp_path: Path, state: Path, small: Classifier, splits: Splits, told: dict[str, Any]
+) -> None:
+    moments: dict[str, Any] = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.4, 0.3]}
+    found, names = folder.read(import_model(state, tmp_path / "out", model=SETTINGS, data=splits, **moments, **told))
+    theirs, ours = small(look(8)), found(look(8))
+    for output, place in enumerate([2, 0, 3, 1]):
+        assert torch.allclose(ours[:, place], theirs[:, output])
+    assert names == (splits.train.class_names if "class_names" in told else None)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"class_order": [0, 1, 2]}, "from 0 to 3 once"),
+        ({"class_order": [1, 2, 3, 4]}, "from 0 to 3 once"),
+        ({"class_order": [0, 0, 1, 2]}, "from 0 to 3 once"),
+        ({"class_names": ["class 0", "class 1", "class 2", "wolf"]}, "knows a class 'wolf'"),
+        ({"class_names": ["class 0", "class 1", "class 2", "class 2"]}, "not all different"),
+    ],
+)
+def test_an_order_that_is_none_is_refused(
+    tmp_path: Path, state: Path, splits: Splits, told: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        take(state, tmp_path / "out", model=SETTINGS, data=splits, **told)
+    assert not (tmp_path / "out").exists()
+
+
+def test_outputs_of_a_network_without_a_linear_head_stay_and_it_is_said(tmp_path: Path) -> None:
+    (tmp_path / "headless.py").write_text(HEADLESS)
+    weights, model = tmp_path / "w.safetensors", f"{tmp_path}/headless.py:net"
+    safetensors.torch.save_file({"0.weight": torch.rand(5, 3, 3, 3), "0.bias": torch.rand(5)}, weights)
+    with pytest.raises(UsageError, match="does not end in a linear layer"):
+        take(weights, tmp_path / "out", model=model, image_size=8, num_classes=5, class_order=[1, 0, 2, 3, 4])
+
+
+def test_data_of_another_number_of_classes_are_refused(tmp_path: Path, splits: Splits) -> None:
+    safetensors.torch.save_file(dict(build("cnn", 5, 3, 8, 0.125, seed=0).state_dict()), tmp_path / "w.safetensors")
+    with pytest.raises(UsageError, match="5 classes apart, the data 4"):
+        take(tmp_path / "w.safetensors", tmp_path / "out", model=SETTINGS, data=splits)
+
+
+def test_a_renamed_head_is_named_where_no_number_of_classes_was_told(tmp_path: Path, small: Classifier) -> None:
+    state = {name.replace("head.", "classifier."): value for name, value in small.state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(UsageError, match=r"names differ: they hold 'classifier\.bias' where it has 'head\.bias'"):
+        take(tmp_path / "w.safetensors", tmp_path / "out", model=SETTINGS, image_size=8)
 
 
 # -- timm's folders -----------------------------------------------------------------------------------------------------

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import pickle
 import re
 import struct
+import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -22,7 +26,7 @@ from torch import Tensor, nn
 from undistill import plugins
 from undistill.errors import RunError, UndistillError, UsageError
 from undistill.models import Classifier, build
-from undistill.models.states import PREFIXES, WRAPPERS, classes_of, load_state, read_state, translate
+from undistill.models.states import WRAPPERS, classes_of, load_state, read_state, translate
 
 State = dict[str, Tensor]
 
@@ -78,7 +82,9 @@ def test_a_state_dict_is_found_inside_a_checkpoint(write: Write, wrapper: str, l
     assert same(read_state(write(saved(checkpoint, legacy=legacy))), dict(state))
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "module.student.", "net.", "backbone.", "encoder.0.body."]
+)
 def test_a_prefix_that_all_names_share_is_dropped(prefix: str) -> None:
     state = net().state_dict()
     assert same(translate(net(), {f"{prefix}{name}": value for name, value in state.items()}), dict(state))
@@ -218,7 +224,7 @@ def wrong(change: Callable[[State], object]) -> State:
         (wrong(lambda s: s.pop("body.0.0.weight")), r"are not those of cnn: they lack 'body\.0\.0\.weight'$"),
         (wrong(lambda s: s.pop("head.weight")), r"they lack 'head\.weight'$"),
         (wrong(lambda s: s.update(extra=torch.ones(1))), "they hold 'extra', which it does not know$"),
-        (wrong(lambda s: s.update(a=torch.ones(1), b=torch.ones(1))), "they hold 'a', .*, and 1 more$"),
+        (wrong(lambda s: s.update(a=torch.ones(1), b=torch.ones(1))), "they hold 'a' and 1 more, which"),
         (
             wrong(lambda s: s.update({"body.0.0.bias": torch.ones(9)})),
             r"do not fit cnn: 'body\.0\.0\.bias' is 9 there and 4 here$",
@@ -226,7 +232,7 @@ def wrong(change: Callable[[State], object]) -> State:
         (wrong(lambda s: s.update({"head.bias": torch.ones(9)})), r"'head\.bias' is 9 there and 4 here$"),
         (wrong(lambda s: s.update({"head.weight": torch.ones(())})), r"'head\.weight' is a number there"),
         (wrong(lambda s: s.update({"fc2.bias": torch.ones(4)})), r"two of the weights mean 'head\.bias'$"),
-        ({"x": torch.ones(1)}, "they lack .*, and [0-9]+ more$"),
+        ({"x": torch.ones(1)}, "they lack .* and [0-9]+ more, and hold 'x'"),
     ],
 )
 @pytest.mark.parametrize("new_head", [False, True])
@@ -262,11 +268,138 @@ def test_weights_that_are_no_finite_floats_are_refused(change: Callable[[Tensor]
     assert same(before, dict(target.state_dict()))
 
 
-def test_counts_of_batches_are_whole_numbers() -> None:
-    state = dict(net(name="resnet18").state_dict())
+@pytest.mark.parametrize(
+    ("count", "kept"),
+    [
+        (torch.tensor(7.0), 7),
+        (torch.tensor(7.0).half(), 7),
+        (torch.tensor([7]), 7),
+        (torch.tensor(0.5), 0),
+        (torch.tensor(float("nan")), 0),
+        (torch.zeros(3), 0),
+    ],
+    ids=["float", "half", "vector", "fraction", "NaN", "several"],
+)
+def test_counts_of_batches_are_made_whole_or_left_out(count: Tensor, kept: int) -> None:
+    state, target = dict(net(name="resnet18").state_dict()), net(name="resnet18", seed=1)
     name = next(name for name in state if name.endswith("num_batches_tracked"))
-    with pytest.raises(UsageError, match="is float32 there and int64 here"):
-        load_state(net(name="resnet18"), {**state, name: torch.tensor(0.5)}, "weights.pt")
+    load_state(target, {**state, name: count}, "weights.pt")
+    assert target.state_dict()[name].dtype == torch.int64
+    assert int(target.state_dict()[name]) == kept
+    assert torch.equal(answers(target), answers(net(name="resnet18")))
+
+
+def test_averaged_weights_and_counted_operations_are_read(write: Write) -> None:
+    source, target = net(name="resnet18"), net(name="resnet18", seed=1)
+    averaged = torch.optim.swa_utils.AveragedModel(source).state_dict()
+    assert "n_averaged" in averaged
+    extra = {"module.total_ops": torch.zeros(1), "module.body.0.total_params": torch.zeros(1)}
+    load_state(target, read_state(write(saved({**averaged, **extra}))), "weights.pt")
+    assert torch.equal(answers(target), answers(source))
+
+
+def test_a_renamed_head_is_named_with_its_place() -> None:
+    state = {name.replace("head.", "classifier.1."): value for name, value in net().state_dict().items()}
+    with pytest.raises(
+        UsageError, match=r"names differ: they hold 'classifier\.1\.bias' where it has 'head\.bias', .*weight'"
+    ):
+        load_state(net(), state, "weights.pt")
+
+
+def test_of_two_networks_in_one_file_both_are_named() -> None:
+    state = net().state_dict()
+    both = {f"{part}.{name}": value for part in ("student", "teacher") for name, value in state.items()}
+    with pytest.raises(UsageError, match=r"those under 'student\.' and under 'teacher\.' are"):
+        load_state(net(), both, "weights.pt")
+
+
+def test_the_only_state_dict_of_a_checkpoint_is_found_whatever_its_name(write: Write) -> None:
+    state = net().state_dict()
+    checkpoint = {
+        "epoch": 3,
+        "my_classifier": state,
+        "optimizer": {"state": {0: {"m": torch.ones(2)}}, "param_groups": []},
+    }
+    assert same(read_state(write(saved(checkpoint))), dict(state))
+    assert same(read_state(write(saved({"model": {"state_dict": state}}))), dict(state))
+    with pytest.raises(UsageError, match="2 state dicts, 'generator', 'critic'"):
+        read_state(write(saved({"generator": state, "critic": state})))
+
+
+def test_safetensors_and_torch_files_are_read_under_each_others_names(write: Write) -> None:
+    state = dict(net().state_dict())
+    assert same(read_state(write(safetensors.torch.save(state), "weights.pt")), state)
+    assert same(read_state(write(saved(state), "weights.safetensors")), state)
+
+
+def archive(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return buffer.getvalue()
+
+
+def numpy_archive() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, weight=np.ones(2))
+    return buffer.getvalue()
+
+
+def script() -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), buffer)
+    return buffer.getvalue()
+
+
+def tarred() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        file.addfile(tarfile.TarInfo("weights.pt"))
+    return buffer.getvalue()
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 46830571\n"
+OTHERS: list[tuple[str, bytes, str]] = [
+    ("nothing", b"", "is empty .*again"),
+    ("lfs", POINTER, "git-lfs pointer.*git lfs pull"),
+    ("annex", b"/annex/objects/MD5E-s123--abc.pt\n", "git-annex pointer.*git annex get"),
+    ("page", b"<!DOCTYPE html>\n<html><head>", "web page.*download it again"),
+    ("page in capitals", b"\n  <HTML lang='en'>", "web page"),
+    ("server's word", b'{"error": "Repository not found"}', "is JSON.*Repository not found.*download"),
+    ("missing entry", b"Entry not found", "is text.*Entry not found"),
+    ("onnx", b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x8e\x01\n", "ONNX model.*--answers"),
+    (
+        "zip",
+        archive(**{"resnet/weights.pt": b"x", "readme": b"y"}),
+        "zip archive with resnet/weights.pt and 1 more.*unpack",
+    ),
+    ("empty zip", archive(), "zip archive, an empty one"),
+    ("numpy", numpy_archive(), "NumPy arrays"),
+    ("script", script(), "TorchScript.*state_dict"),
+    ("keras", archive(**{"config.json": b"{}", "model.weights.h5": b""}), "Keras.*--answers"),
+    ("hdf5", b"\x89HDF\r\n\x1a\n" + bytes(8), "HDF5.*--answers"),
+    ("tflite", b"\x1c\0\0\0TFL3" + bytes(8), "TensorFlow Lite"),
+    ("gguf", b"GGUF\x03\0\0\0", "GGUF"),
+    ("gzip", gzip.compress(b"x"), "gzip archive.*unpack"),
+    ("tar", tarred(), "tar archive.*unpack"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), [case[1:] for case in OTHERS], ids=[case[0] for case in OTHERS])
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_a_file_that_is_no_weights_is_named_with_what_to_do(
+    write: Write, name: str, content: bytes, words: str
+) -> None:
+    with pytest.raises(RunError, match=rf"weights\.\w+ .*{words}"):
+        read_state(write(content, name))
+
+
+def test_a_file_named_onnx_is_one(write: Write) -> None:
+    with pytest.raises(RunError, match="ONNX model"):
+        read_state(write(b"\x08\x03\x12\x04CNTK\xff", "net.onnx"))
 
 
 def test_tensors_without_values_are_refused(write: Write) -> None:

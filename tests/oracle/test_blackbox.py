@@ -109,8 +109,21 @@ WRONG: list[tuple[str, Access, Any, str]] = [
         "shapes that differ",
         Access.TOPK,
         (TOP_TWO[0], TOP_TWO[1][:, :1]),
-        r"two arrays of 2 × k; it gave \(2, 2\) and \(2, 1\)",
+        r"two arrays of 2 × k, classes first; it gave \(2, 2\) and \(2, 1\)",
     ),
+    ("torch's order", Access.TOPK, TOP_TWO[::-1], "classes first; it gave probabilities first"),
+    ("probabilities for logits", Access.LOGITS, PROBS, "declare them with --answers probs"),
+    ("rounded probabilities for logits", Access.LOGITS, PROBS.round(1), "--answers probs"),
+    ("percent", Access.PROBS, PROBS * 100, "percent.* divide by 100"),
+    ("logits for probabilities, some below 0", Access.PROBS, PROBS * 9 - 1, "--answers logits"),
+    ("the top k for probabilities", Access.PROBS, PROBS * (PROBS > 0.3), "--answers topk"),
+    ("nothing in one row", Access.PROBS, PROBS * [[1], [0]], "return more digits"),
+    ("integers for probabilities", Access.PROBS, np.array([[0, 1, 2, 0], [1, 0, 0, 0]]), "1 in all"),
+    ("half of rounded probabilities", Access.PROBS, (PROBS / 2).round(2), "1 in all"),
+    ("a dictionary of several", Access.LOGITS, {"scores": PROBS, "features": PROBS}, "dictionary of scores, features"),
+    ("an empty dictionary", Access.LOGITS, {}, "dictionary of nothing"),
+    ("logits with features", Access.LOGITS, (PROBS, PROBS[:, :2]), "numbers; it gave tuple"),
+    ("a network", Access.LOGITS, torch.nn.Linear(2, 2), "a factory, leave --answers out"),
     ("a triple", Access.TOPK, (*TOP_TWO, 1), r"\(classes, probabilities\); it gave 3 parts"),
     ("too few labels", Access.LABEL, [1], "2 whole numbers"),
     ("scores for labels", Access.LABEL, PROBS, r"2 whole numbers; it gave float64 of shape \(2, 4\)"),
@@ -125,6 +138,63 @@ def test_answers_that_were_not_declared_are_refused(kind: Access, said: Any, wor
     with pytest.raises(RunError, match=f"^the api was declared to answer with {kind.label}: .*") as refused:
         box(said, kind).answer(images())
     assert refused.match(words)
+
+
+def tracked(values: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.tensor(values, dtype=dtype, requires_grad=True)
+
+
+RESPONSES: list[tuple[str, Access, Any]] = [
+    ("bf16", Access.PROBS, torch.tensor(PROBS).bfloat16()),
+    ("half", Access.PROBS, torch.tensor(PROBS).half()),
+    ("grad", Access.PROBS, tracked(PROBS)),
+    ("bf16 with grad", Access.PROBS, tracked(PROBS, torch.bfloat16)),
+    ("sparse", Access.PROBS, torch.tensor(PROBS).to_sparse()),
+    ("list of rows", Access.PROBS, [tracked(row) for row in PROBS]),
+    ("tuple of rows", Access.PROBS, tuple(tracked(row) for row in PROBS)),
+    ("list of lists of numbers", Access.PROBS, [[tracked(value) for value in row] for row in PROBS]),
+    ("dictionary", Access.PROBS, {"probs": tracked(PROBS), "features": tracked(PROBS)}),
+    ("dictionary of one", Access.PROBS, {"predictions": tracked(PROBS).tolist()}),
+    ("pair", Access.TOPK, (torch.tensor(TOP_TWO[0]), tracked(TOP_TWO[1]))),
+    ("bf16 pair", Access.TOPK, (torch.tensor(TOP_TWO[0]), tracked(TOP_TWO[1], torch.bfloat16))),
+    ("list of two", Access.TOPK, [torch.tensor(TOP_TWO[0]), tracked(TOP_TWO[1])]),
+    ("lists of two", Access.TOPK, [TOP_TWO[0].tolist(), TOP_TWO[1].tolist()]),
+    ("dictionary of a pair", Access.TOPK, {"topk": (TOP_TWO[0], tracked(TOP_TWO[1]))}),
+    ("labels", Access.LABEL, [torch.tensor(3), torch.tensor(0)]),
+    ("dictionary of labels", Access.LABEL, {"labels": torch.tensor([3, 0])}),
+]
+
+
+@pytest.mark.parametrize(("kind", "said"), [case[1:] for case in RESPONSES], ids=[case[0] for case in RESPONSES])
+def test_responses_of_tensors_are_taken_in_every_usual_form(kind: Access, said: Any) -> None:
+    expected: dict[Access, Any] = {
+        Access.PROBS: PROBS,
+        Access.TOPK: [[0, 0, 0.3, 0.4], [0.7, 0.3, 0, 0]],
+        Access.LABEL: [3, 0],
+    }
+    assert np.allclose(box(said, kind).answer(images()).numpy(), expected[kind], atol=2e-3)
+
+
+@pytest.mark.parametrize("digits", [1, 2, 3])
+@pytest.mark.parametrize("classes", [4, 10, 100])
+def test_rounded_probabilities_are_taken_as_they_are(digits: int, classes: int) -> None:
+    probs = np.random.default_rng(0).dirichlet(np.full(classes, 0.1), 50).round(digits)
+    probs = probs[probs.sum(axis=1) > 0]
+    assert np.array_equal(box(probs, classes=classes).answer(images(len(probs))).numpy(), probs.astype(np.float32))
+
+
+def test_probabilities_a_little_below_zero_become_zero() -> None:
+    said = PROBS + np.array([[0, 0, 0, 0], [0, 1e-9, -1e-9, 0]])
+    answer = box(said).answer(images())
+    assert answer.min() == 0
+    assert np.allclose(answer.numpy(), PROBS)
+
+
+def test_images_without_a_finite_answer_are_counted() -> None:
+    said = np.log(PROBS + 1e-3)
+    said[1, 2] = np.nan
+    with pytest.raises(RunError, match=r"the api .* NaN or infinity for 1 of 2 images"):
+        box(said, Access.LOGITS).answer(images())
 
 
 def test_a_pair_of_text_is_refused() -> None:

@@ -126,6 +126,81 @@ def test_an_open_ledger_can_answer_everything() -> None:
     assert Ledger(Answers(Access.PROBS, 4), Api().box, None).knows(pixels(3)).all()
 
 
+# -- paid, though not what was declared ---------------------------------------------------------------------------------
+
+
+def paying(said: Callable[[Pixels], Any], kind: Access, path: Path) -> tuple[Ledger, list[int]]:
+    """(a ledger in front of a function, how many images it was asked about each time)."""
+    counts: list[int] = []
+
+    def predict(asked: Pixels) -> Any:
+        counts.append(len(asked))
+        return said(asked)
+
+    box = BlackBox(predict, kind, 4, "the api")
+    answers = Answers.read(path, kind=kind) if path.is_file() else Answers(kind, 4)
+    return Ledger(answers, box, path), counts
+
+
+def test_a_refused_response_is_kept_and_used_once_it_is_declared_rightly(tmp_path: Path) -> None:
+    path = tmp_path / "paid.parquet"
+    wrongly, counts = paying(lambda asked: say(asked, Access.PROBS), Access.LOGITS, path)
+    with pytest.raises(RunError, match="--answers probs"):
+        wrongly(pixels(5))
+    assert counts == [5]
+    rightly, counts = paying(say, Access.PROBS, path)
+    assert np.allclose(rightly(pixels(5)), say(pixels(5)))
+    assert counts == []
+    assert Answers.read(path, kind=Access.PROBS).kind is Access.PROBS
+
+
+def test_logits_that_were_declared_as_probabilities_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "paid.parquet"
+    wrongly, _ = paying(lambda asked: say(asked, Access.LOGITS) * 9 - 3, Access.PROBS, path)
+    with pytest.raises(RunError, match="--answers logits"):
+        wrongly(pixels(5))
+    rightly, counts = paying(say, Access.LOGITS, path)
+    assert np.allclose(rightly(pixels(5)), say(pixels(5), Access.LOGITS) * 9 - 3)
+    assert counts == []
+
+
+def test_images_answered_with_nan_are_asked_again_and_the_others_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "paid.parquet"
+
+    def broken(asked: Pixels) -> Any:
+        said = np.array(say(asked))
+        said[1] = np.nan
+        return said
+
+    ledger, _ = paying(broken, Access.PROBS, path)
+    with pytest.raises(RunError, match=r"the api .* NaN or infinity for 1 of 5 images"):
+        ledger(pixels(5))
+    mended, counts = paying(say, Access.PROBS, path)
+    assert np.allclose(mended(pixels(5)), say(pixels(5)))
+    assert counts == [1]
+
+
+def test_a_response_of_another_form_is_kept_beside_the_log(tmp_path: Path) -> None:
+    def strange(asked: Pixels) -> Any:
+        return [{"label": "cat", "score": torch.tensor(0.5)} for _ in asked]
+
+    ledger, _ = paying(strange, Access.PROBS, tmp_path / "paid.parquet")
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"3 images is kept in .*paid\.refused\.json"):
+            ledger(pixels(3))
+    kept = json.loads((tmp_path / "paid.refused.json").read_text())
+    assert [part["image"] for part in kept] == [hashes_of(pixels(3))] * 2
+    assert kept[0]["response"][2] == {"label": "cat", "score": 0.5}
+
+
+def test_rounded_probabilities_and_rounding_below_zero_are_kept_and_answered(tmp_path: Path) -> None:
+    path = tmp_path / "paid.parquet"
+    ledger, _ = paying(lambda asked: np.round(say(asked), 1) - 1e-9, Access.PROBS, path)
+    box = BlackBox(ledger, Access.PROBS, 4, "the api")
+    assert box.answer(torch.from_numpy(pixels(6)).float() / 255).min() >= 0
+    assert len(Answers.read(path).values) == 6
+
+
 # -- files --------------------------------------------------------------------------------------------------------------
 
 

@@ -108,7 +108,7 @@ def test_missing_twins_and_victims_are_said() -> None:
 
 
 def test_a_seed_that_occurs_twice_is_a_doubt() -> None:
-    cells = [*grid(), thief(0, 95.0, victim_id="another", experiment="demo")]
+    cells = [*grid(), thief(0, 95.0, accuracy_val=1.0, experiment="demo")]
     assert any("more than once" in doubt for doubt in findings.doubts(summarise(cells)))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reporting.synthetic import API, NASTY, control, figure, grid, thief, victim
+from undistill.auditing.cell import Cell
 from undistill.reporting.naming import ALONE, arm_text, card_sentence, card_title, number, signed
 from undistill.reporting.summary import summarise
 
@@ -139,3 +140,57 @@ def test_cards_of_two_data_sets_say_of_which_they_are() -> None:
     titles = [section.title for section in summarise(cells).sections]
     assert [title.rpartition(", ")[2] for title in titles] == ["first", "second"]
     assert all(section.title == "The paper's card" for section in summarise(cells[:1]).sections)
+
+
+def foreign(weights: str, accuracy: float, **changes: Any) -> Cell:
+    """An attacker of a victim from elsewhere, of which no seed is known."""
+    return thief(0, accuracy, "normal", victim_id=weights, seeds={"student": 0}, **changes)
+
+
+def rows(cells: list[Cell]) -> dict[str, list[float]]:
+    """Victim → accuracies, of the first section."""
+    section = summarise(cells).sections[0]
+    return {
+        name: group.values
+        for name in section.victims
+        for arm in section.arms
+        if (group := section.group(arm.name, name))
+    }
+
+
+def test_victims_of_different_weights_are_different_rows() -> None:
+    cells = [foreign("aaaa1111bb", 95.8), foreign("cccc2222dd", 19.7)]
+    assert rows(cells) == {"normal (weights aaaa11)": [95.8], "normal (weights cccc22)": [19.7]}
+    served = [victim(0, a, victim_id=w, recipe={}) for w, a in (("aaaa1111bb", 97.0), ("cccc2222dd", 20.0))]
+    assert sorted(v.name for v in summarise([*served, *cells]).victims) == sorted(rows(cells))
+    assert [v.group.n for v in summarise([*served, *cells]).victims] == [1, 1]
+
+
+def test_students_of_one_victim_from_elsewhere_are_one_row() -> None:
+    cells = [foreign("aaaa1111bb", 90.0 + s, id=f"{s}") for s in range(3)]
+    assert rows(cells) == {"normal": [90.0, 91.0, 92.0]}
+
+
+def test_seeds_of_one_recipe_are_one_row_and_a_second_of_one_seed_is_its_own() -> None:
+    ours = [thief(s, 90.0 + s, "normal") for s in range(3)]
+    assert rows(ours) == {"normal": [90.0, 91.0, 92.0]}
+    assert rows([*ours, foreign("cccc2222dd", 19.7)]) == {
+        "normal": [90.0, 91.0, 92.0],
+        "normal (weights cccc22)": [19.7],
+    }
+    teachers = [victim(s, 99.0) for s in range(3)]
+    again = thief(0, 20.0, "normal", victim_id="cccc2222dd")
+    assert rows([*ours, *teachers, again]) == {"normal": [90.0, 91.0, 92.0], "normal (weights cccc22)": [20.0]}
+
+
+def test_teachers_of_different_recipes_are_different_rows() -> None:
+    cells = []
+    for place, epochs in enumerate((4, 40)):
+        name, own = f"{place}-weights", {"training": {"epochs": epochs}, "views": []}
+        cells += [victim(0, 99.0, victim_id=name, recipe=own), thief(0, 90.0 + place, "normal", victim_id=name)]
+    assert rows(cells) == {"normal (weights 0-weig)": [90.0], "normal (weights 1-weig)": [91.0]}
+    networks = [
+        cell.model_copy(update={"student": net}) if cell.kind == "victim" else cell
+        for cell, net in zip(cells, ("resnet18", "", "resnet50", ""), strict=True)
+    ]
+    assert set(rows(networks)) == {"normal (resnet18)", "normal (resnet50)"}

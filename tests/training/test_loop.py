@@ -115,6 +115,7 @@ def run(
 # -- learning -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.learning
 def test_one_batch_is_learnt_by_heart(images: ImageSet, make_model: Callable[..., Classifier]) -> None:
     batches = ImageBatches(images, 24, seed=0, role="teacher")
     settings = training(epochs=40, optimizer={"name": "adam", "lr": 0.01}, schedule="constant")

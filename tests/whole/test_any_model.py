@@ -24,6 +24,8 @@ from whole.commands import Outcome, Shell
 
 QUICK = ("--data", "digits", "-s", "data.limit=1100", "-s", "training.epochs=1", "-q")
 THIEF = (*QUICK, "-s", "student.width=0.0625", "--json", "--card")
+UNTRAINED = "--accept-accuracy"
+"""For victims that never learned anything."""
 TRAINED = "probs/unlabelled/trained/random/40"
 FRESH = "probs/unlabelled/fresh/random/40"
 
@@ -166,19 +168,22 @@ def imported(shell: Shell, tmp_path: Path) -> Path:
 
 
 def test_what_was_imported_is_attacked(shell: Shell, imported: Path, tmp_path: Path) -> None:
-    cell = done(shell("attack", imported, *THIEF, TRAINED, "-o", tmp_path / "out"))
+    refused(shell("attack", imported, *THIEF, TRAINED, "-o", tmp_path / "out"), "near chance.*--accept-accuracy")
+    cell = done(shell("attack", imported, *THIEF, TRAINED, UNTRAINED, "-o", tmp_path / "out"))
     assert (cell["status"], cell["queries"], cell["victim"]) == ("ok", 40, "normal")
 
 
 def test_a_fresh_card_needs_a_word(shell: Shell, imported: Path, tmp_path: Path) -> None:
     refused(shell("attack", imported, *THIEF, FRESH, "-o", tmp_path / "out"), "--unseen")
     assert not (tmp_path / "out").exists()
-    cell = done(shell("attack", imported, *THIEF, FRESH, "--unseen", "-o", tmp_path / "out"))
+    cell = done(shell("attack", imported, *THIEF, FRESH, "--unseen", UNTRAINED, "-o", tmp_path / "out"))
     assert cell["vouched"] is True
 
 
 def test_what_was_imported_is_hardened(shell: Shell, imported: Path, tmp_path: Path) -> None:
-    result = done(shell("protect", imported, "--with", "nasty-head", *QUICK, "--json", "-o", tmp_path / "twin"))
+    result = done(
+        shell("protect", imported, "--with", "nasty-head", *QUICK, UNTRAINED, "--json", "-o", tmp_path / "twin")
+    )
     assert result["defense"]["name"] == "nasty-head"
     before, after = (folder.read(path)[0].state_dict() for path in (imported, tmp_path / "twin" / "model"))
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"head.weight", "head.bias"}
@@ -234,10 +239,10 @@ def test_a_factory_is_trained_hardened_and_attacked(shell: Shell, tmp_path: Path
 
 def test_a_function_is_attacked_and_its_answers_are_kept(shell: Shell, tmp_path: Path, code: str) -> None:
     out = tmp_path / "out"
-    cell = done(shell("attack", f"{code}:answer", "--answers", "probs", *THIEF, TRAINED, "-o", out))
+    cell = done(shell("attack", f"{code}:answer", "--answers", "probs", *THIEF, TRAINED, UNTRAINED, "-o", out))
     assert cell["queries"] == 40
     assert cell["victim"].endswith("theirs.py:answer")
-    again = ["attack", out / "answers.parquet", *THIEF, TRAINED, "-o", tmp_path / "again"]
+    again = ["attack", out / "answers.parquet", *THIEF, TRAINED, UNTRAINED, "-o", tmp_path / "again"]
     assert done(shell(*again))["accuracy"] == cell["accuracy"]
 
 
@@ -248,7 +253,7 @@ def test_a_function_is_attacked_and_its_answers_are_kept(shell: Shell, tmp_path:
         ("answer", ["--answers", "prob", *THIEF, TRAINED], "no access called 'prob'", 2),
         ("broken", ["--answers", "probs", *THIEF, TRAINED], "declared to answer with probs", 1),
         ("labels", ["--answers", "label", *THIEF, TRAINED], "answers with label, the card gives probs", 2),
-        ("answer", [*THIEF, TRAINED], "cannot be made", 2),
+        ("answer", [*THIEF, TRAINED], "predict function.*--answers", 2),
         ("absent", ["--answers", "probs", *THIEF, TRAINED], "has no callable 'absent'", 2),
     ],
 )
@@ -263,7 +268,7 @@ def test_a_table_of_answers_is_attacked(shell: Shell, tmp_path: Path) -> None:
     labels = pixels.reshape(len(pixels), -1)[:, 10:20].argmax(1)
     write_answers(tmp_path / "answers.parquet", pixels, labels, kind="label", num_classes=10)
     card = "label/unlabelled/trained/random/40"
-    steal = ["attack", tmp_path / "answers.parquet", "--with", "label-only", *THIEF, card]
+    steal = ["attack", tmp_path / "answers.parquet", "--with", "label-only", *THIEF, card, UNTRAINED]
     cell = done(shell(*steal, "-o", tmp_path / "out"))
     assert (cell["queries"], cell["victim"]) == (40, "answers.parquet")
     assert cell["agreement"] is not None
@@ -312,3 +317,73 @@ def test_a_plugin_that_fails_ends_in_a_sentence(
     more = ["-o", tmp_path / "out"] if verb == "train" else []
     refused(shell(verb, "--plugin", tmp_path / "toy.py", *more), words)
     refused(shell(verb, "--plugin", tmp_path / "nothing.py", *more), "there is no Python file")
+
+
+# -- what an import measures --------------------------------------------------------------------------------------------
+
+TEN = ("--model", "cnn", "-s", "width=0.25")
+
+
+@pytest.fixture
+def weights(shell: Shell, tmp_path: Path) -> Path:
+    """The state dict of a network that knows its digits, with its own normalization outside."""
+    training = ["-s", "training.epochs=4", "-s", "model.width=0.25"]
+    assert shell("train", "--data", "digits", *training, "-q", "-o", tmp_path / "run").code == 0
+    return tmp_path / "run" / "model" / "model.safetensors"
+
+
+def test_an_import_with_data_measures_and_records_the_accuracy(shell: Shell, weights: Path, tmp_path: Path) -> None:
+    said = shell("import", weights, *TEN, "--data", "digits", "--mean", "data", "-o", tmp_path / "good")
+    assert said.code == 0, said.err
+    assert re.search(r"normalization: mean 0\.3\d+, std 0\.3\d+ \(of the training images of digits\)", said.out)
+    assert re.search(r"accuracy: \d+\.\d\d % on 497 labelled images \(guessing 10\.\d %\)", said.out)
+    found = done(
+        shell("import", weights, *TEN, "--data", "digits", "--mean", "data", "--json", "-o", tmp_path / "json")
+    )
+    assert found["accuracy"]["images"] == 497
+    assert found["doubt"] == ""
+    without = shell("import", weights, *TEN, "--size", 8, "--channels", 1, "--mean", "none", "-o", tmp_path / "plain")
+    assert "accuracy: not measured" in without.out
+
+
+def test_a_stated_accuracy_stops_what_is_far_below_it(shell: Shell, weights: Path, tmp_path: Path) -> None:
+    told = ["--data", "digits", "--mean", "none", "--accuracy", "90"]  # without the normalization it was trained with
+    said = shell("import", weights, *TEN, *told, "-o", tmp_path / "wrong")
+    assert "warning: its accuracy is" in said.out
+    refused(shell("attack", tmp_path / "wrong", *THIEF, TRAINED, "-o", tmp_path / "out"), "--accept-accuracy")
+
+
+def test_an_order_that_an_import_finds_is_declared_with_it(shell: Shell, weights: Path, tmp_path: Path) -> None:
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    state = safetensors.torch.load_file(weights)
+    state |= {name: state[name][order].contiguous() for name in ("head.weight", "head.bias")}
+    safetensors.torch.save_file(state, tmp_path / "moved.safetensors")
+    told = [tmp_path / "moved.safetensors", *TEN, "--data", "digits", "--mean", "data"]
+    listed = ",".join(map(str, order))
+    assert f"--class-order {listed}" in shell("import", *told, "-o", tmp_path / "moved").out
+    for verb in (["attack"], ["protect", "--with", "nasty-head"], ["audit"]):
+        said = shell(verb[0], tmp_path / "moved", "--data", "digits", *verb[1:], "-q", "-o", tmp_path / "out")
+        assert f"--class-order {listed}" in said.err, verb
+        assert said.code == 2
+    back = done(shell("import", *told, "--class-order", listed, "--json", "-o", tmp_path / "back"))
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(map(str, order)))
+    named = done(shell("import", *told, "--classes", names, "--json", "-o", tmp_path / "named"))
+    assert back["accuracy"] == named["accuracy"]
+    assert back["doubt"] == named["doubt"] == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--class-order", "0,one"], "--class-order is a list of whole numbers"),
+        (["-s", "data.val=0"], "data.val=0 is about data: name them with --data"),
+        (["--accuracy", "101", "--mean", "none"], "percent from 0 to 100"),
+        (["--mean", "76.5", "--std", "95"], "outside .*by 255"),
+        ([], "--mean none"),
+    ],
+)
+def test_a_wrong_declaration_ends_in_a_sentence(shell: Shell, tmp_path: Path, options: list[str], words: str) -> None:
+    safetensors.torch.save_file(dict(build("cnn", 10, 1, 8, 0.25).state_dict()), tmp_path / "w.safetensors")
+    told = [tmp_path / "w.safetensors", *TEN, "--size", 8, "--channels", 1, *options]
+    refused(shell("import", *told, "-o", tmp_path / "out"), words)

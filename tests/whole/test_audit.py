@@ -15,7 +15,7 @@ from undistill.cli.main import main
 from whole.commands import Outcome, Shell
 
 FEW = ("-s", "training.epochs=1", "-s", "model.width=0.0625", "-q")
-PLAN = ("--questions", "20", "--steps", "2", "--seeds", "1", "--students", "cnn:0.0625", "-q")
+PLAN = ("--questions", "20", "--steps", "2", "--seeds", "1", "--students", "cnn:0.0625", "--accept-accuracy", "-q")
 HOW = (*PLAN, "--jobs", "1")
 
 
@@ -126,6 +126,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(shell: Shell, teachers: tu
         teachers[0],
         "--control",
         teachers[1],
+        "--accept-accuracy",
         "--suite",
         "standard",
         "--dry-run",

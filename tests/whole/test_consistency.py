@@ -73,7 +73,7 @@ def test_a_model_folder_remembers_where_it_comes_from(shell: Shell, teacher: Pat
     assert shell("protect", teacher, "-q", "-o", tmp_path / "nasty").code == 0
     shutil.copytree(tmp_path / "nasty" / "model", tmp_path / "model")
     small = ["-c", "digits", "-s", "training.epochs=1", "-s", "data.limit=1100", "--threat-model", "api", "-q"]
-    found = shell("attack", tmp_path / "model", *small, "--json", "-o", tmp_path / "thief")
+    found = shell("attack", tmp_path / "model", *small, "--accept-accuracy", "--json", "-o", tmp_path / "thief")
     assert json.loads(found.out)["victim"] == "nasty"
     other = shell("attack", tmp_path / "model", *small, "-s", "data.split_seed=9", "-o", tmp_path / "other")
     assert "other data" in other.err

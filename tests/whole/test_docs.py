@@ -267,7 +267,7 @@ def test_the_code_in_models_md_runs(here: Any, shell: Shell, capsys: pytest.Capt
         run(block)
     assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["normal", "my API"]
     assert Path("weights.safetensors").is_file()
-    outcome = shell("attack", "answers.parquet", *ASK, "-o", "out")
+    outcome = shell("attack", "answers.parquet", *ASK, "--accept-accuracy", "-o", "out")
     assert outcome.code == 0, outcome.err
 
 
@@ -275,11 +275,26 @@ def test_a_factory_is_imported_attacked_and_hardened_as_the_docs_say(here: Any, 
     from undistill.plugins import import_file
 
     torch.save(import_file(Path("my_model.py").resolve()).make(10, 1, 8).state_dict(), "weights.pt")
-    asked = ("import", "weights.pt", "--model", "my_model.py:make", "--size", 8, "--channels", 1, "-o", "imported")
+    asked = (
+        "import",
+        "weights.pt",
+        "--model",
+        "my_model.py:make",
+        "--size",
+        8,
+        "--channels",
+        1,
+        "--mean",
+        "none",
+        "-o",
+        "imported",
+    )
     assert shell(*asked).code == 0
-    outcome = shell("attack", "my_model.py:trained", *ASK, "-o", "thief")
+    go_on = "--accept-accuracy"  # it was never trained
+    outcome = shell("attack", "my_model.py:trained", *ASK, go_on, "-o", "thief")
     assert outcome.code == 0, outcome.err
-    outcome = shell("protect", "my_model.py:trained", "--data", "digits", "--with", "nasty-head", *SMALL, "-o", "twin")
+    hardened = ("--with", "nasty-head", *SMALL, go_on)
+    outcome = shell("protect", "my_model.py:trained", "--data", "digits", *hardened, "-o", "twin")
     assert outcome.code == 0, outcome.err
     outcome = shell(
         "train", "--data", "digits", "--model", "my_model.py:make", "--weights", "weights.pt", *SMALL, "-o", "tuned"

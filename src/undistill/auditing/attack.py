@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from undistill.oracle.ledger import Ledger
 from undistill.oracle.serving import AnswerDefense
 from undistill.oracle.victim import Model, resolve
 from undistill.training.env import choose_device, describe
+from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe, Student, read
 from undistill.training.run import Watch, drive
 from undistill.training.train import of_data, validation
@@ -42,6 +43,7 @@ def attack(
     unseen: bool = False,
     ask_test: bool = False,
     ledger: str | Path | None = None,
+    accept_accuracy: bool = False,
     resume: bool = False,
     device: str = "auto",
     bank: Bank | None = USUAL,
@@ -71,6 +73,7 @@ def attack(
         ask_test: ask a function about the test images too, for its own accuracy and the student's agreement with it; these
             questions are not the thief's and are not counted as such.
         ledger: file that keeps a function's answers; None for `answers.parquet` in `out`. Thieves that share one pay once.
+        accept_accuracy: go on with a victim whose accuracy cannot be that of a classifier of these data (`Victim.plausible`).
         resume: go on with an unfinished run there.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         bank: keeps a network's answers for the next thief of the same seed; None keeps nothing.
@@ -84,7 +87,8 @@ def attack(
         The cell. A student whose loss was not finite gives one of status `diverged`, without an accuracy.
 
     Raises:
-        UsageError: a card the attack or the data cannot play, settings that do not fit.
+        UsageError: a card the attack or the data cannot play, settings that do not fit, a victim near chance.
+        RunError: the victim's answers are not finite, or not what was declared.
     """
     victim = resolve(model, data, answers=answers, called=called, behind=behind)
     victim.check(data)
@@ -95,8 +99,9 @@ def attack(
         raise UsageError("the model brings no recipe for its thief; name one with --config")
     where = choose_device(device)
     planned = of_data(plan_recipe(read(source), attack, student, seed), data)
+    victim = remembering(victim, Path(ledger) if ledger else Path(out) / "answers.parquet")
     heist = Heist(
-        remembering(victim, Path(ledger) if ledger else Path(out) / "answers.parquet"),
+        victim,
         data,
         Card.parse(card),
         planned,
@@ -112,11 +117,21 @@ def attack(
     where_to = Path(cells) if cells else Path(out) / "cells"
     if reuse and not isinstance(victim.model, BlackBox) and (where_to / f"{heist.id}.json").is_file():
         return read_cell(where_to / f"{heist.id}.json")
+    if not planned.attack.control:
+        victim.plausible(data, accept=accept_accuracy)
+
+    def steps(state: State | None, before: dict[str, Any]) -> Iterator[EpochRecord]:
+        """The attacker's epochs; behind the first, the responses of a function are there to be looked at."""
+        for number, record in enumerate(heist.steps(state, before)):
+            if number == 0 and isinstance(victim.model, BlackBox) and not planned.attack.control:
+                victim.plausible(data, accept=accept_accuracy)
+            yield record
+
     run = drive(
         Path(out),
         heist.config,
         heist.env,
-        heist.steps,
+        steps,
         lambda metrics: heist.finish(metrics, Path(out), where_to),
         resume=resume,
         extra=heist.counts,

@@ -35,6 +35,7 @@ from undistill.oracle.bank import USUAL, Bank
 from undistill.oracle.blackbox import BlackBox
 from undistill.oracle.serving import AnswerDefense
 from undistill.oracle.victim import Model, Victim, resolve
+from undistill.training.env import choose_device
 from undistill.training.recipe import Recipe, read
 from undistill.training.run import Run
 from undistill.training.train import of_data
@@ -62,6 +63,7 @@ def prepare(
     device: str = "auto",
     bank: Bank | None = USUAL,
     command: str = "",
+    accept_accuracy: bool = False,
 ) -> Ready:
     """The plan of an audit, not written yet. Arguments and errors as `undistill.audit` has them."""
     if (model is None) == (request.method is None):
@@ -87,6 +89,10 @@ def prepare(
             side: _victim(given or "", splits, request.answers, behind) for side, (given, behind) in known.items()
         }
         check(victims, splits, delta)
+        for victim in victims.values():
+            if not isinstance(victim.model, BlackBox):
+                victim.network.to(choose_device(device))
+            victim.plausible(splits, accept=accept_accuracy, strict=True)
         subjects = tuple(subject(side, given or "", victims[side], request) for side, (given, _) in known.items())
     plan = _plan(request, recipe, splits, subjects, victims, delta).model_copy(update={"command": command})
     by_hand = {each.name: victims[each.side] for each in subjects if each.model == GIVEN}

@@ -93,6 +93,7 @@ def thief_cell(desk: Desk, plan: Plan, planned: Planned, needed: list[Cell]) -> 
         experiment=EXPERIMENT,
         unseen=subject.unseen,
         ledger=desk.ledger(subject, victim),
+        accept_accuracy=True,  # looked at when the audit was planned
         resume=True,
         device=desk.device,
         bank=desk.bank,

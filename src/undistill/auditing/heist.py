@@ -26,7 +26,7 @@ from undistill.oracle.blackbox import BlackBox, to_bytes
 from undistill.oracle.door import Oracle
 from undistill.oracle.ledger import Ledger
 from undistill.oracle.serving import AnswerDefense
-from undistill.oracle.victim import Victim
+from undistill.oracle.victim import Victim, finite_logits
 from undistill.training.evaluate import accuracy, batch_for, predict, score
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe
@@ -138,6 +138,7 @@ class Heist:
 
         Raises:
             Broken: the attack failed with a RunError of its own; others' go through.
+            RunError: the victim's answers are not finite.
         """
         budget = self.card.questions
         asked = before if budget is None else {}  # with a budget, a resumed thief asks its few questions again
@@ -153,11 +154,16 @@ class Heist:
             seed=self.recipe.seed,
             **asked,
         )
+        if self.access is Access.WEIGHTS and len(self.images):  # who holds the network asks it past the oracle
+            finite_logits(self.victim.network, self.images, self.victim.described)
         try:
-            yield from self.thief.steal(
+            for record in self.thief.steal(
                 self.oracle, self.student, self.images, self.recipe, device=self.device, state=state
-            )
+            ):
+                self.oracle.check()
+                yield record
         except (Diverged, NotFinite) as error:
+            self.oracle.check()  # a student of answers that are not finite is none of its own doing
             self.diverged = str(error)
         except RunError as error:
             if not its_own(error):

@@ -22,9 +22,9 @@ from undistill.oracle.door import cut
 from undistill.oracle.frozen import Frozen
 from undistill.oracle.ledger import Answers, Ledger, same_victim
 from undistill.oracle.recall import recalled
-from undistill.oracle.victim import Victim
+from undistill.oracle.victim import Victim, finite_logits
 from undistill.seeds import generator
-from undistill.training.evaluate import batch_for, predict
+from undistill.training.evaluate import batch_for
 from undistill.training.recipe import Recipe, Student, component, read
 from undistill.training.train import with_seed
 
@@ -107,11 +107,12 @@ def top_class(
     A `bank` spares a network from answering about the same images for each of its thieves.
     """
     if not isinstance(victim, BlackBox):
+        name = f"the victim {victim.config['name']}"
         if bank is None or len(images) < 2:
-            return predict(victim, images).argmax(dim=1)
+            return finite_logits(victim, images, name).argmax(dim=1)
         device = next(victim.parameters(), torch.empty(0)).device
         recall = recalled(Frozen(victim), ImageBatches(images, 2, seed=0, role="test", device=device), 1, bank)
-        return (predict(victim, images) if recall is None else recall.of(0)).argmax(dim=1)
+        return (finite_logits(victim, images, name) if recall is None else recall.of(0)).argmax(dim=1)
     parts = []
     for chunk in images.chunks(batch_for(images)):
         seen_BCHW = images.seen(chunk)

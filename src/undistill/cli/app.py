@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from undistill.cli import audit, machine, paper, verbs
-from undistill.cli.help import ACCESS, JOB, MODELS, Verb, Verbs, examples
+from undistill.cli.help import ACCESS, DATA, JOB, MODELS, Verb, Verbs, examples
 from undistill.cli.options import (
     BANK_GB,
+    AcceptAccuracy,
     BankFolder,
     BankLimit,
     Fresh,
@@ -210,6 +211,7 @@ def protect(
             rich_help_panel=MODELS,
         ),
     ] = None,
+    accept_accuracy: AcceptAccuracy = False,
     *,
     options: Options,
 ) -> None:
@@ -244,6 +246,7 @@ def protect(
             recipe=recipe,
             out=out,
             resume=True,
+            accept_accuracy=accept_accuracy,
             device=options.device,
             bank=options.open_bank(),
             watch=reporter.epoch,
@@ -332,6 +335,7 @@ def attack(
             rich_help_panel=ACCESS,
         ),
     ] = None,
+    accept_accuracy: AcceptAccuracy = False,
     *,
     options: Options,
 ) -> None:
@@ -386,6 +390,7 @@ def attack(
             unseen=unseen,
             ask_test=ask_test,
             ledger=ledger,
+            accept_accuracy=accept_accuracy,
             out=out,
             resume=True,
             device=options.device,
@@ -411,21 +416,72 @@ def import_(
         typer.Argument(metavar="SOURCE", help="A state dict (.safetensors, .pt, .pth, .tar) or a checkpoint's folder."),
     ],
     out: Out,
-    model: Annotated[str | None, typer.Option("--model", help="Network of a plain state dict.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Network of a plain state dict.", rich_help_panel=MODELS)
+    ] = None,
     classes: Annotated[
         Path | None,
-        typer.Option("--classes", help="Text file of class names, one a line, in the order of the outputs."),
+        typer.Option(
+            "--classes", help="Text file of class names, one a line, in the order of the outputs.", rich_help_panel=DATA
+        ),
+    ] = None,
+    class_order: Annotated[
+        str | None,
+        typer.Option(
+            "--class-order",
+            help="For each output the class of the data that it stands for, from 0: 0,1,10,11,2.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="The model's data, a name, a folder or a hub id: accuracy is measured on its test images.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir", help="Local folder in the hub's format instead of a download.", rich_help_panel=DATA
+        ),
+    ] = None,
+    accuracy: Annotated[
+        float | None,
+        typer.Option(
+            "--accuracy", help="Its accuracy as its author states it, percent, to compare with.", rich_help_panel=MODELS
+        ),
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", metavar="NAME=VALUE", help="A setting of that network (stem=7x7); repeatable."),
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="NAME=VALUE",
+            help="A setting of that network (stem=7x7) or of --data (data.val=0).",
+            rich_help_panel=MODELS,
+        ),
     ] = None,
-    size: Annotated[int | None, typer.Option("--size", help="Side in pixels of the images it takes.")] = None,
-    channels: Annotated[int | None, typer.Option("--channels", help="1 (grey) or 3.")] = None,
-    mean: Annotated[str | None, typer.Option("--mean", help="Its normalisation: 0.49,0.48,0.45.")] = None,
-    std: Annotated[str | None, typer.Option("--std", help="Its normalisation: 0.25,0.24,0.26.")] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Side in pixels of the images it takes.", rich_help_panel=MODELS)
+    ] = None,
+    channels: Annotated[int | None, typer.Option("--channels", help="1 (grey) or 3.", rich_help_panel=MODELS)] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            "--mean",
+            help="The normalization it was trained with: 0.49,0.48,0.45, or none (it takes pixels in [0, 1] as they are), data "
+            "(the moments of --data), imagenet. timm's and torchvision's networks have a published one.",
+            rich_help_panel=MODELS,
+        ),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", help="Beside a --mean of numbers: 0.25,0.24,0.26.", rich_help_panel=MODELS)
+    ] = None,
     plugin: Plugin = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Make a model folder of weights from elsewhere.
@@ -433,15 +489,26 @@ def import_(
     Reads safetensors, state dicts of torch.save and the paper authors' checkpoints; never unpickles.
     """
     from undistill.models.importing import import_model
+    from undistill.oracle.victim import measure
 
     use_plugins(plugin)
-    names = None if classes is None else verbs.lines(classes)
-    mean_C, std_C = verbs.numbers("mean", mean), verbs.numbers("std", std)
-    network = verbs.network(model, sets)
-    folder = import_model(
-        source, out, model=network, class_names=names, image_size=size, in_channels=channels, mean=mean_C, std=std_C
-    )
-    verbs.show_import(folder, as_json=as_json)
+    own = [change for change in sets or [] if not change.startswith("data.")]
+    told: dict[str, Any] = {
+        "model": verbs.network(model, own),
+        "class_names": None if classes is None else verbs.lines(classes),
+        "class_order": verbs.whole_numbers("class-order", class_order),
+        "image_size": size,
+        "in_channels": channels,
+        "mean": verbs.moments(mean),
+        "std": verbs.numbers("std", std),
+        "accuracy": accuracy,
+    }
+    with Reporter(quiet=quiet) as reporter:
+        changes = [change for change in sets or [] if change not in own]
+        splits = verbs.import_data(reporter, source, data, data_dir, size, channels, changes)
+        folder = import_model(source, out, data=splits, **told)
+        found = None if splits is None else measure(folder, splits)
+    verbs.show_import(folder, found, as_json=as_json)
 
 
 app.add_typer(audit.app, name="audit", rich_help_panel=START)

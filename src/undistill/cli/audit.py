@@ -14,7 +14,19 @@ import typer
 from typer.core import TyperGroup
 
 from undistill.cli import verbs
-from undistill.cli.options import BANK_GB, BankFolder, BankLimit, Json, Options, Out, Plugin, Quiet, Verbose, shared
+from undistill.cli.options import (
+    BANK_GB,
+    AcceptAccuracy,
+    BankFolder,
+    BankLimit,
+    Json,
+    Options,
+    Out,
+    Plugin,
+    Quiet,
+    Verbose,
+    shared,
+)
 from undistill.cli.options import use_plugins as _use_plugins
 from undistill.cli.progress import Reporter
 from undistill.errors import RunError, UsageError
@@ -69,11 +81,14 @@ class Asked:
     ] = None
     teachers: Annotated[int, typer.Option("--teachers", min=1, help="How many teachers, with --method.")] = 3
 
+    accept_accuracy: AcceptAccuracy = False
+
     def request(self) -> Any:
         """As the library takes it."""
         from undistill.auditing.asking import Request
 
-        given = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("model", "control")}
+        outside = ("model", "control", "accept_accuracy")
+        given = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in outside}
         listed = {name: _list(given[name]) for name in ("serve", "questions", "students")}
         counts = tuple(_count(text) for text in listed.pop("questions"))
         return Request(
@@ -248,6 +263,7 @@ def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cel
         device=options.device,
         bank=options.open_bank(),
         command=_command(),
+        accept_accuracy=asked.accept_accuracy,
     )
     return _forecast(ready, splits, options.device)
 

@@ -51,6 +51,14 @@ Jobs = Annotated[
         rich_help_panel=RUNNING,
     ),
 ]
+AcceptAccuracy = Annotated[
+    bool,
+    typer.Option(
+        "--accept-accuracy",
+        help="Go on with a MODEL whose accuracy is near chance or below the recorded one.",
+        rich_help_panel=MODELS,
+    ),
+]
 Plugin = Annotated[
     list[Path] | None,
     typer.Option(

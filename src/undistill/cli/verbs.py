@@ -230,13 +230,46 @@ def show_cell(cell: Any, out: Path, *, as_json: bool) -> None:
     return typer.echo(f"{cell.attack} of {cell.victim}, student {cell.student}: {got}, {cell.queries:,} queries; {out}")
 
 
-def show_import(folder: Path, *, as_json: bool) -> None:
-    """Print what was imported."""
-    config = json.loads((folder / "config.json").read_text())["network"]
+def import_data(
+    reporter: Reporter,
+    source: Path,
+    data: str | None,
+    data_dir: Path | None,
+    size: int | None,
+    channels: int | None,
+    changes: list[str],
+) -> Any:
+    """The data of a model that is imported, at the size that it takes; None without --data."""
+    from undistill.models.importing import size_of
+    from undistill.training.recipe import read
+
+    if data is None:
+        if changes or data_dir is not None:
+            raise UsageError(f"{changes[0] if changes else '--data-dir'} is about data: name them with --data")
+        return None
+    options = Options(data=data, data_dir=data_dir, size=size or size_of(source), sets=changes)
+    more = [] if channels is None else [f"data.channels={channels}"]
+    return load(read(default_recipe(options), [*more, *options.changes()]), reporter)
+
+
+def show_import(folder: Path, found: tuple[Any, str] | None, *, as_json: bool) -> None:
+    """Print what was imported: its normalization and where that is from, and its accuracy (`found`) if it was measured."""
+    config = json.loads((folder / "config.json").read_text())
+    network, origin = config["network"], config["origin"]
     if as_json:
-        return typer.echo(json.dumps({"folder": str(folder), "network": config}, indent=1))
-    shape = f"{config['in_channels']} × {config['image_size']} × {config['image_size']} pixels"
-    return typer.echo(f"{config['name']}, {config['num_classes']} classes, {shape}; {folder}")
+        doubts = {} if found is None else {"doubt": found[1]}
+        told = {"normalization": origin["normalization"], "accuracy": origin.get("accuracy"), **doubts}
+        return typer.echo(json.dumps({"folder": str(folder), "network": network, **told}, indent=1))
+    shape = f"{network['in_channels']} × {network['image_size']} × {network['image_size']} pixels"
+    typer.echo(f"{network['name']}, {network['num_classes']} classes, {shape}; {folder}")
+    mean, std = (", ".join(f"{value:.4g}" for value in network[part]) for part in ("mean", "std"))
+    typer.echo(f"normalization: mean {mean}, std {std} ({origin['normalization']})")
+    if "class_order" in origin:
+        typer.echo("outputs: put in the data's order of classes")
+    if found is None:
+        return typer.echo("accuracy: not measured; --data names the images to measure it on")
+    typer.echo(f"accuracy: {found[0]}")
+    return typer.echo(f"warning: {found[1]}") if found[1] else None
 
 
 def show_catalog(found: dict[str, list[dict[str, Any]]], *, brief: bool, as_json: bool) -> None:
@@ -287,6 +320,19 @@ def numbers(name: str, text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"--{name} is a list of numbers such as 0.49,0.48,0.45, not {text!r}") from None
+
+
+def moments(text: str | None) -> list[float] | str | None:
+    """A mean: numbers by comma, or a word that stands for some."""
+    return text if text is None or text.strip().isalpha() else numbers("mean", text)
+
+
+def whole_numbers(name: str, text: str | None) -> list[int] | None:
+    """`0,1,10,2` as numbers."""
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--{name} is a list of whole numbers such as 0,1,10,2, not {text!r}") from None
 
 
 def lines(path: Path) -> list[str]:

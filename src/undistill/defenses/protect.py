@@ -11,11 +11,11 @@ import torch
 
 from undistill.data import Splits
 from undistill.defenses.base import Start, TrainedDefense
-from undistill.errors import UsageError
+from undistill.errors import Diverged, UsageError
 from undistill.models import Classifier
 from undistill.models.base import FIXED
 from undistill.oracle.bank import USUAL, Bank
-from undistill.oracle.victim import Victim, resolve
+from undistill.oracle.victim import Victim, finite_logits, resolve
 from undistill.training.env import choose_device, describe
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import EpochRecord, State
@@ -34,6 +34,7 @@ def protect(
     recipe: str | Path | dict[str, Any] | Recipe | None = None,
     seed: int | None = None,
     out: str | Path,
+    accept_accuracy: bool = False,
     resume: bool = False,
     device: str = "auto",
     bank: Bank | None = USUAL,
@@ -51,13 +52,15 @@ def protect(
         recipe: None for the recipe that `model` was trained by.
         seed: None for the recipe's. The hardened network never shares initial weights with its teacher.
         out: run folder.
+        accept_accuracy: go on with a teacher whose accuracy cannot be that of a classifier of these data (`Victim.plausible`).
         resume: go on with an unfinished run there.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         bank: keeps the adversary's answers for the next hardening with the same seed; None keeps nothing.
         watch: told each epoch.
 
     Raises:
-        UsageError: settings, data or networks that do not fit.
+        UsageError: settings, data or networks that do not fit, a teacher near chance.
+        RunError: answers of the teacher or the adversary that are not finite.
         Diverged: the loss was not finite; the last good epoch is kept in `out`.
     """
     teacher = resolve(model, data)
@@ -81,6 +84,9 @@ def protect(
         )
     unseen = all(v.fresh_pool and v.data_fingerprint == data.fingerprint for v in (teacher, pushed_from))
     where = choose_device(device)
+    for victim in (teacher, pushed_from)[: 1 if adversary is None else 2]:
+        victim.network.to(where)
+        victim.plausible(data, accept=accept_accuracy)
     scratch = start_from == "scratch"
     network = fresh(chosen.model, data, seed=chosen.seed, role="nasty") if scratch else copy.deepcopy(teacher.network)
     if scratch and _same_weights(network, teacher.network):
@@ -101,7 +107,11 @@ def protect(
     }
 
     def steps(state: State | None, _: dict[str, Any]) -> Iterator[EpochRecord]:
-        return chosen.defense.harden(network, frozen, data.train, chosen, device=where, state=state, bank=bank)
+        try:
+            yield from chosen.defense.harden(network, frozen, data.train, chosen, device=where, state=state, bank=bank)
+        except Diverged:
+            finite_logits(frozen, data.train, pushed_from.described)  # says so where that is why
+            raise
 
     def finish(metrics: list[dict[str, Any]]) -> dict[str, Any]:
         before = predict(teacher.network.to(where), data.test)

@@ -192,6 +192,16 @@ def _check_moments(mean: Sequence[float] | None, std: Sequence[float] | None, in
                 raise UsageError(f"{part} must be finite, not {value}; leave mean and std out for no normalisation")
     if std is not None and min(std) < torch.finfo(torch.float32).tiny:
         raise UsageError(f"std must be above 0, not {min(std)}")
+    for part, value in (*(("mean", m) for m in mean or ()), *(("std", s) for s in std or ())):
+        if not 0 <= value <= 1:
+            raise UsageError(
+                f"{part} {float(value):g} is outside [0, 1], where pixels are here"
+                + (
+                    f": divide mean and std by 255 ({float(value):g} becomes {value / 255:.3g})"
+                    if 1 < value <= 255
+                    else ""
+                )
+            )
 
 
 def from_config(config: dict[str, Any]) -> Classifier:

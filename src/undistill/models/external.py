@@ -56,7 +56,9 @@ class External(Network):
         except Exception as error:  # others' code may raise anything
             raise UsageError(f"{self.name} cannot be made: {_sentence(error)}") from error
         if not isinstance(inner, nn.Module):
-            raise UsageError(f"{self.name} makes no nn.Module but a {type(inner).__name__}")
+            raise UsageError(
+                f"{self.name} makes no nn.Module but a {type(inner).__name__}: is it a predict function? {DECLARE}"
+            )
         network = Wrapped(inner, config)
         network.probe()
         return network
@@ -127,13 +129,34 @@ class Factory(External):
         """Call it with those of num_classes, in_channels and image_size that it takes."""
         factory = named(self.name)
         told = {key: config[key] for key in ("num_classes", "in_channels", "image_size")}
+        if isinstance(factory, nn.Module):
+            raise UsageError(f"{self.name} is a network already; name a function that returns it")
         try:
             takes = inspect.signature(factory).parameters.values()
         except (TypeError, ValueError) as error:
             raise UsageError(f"{self.name} has no signature to read: {error}") from error
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
             told = {key: value for key, value in told.items() if key in {parameter.name for parameter in takes}}
+        given = told.keys() | self.arguments.keys()
+        wanted = next((p for p in takes if _needed(p) and (p.name not in given or p.kind is p.POSITIONAL_ONLY)), None)
+        if wanted is not None:
+            raise UsageError(
+                f"{self.name} wants an argument {wanted.name!r}, which no factory of networks is given (num_classes, in_channels, "
+                f"image_size): is it a predict function? {DECLARE}"
+            )
         return factory(**told, **self.arguments)
+
+
+DECLARE = "attack and audit take one where --answers declares what it returns: logits, probs, topk or label"
+"""What to do with a function of images that was taken for a factory."""
+
+
+def _needed(parameter: inspect.Parameter) -> bool:
+    """Whether a call must give this parameter."""
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
 
 
 class Wrapped(Classifier):
@@ -207,6 +230,18 @@ class Wrapped(Classifier):
             raise UsageError(
                 f"{config['name']} answers two images with {found}, not with 2 × {config['num_classes']} logits"
             )
+        if are_probabilities(answer):
+            raise UsageError(
+                f"{config['name']} returns probabilities (at least 0, each row 1 in all), and logits are needed: take its softmax "
+                "off, or return the logarithm of the probabilities"
+            )
+
+
+def are_probabilities(values_BC: Tensor) -> bool:
+    """Whether every row looks like probabilities: at least 0, and 1 in all to rounding. Logits never do by chance."""
+    close = 1e-2 if values_BC.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    wide_BC = values_BC.detach().double()
+    return len(wide_BC) > 0 and bool((wide_BC >= 0).all()) and bool(((wide_BC.sum(dim=1) - 1).abs() < close).all())
 
 
 def _optional(package: str) -> Any:

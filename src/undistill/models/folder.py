@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from torch import Tensor, nn
 from undistill.errors import RunError, UsageError
 from undistill.files import read_json, write_bytes, write_json, write_text
 from undistill.models.base import Classifier, from_config
+from undistill.models.kinds import described
 
 SCHEMA = 1
+COUNTER = "num_batches_tracked"
+"""How the name of a counter of batch normalization ends: it counts training steps, and no answer depends on it."""
 
 
 def weights_id(model: nn.Module) -> str:
@@ -38,8 +42,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file. RunError for anything else, a pickle by name."""
     try:
         content = path.read_bytes()
+        reason = described(path)
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    if reason is not None:
+        raise RunError(f"{path} {reason}")
     try:
         return safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -159,6 +166,8 @@ def _load(model: Classifier, tensors: dict[str, Tensor], folder: Path) -> None:
     expected = model.state_dict()
     if not expected.keys() & tensors.keys() and {f"inner.{name}" for name in tensors} <= expected.keys():
         tensors = {f"inner.{name}": value for name, value in tensors.items()}  # a foreign folder's own names
+    counts = {name: value for name, value in expected.items() if name.endswith(COUNTER)}
+    tensors = counts | whole_counters(tensors)
     ours, theirs = ({name: tuple(value.shape) for name, value in state.items()} for state in (expected, tensors))
     _fit(ours, theirs, folder)
     for name, value in tensors.items():
@@ -166,6 +175,20 @@ def _load(model: Classifier, tensors: dict[str, Tensor], folder: Path) -> None:
         if reason is not None:
             raise RunError(f"the weights in {folder} cannot be used: {name} {reason}; save them again as finite floats")
     model.load_state_dict(tensors)
+
+
+def whole_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, counters of batches as whole numbers: casting a whole network to half precision makes them floats.
+
+    A counter that is no single whole number is left out.
+    """
+    found = dict(tensors)
+    for name, value in tensors.items():
+        if name.endswith(COUNTER) and (value.is_floating_point() or value.ndim):
+            del found[name]
+            if value.numel() == 1 and float(value).is_integer():
+                found[name] = value.reshape(()).to(torch.int64)
+    return found
 
 
 def unusable(value: Tensor, expected: Tensor) -> str | None:
@@ -205,11 +228,23 @@ def read_origin(folder: Path) -> dict[str, Any]:
     origin = config.get("origin") if isinstance(config, dict) else None
     if not isinstance(origin, dict):
         return {}
-    kinds = {"data": str, "kind": str, "seed": int, "defense": dict, "fresh_pool": bool}
+    kinds: dict[str, Any] = {"data": str, "kind": str, "seed": int, "defense": dict, "fresh_pool": bool}
+    kinds |= {"accuracy": dict, "stated_accuracy": int | float, "normalization": str, "class_order": list}
     for name, kind in kinds.items():
         if origin.get(name) is not None and not isinstance(origin[name], kind):
             raise RunError(f"{folder / 'config.json'}: origin.{name} is {origin[name]!r}")
+    known = origin.get("accuracy")
+    if known is not None and not (
+        isinstance(known.get("percent"), int | float) and isinstance(known.get("data"), str | None)
+    ):
+        raise RunError(f"{folder / 'config.json'}: origin.accuracy is {known!r}")
     return {name: value for name, value in origin.items() if value is not None}
+
+
+def note(folder: Path, name: str, value: Any) -> None:
+    """Write one more fact into the origin that a model folder of ours states."""
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {**config, "origin": {**(config.get("origin") or {}), name: value}})
 
 
 def fresh_pool(origin: dict[str, Any]) -> bool:

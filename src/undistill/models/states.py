@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from undistill.errors import RunError, UsageError
 from undistill.models.base import FIXED, MODELS, Classifier
-from undistill.models.folder import read_tensors, unusable
+from undistill.models.folder import COUNTER, read_tensors, unusable, whole_counters
+from undistill.models.kinds import described, is_safetensors
 
 WRAPPERS = ("state_dict", "model_state_dict", "state_dict_ema", "model", "net", "weights")
 """Where training scripts put a state dict inside a checkpoint, the likeliest first."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What DataParallel, torch.compile and Lightning put before each name; taken off where the network's names want it."""
+NO_WEIGHTS = re.compile(r"(.*\.)?(n_averaged|total_ops|total_params)")
+"""What `torch.optim.swa_utils` and counters of operations leave among the weights; no network computes with it."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -31,34 +33,36 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise UsageError(f"there are no weights at {path}")
-    if path.suffix == ".safetensors":
+    if (reason := described(path)) is not None:
+        raise RunError(f"{path} {reason}")
+    with path.open("rb") as file:
+        pickled = file.read(2) in (b"PK", b"\x80\x02")
+    if is_safetensors(path) or (path.suffix == ".safetensors" and not pickled):
         return _tensors(read_tensors(path), path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:  # of a path, torch would look at the suffix
             warnings.simplefilter("ignore")  # torch warns of pickle protocols before it refuses them
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RunError(
-            f"{path} holds more than tensors, or is damaged: it was not opened, for loading it could run code"
+            f"{path} holds more than tensors, or is damaged: it was not opened, for loading it could run code; save its "
+            "state_dict() alone"
         ) from error
-    except Exception as error:  # struct.error, AssertionError, …: nobody lists what a damaged file raises
+    except Exception as error:  # struct.error, AssertionError, …: no list of what a damaged file raises is complete
         raise RunError(f"{path} is damaged or no weights: {_sentence(error)}") from error
     return _tensors(content, path)
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     """The names and tensors of a state dict, unwrapped."""
-    if isinstance(content, Mapping):
-        for wrapper in WRAPPERS:
-            if isinstance(content.get(wrapper), Mapping):
-                content = content[wrapper]
-                break
+    while isinstance(content, Mapping) and (inner := _wrapped(content, path)) is not None:
+        content = inner
     if not isinstance(content, Mapping):
         raise UsageError(f"{path} holds no state dict but a {type(content).__name__}")
     found = {
         str(name): value
         for name, value in content.items()
-        if isinstance(value, Tensor) and value.layout is torch.strided
+        if isinstance(value, Tensor) and value.layout is torch.strided and not NO_WEIGHTS.fullmatch(str(name))
     }
     if not found:
         raise UsageError(f"{path} holds no named tensors")
@@ -68,6 +72,25 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
             f"{path} holds {empty!r} without its values, on the device meta; save it from a network whose weights are loaded"
         )
     return found
+
+
+def _wrapped(content: Mapping[Any, Any], path: Path) -> Mapping[Any, Any] | None:
+    """The state dict inside a checkpoint: under a usual name, or the only entry that holds named tensors. None for a bare one."""
+    for wrapper in WRAPPERS:
+        if isinstance(content.get(wrapper), Mapping):
+            return content[wrapper]
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return None
+    states = [name for name, value in content.items() if isinstance(value, Mapping) and _holds_tensors(value)]
+    if len(states) > 1:
+        raise UsageError(
+            f"{path} holds {len(states)} state dicts, {', '.join(map(repr, states[:3]))}; save the one that is meant alone"
+        )
+    return content[states[0]] if states else None
+
+
+def _holds_tensors(value: Mapping[Any, Any]) -> bool:
+    return any(isinstance(name, str) and isinstance(part, Tensor) for name, part in value.items())
 
 
 def classes_of(model: Classifier, tensors: Mapping[str, Tensor]) -> int | None:
@@ -102,16 +125,8 @@ def load_state(model: Classifier, tensors: Mapping[str, Tensor], where: str, *, 
         kept_head = False
         for key in (f"{head}.weight", f"{head}.bias"):
             given.pop(key, None)
-    optional = {key for key in expected if key.endswith("num_batches_tracked")}
-    optional |= set() if kept_head else {f"{head}.weight", f"{head}.bias"}
-    missing = sorted(expected.keys() - given.keys() - optional)
-    unknown = sorted(given.keys() - expected.keys())
-    if missing or unknown:
-        what = f"lack {missing[0]!r}" if missing else f"hold {unknown[0]!r}, which it does not know"
-        rest = len(missing) + len(unknown) - 1
-        raise UsageError(
-            f"the weights in {where} are not those of {name}: they {what}{f', and {rest} more' if rest else ''}"
-        )
+    given = whole_counters(given)
+    _check_names(model, tensors, given, where, () if kept_head else (f"{head}.weight", f"{head}.bias"))
     for key, value in given.items():
         if value.shape != expected[key].shape:
             raise UsageError(
@@ -126,10 +141,30 @@ def load_state(model: Classifier, tensors: Mapping[str, Tensor], where: str, *, 
     return kept_head
 
 
+def check_names(model: Classifier, tensors: Mapping[str, Tensor], where: str) -> None:
+    """UsageError where the file lacks weights of the network or holds others, whatever their shapes."""
+    _check_names(model, tensors, translate(model, tensors), where)
+
+
+def _check_names(
+    model: Classifier,
+    tensors: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    where: str,
+    optional: Sequence[str] = (),
+) -> None:
+    expected = model.state_dict().keys()
+    missing = sorted(name for name in expected - given.keys() - set(optional) if not name.endswith(COUNTER))
+    unknown = sorted(given.keys() - expected)
+    if missing or unknown:
+        name = model.config["name"]
+        raise UsageError(f"the weights in {where} are not those of {name}: {_differ(model, tensors, missing, unknown)}")
+
+
 def translate(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under our names; names that no rule knows stay. A head saved as a 1×1 convolution becomes a linear layer.
 
-    Prefixes that all names share are taken off as far as more of the names are then the network's.
+    A prefix that all names share is taken off, at the dot where most of the names are then the network's.
     """
     network = MODELS.make({key: value for key, value in model.config.items() if key not in FIXED})
     ours = model.state_dict()
@@ -152,11 +187,55 @@ def translate(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def _shared(names: list[str]) -> list[int]:
-    """The lengths of what may be taken off all names: nothing, then a prefix more each time."""
-    cuts = [0]
-    while prefix := next((p for p in PREFIXES if names and all(n.startswith(p, cuts[-1]) for n in names)), None):
-        cuts.append(cuts[-1] + len(prefix))
-    return cuts
+    """The lengths of what may be taken off all names: nothing, then up to each dot that all share, as `module.student.` has two."""
+    dots = [place + 1 for place, letter in enumerate(names[0]) if letter == "."] if names else []
+    return [0, *(cut for cut in dots if all(name.startswith(names[0][:cut]) for name in names))]
+
+
+def _differ(model: Classifier, tensors: Mapping[str, Tensor], missing: list[str], unknown: list[str]) -> str:
+    """Which names differ, and which of the file's are probably meant."""
+    if not missing:
+        return f"they hold {unknown[0]!r}{_more(unknown)}, which it does not know"
+    if not unknown:
+        return f"they lack {missing[0]!r}{_more(missing)}"
+    if parts := _parts_that_fit(model, tensors):
+        return f"those under {' and under '.join(map(repr, parts[:3]))} are; save the ones that are meant alone"
+    given, head = {**model.state_dict(), **translate(model, tensors)}, _head_name(model)
+    pairs = [(name, other) for name in missing for other in unknown if _alike(given[name], given[other], name, head)]
+    renamed = dict(zip(missing, unknown, strict=False))
+    if len(missing) == len(unknown) <= MOST and set(renamed.items()) <= set(pairs):
+        told = ", ".join(f"{other!r} where it has {name!r}" for name, other in renamed.items())
+        return f"their names differ: they hold {told}; save them under its names"
+    hint = f"; {pairs[0][1]!r} has the shape of {pairs[0][0]!r}" if pairs and len(missing) <= MOST else ""
+    return f"they lack {missing[0]!r}{_more(missing)}, and hold {unknown[0]!r}{_more(unknown)}, which it does not know{hint}"
+
+
+def _alike(one: Tensor, other: Tensor, name: str, head: str) -> bool:
+    """Whether two weights have one shape; of the head only what lies behind the number of classes counts."""
+    start = 1 if name.startswith(f"{head}.") else 0
+    return one.ndim == other.ndim and one.shape[start:] == other.shape[start:]
+
+
+def _parts_that_fit(model: Classifier, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Prefixes such as `student.` behind which the file holds all of the network's weights, beside others."""
+    wanted = {name for name in model.state_dict() if not name.endswith(COUNTER)}
+    starts = dict.fromkeys(name[: dot.end()] for name in tensors for dot in re.finditer(r"\.", name))
+    found: list[str] = []
+    for start in starts:
+        part = {name[len(start) :]: value for name, value in tensors.items() if name.startswith(start)}
+        if len(part) >= len(wanted) and not any(start.startswith(known) for known in found):
+            with contextlib.suppress(UsageError):  # two of them may mean the same
+                if wanted <= translate(model, part).keys():
+                    found.append(start)
+    return found
+
+
+MOST = 4
+"""Renamed weights that an error names one by one."""
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _head_name(model: Classifier) -> str:

@@ -5,14 +5,14 @@ Legend: B batch, C classes, N images, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from undistill.access import Access
 from undistill.errors import RunError, UsageError
@@ -23,7 +23,7 @@ Predict = Callable[[NDArray[np.uint8]], Any]
 
 @dataclass(frozen=True)
 class BlackBox:
-    """A victim that only answers. `kind` is what it says, declared by whoever knows it and never guessed."""
+    """A victim that only answers. `kind` is what its responses are; it is declared, never guessed."""
 
     predict: Predict
     kind: Access
@@ -46,22 +46,31 @@ class BlackBox:
         return torch.from_numpy(self.checked_answer(to_bytes(images_BCHW).numpy())).to(images_BCHW.device)
 
     def checked_answer(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        """What `answer` says, for uint8 pixels."""
+        """What `answer` returns, for uint8 pixels."""
+        return self.checked(self.response(pixels), len(pixels))
+
+    def response(self, pixels: NDArray[np.uint8]) -> Any:
+        """What the function returns for uint8 pixels, tensors in it as arrays; not checked. RunError where it fails."""
         try:
-            said = self.predict(pixels)
+            return as_arrays(self.predict(pixels))
         except (UsageError, RunError):
             raise
         except Exception as error:
             raise RunError(f"{self.name} failed on {len(pixels)} images: {type(error).__name__}: {error}") from error
-        return self.checked(said, len(pixels))
 
     def checked(self, said: Any, count: int) -> NDArray[Any]:
-        """What was said about `count` images, as float32 scores or int64 labels; RunError where it is not what was declared."""
-        if isinstance(said, Tensor):
-            said = said.detach().cpu().numpy()
+        """The response about `count` images, as float32 scores or int64 labels; RunError where it is not what was declared."""
+        return self.sound(self.shaped(said, count))
+
+    def shaped(self, said: Any, count: int) -> NDArray[Any]:
+        """`count` × C float32 numbers, or `count` int64 labels; RunError for a response of another form.
+
+        What the numbers are is not looked at: a query log keeps them first, for they were paid for.
+        """
+        said = self._bare(as_arrays(said))
         if self.kind is Access.LABEL:
             return self._labels(said, count)
-        scores = self._top_k(said, count) if self.kind is Access.TOPK and isinstance(said, tuple) else said
+        scores = self._top_k(said, count) if self.kind is Access.TOPK and _pair(said) else said
         try:
             if np.iscomplexobj(scores):
                 scores = None  # no number on a scale
@@ -70,18 +79,47 @@ class BlackBox:
             raise self._wrong("numbers", type(said).__name__) from error
         if scores_NC.shape != (count, self.num_classes):
             raise self._wrong(f"{count} × {self.num_classes} numbers", f"an array of {scores_NC.shape}")
-        if not np.isfinite(scores_NC).all():
-            raise self._wrong("finite numbers", "NaN or infinity")
-        if self.kind is Access.LOGITS:
+        return scores_NC
+
+    def sound(self, scores_NC: NDArray[Any]) -> NDArray[Any]:
+        """The numbers, if they are what was declared; values below 0 by rounding become 0. RunError otherwise.
+
+        A row of probabilities may miss 1 by 0.01, and by half a unit of the last digit for each class where they were rounded.
+        """
+        if self.kind is Access.LABEL or not len(scores_NC):
             return scores_NC
-        total = scores_NC.sum(axis=1)
+        wrong = int((~np.isfinite(scores_NC).all(axis=1)).sum())
+        if wrong:
+            raise self._wrong("finite numbers", f"NaN or infinity for {wrong} of {len(scores_NC)} images")
+        low, least, most = scores_NC.min(), *_bounds(scores_NC)
+        total = scores_NC.sum(axis=1, dtype=np.float64)
+        if self.kind is Access.LOGITS:
+            if low >= 0 and (total >= least).all() and (total <= most).all():
+                raise self._wrong(
+                    "numbers of any size",
+                    "rows that are at least 0 and 1 in all, as probabilities are: declare them with --answers probs",
+                )
+            return scores_NC
         whole = self.kind is Access.PROBS
-        if scores_NC.min() < 0 or total.max() > 1.01 or (whole and total.min() < 0.99) or total.min() <= 0:
+        if low < -BELOW or (total > most).any() or (whole and (total < least).any()) or total.min() <= 0:
             raise self._wrong(
                 "probabilities, at least 0 and " + ("1 in all" if whole else "at most 1 in all"),
-                f"rows from {total.min():.3g} to {total.max():.3g} in all, the least value {scores_NC.min():.3g}",
+                f"rows from {total.min():.3g} to {total.max():.3g} in all, the least value {low:.3g}{_instead(low, total)}",
             )
-        return scores_NC
+        return np.maximum(scores_NC, 0) if low < 0 else scores_NC
+
+    def _bare(self, said: Any) -> Any:
+        """The numbers out of a dictionary that holds nothing else, or holds them under the name of their kind."""
+        if isinstance(said, nn.Module):
+            raise self._wrong("numbers", f"a network, {type(said).__name__}: it is a factory, leave --answers out")
+        if not isinstance(said, Mapping):
+            return said
+        named = [name for name in NAMES[self.kind] if name in said] or (list(said) if len(said) == 1 else [])
+        if len(named) != 1:
+            raise self._wrong(
+                "numbers", f"a dictionary of {', '.join(map(str, said)) or 'nothing'}; return its numbers alone"
+            )
+        return said[named[0]]
 
     def _labels(self, said: Any, count: int) -> NDArray[Any]:
         try:
@@ -94,13 +132,17 @@ class BlackBox:
             raise self._wrong(f"classes from 0 to {self.num_classes - 1}", f"{labels.min()} to {labels.max()}")
         return labels.astype(np.int64)
 
-    def _top_k(self, said: tuple[Any, ...], count: int) -> NDArray[Any]:
+    def _top_k(self, said: Sequence[Any], count: int) -> NDArray[Any]:
         try:
             classes, probs = (np.asarray(part) for part in said)
         except (TypeError, ValueError) as error:
             raise self._wrong("(classes, probabilities)", f"{len(said)} parts") from error
         if classes.shape != probs.shape or classes.ndim != 2 or len(classes) != count or classes.dtype.kind not in "iu":
-            raise self._wrong(f"two arrays of {count} × k", f"{classes.shape} and {probs.shape}")
+            turned = probs.dtype.kind in "iu" and classes.dtype.kind == "f"
+            found = (
+                "probabilities first; return classes, probabilities" if turned else f"{classes.shape} and {probs.shape}"
+            )
+            raise self._wrong(f"two arrays of {count} × k, classes first", found)
         if probs.dtype.kind not in "fiu":
             raise self._wrong("numbers", str(probs.dtype))
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= self.num_classes:
@@ -114,6 +156,71 @@ class BlackBox:
 
     def _wrong(self, wanted: str, found: str) -> RunError:
         return RunError(f"{self.name} was declared to answer with {self.kind.label}: {wanted}; it gave {found}")
+
+
+BELOW = 1e-4
+"""How far below 0 a probability may be by arithmetic."""
+SLACK = 0.01
+"""How far from 1 a row of probabilities may be by arithmetic in half precision."""
+DIGITS = 4
+"""Digits behind the point up to which rounding is looked for: with more, a row misses 1 by less than `SLACK`."""
+NAMES = {
+    Access.LABEL: ("label", "labels"),
+    Access.TOPK: ("topk",),
+    Access.PROBS: ("probs", "probabilities"),
+    Access.LOGITS: ("logits",),
+}
+"""Entries of a dictionary that hold an answer of each kind."""
+
+
+def as_arrays(said: Any) -> Any:
+    """A response with its tensors as NumPy arrays, within lists, tuples and dictionaries too; floats at least of 32 bits."""
+    if isinstance(said, Tensor):
+        said = said.detach().cpu()
+        said = said.to_dense() if said.layout is not torch.strided else said
+        return (said.float() if said.dtype.is_floating_point and said.dtype != torch.float64 else said).numpy()
+    if isinstance(said, Mapping):
+        return {name: as_arrays(value) for name, value in said.items()}
+    if isinstance(said, list | tuple) and any(isinstance(part, Tensor | list | tuple | Mapping) for part in said):
+        parts = [as_arrays(part) for part in said]
+        return tuple(parts) if isinstance(said, tuple) else parts
+    return said
+
+
+def _pair(said: Any) -> bool:
+    """Whether a response is (classes, probabilities): a tuple, or a list of two arrays of rows, as JSON has it."""
+    if isinstance(said, tuple):
+        return True
+    if not isinstance(said, list) or len(said) != 2:
+        return False
+    try:
+        return all(np.asarray(part).ndim == 2 for part in said)
+    except ValueError:
+        return False
+
+
+def _bounds(scores_NC: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(least, most) that each row of probabilities may be in all, by what their rounding to a few digits can do."""
+    wide_NC = scores_NC.astype(np.float64)
+    unit = 0.0
+    for digits in range(1, DIGITS + 1):
+        steps_NC = wide_NC * 10**digits
+        if (np.abs(steps_NC - steps_NC.round()) < 1e-6 * 10**digits).all():
+            unit = 0.0 if scores_NC.max() > 1 else 10.0**-digits
+            break
+    shown_N = (scores_NC != 0).sum(axis=1)
+    return 1 - SLACK - unit / 2 * scores_NC.shape[1] * np.ones(len(scores_NC)), 1 + SLACK + unit / 2 * shown_N
+
+
+def _instead(low: float, total_N: NDArray[Any]) -> str:
+    """What numbers that are no probabilities may be, and how to declare that."""
+    if low < -BELOW:
+        return ": are they logits (--answers logits)?"
+    if total_N.min() <= 0:
+        return ": a row of nothing says nothing, return more digits"
+    if total_N.min() > 98 and total_N.max() < 102:
+        return ": are they percent? divide by 100"
+    return ": are they the top classes alone (--answers topk)?" if total_N.max() <= 1 + SLACK else ""
 
 
 def to_bytes(images_BCHW: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from undistill.access import Access
 from undistill.data.batches import ImageBatches
-from undistill.errors import Refused
+from undistill.errors import Refused, RunError
 from undistill.oracle.bank import Bank
 from undistill.oracle.blackbox import BlackBox
-from undistill.oracle.frozen import Frozen
+from undistill.oracle.frozen import Frozen, not_finite, sound
 from undistill.oracle.recall import recalled
 from undistill.oracle.serving import AnswerDefense, keep_top, rounded, serve, shown, suits
 from undistill.seeds import generator
@@ -96,6 +96,8 @@ class Oracle:
         self._victim = (
             victim if isinstance(victim, BlackBox) else Frozen(victim, precision, whole=access is Access.WEIGHTS)
         )
+        self._name = f"the victim {_name_of(victim)}"
+        self._broken: Tensor | None = None
         self._bank = bank
         self._behind = () if access is Access.WEIGHTS else tuple(behind)
         self.access, self.budget, self.top_k = shown(access, behind), budget, top_k
@@ -108,7 +110,7 @@ class Oracle:
         self.forwards += len(images_BCHW)
         if isinstance(self._victim, BlackBox):
             return self._show(self._victim.answer(images_BCHW), self._victim.kind)
-        return self._show(self._victim(images_BCHW))
+        return self._show(self._look(self._victim(images_BCHW)))
 
     def recall(self, batches: ImageBatches, passes: int) -> Callable[[Batch], Answer] | None:
         """What answers batches of `batches` as `ask` would, from the bank; None where nothing is kept.
@@ -123,7 +125,7 @@ class Oracle:
 
         def answer(batch: Batch) -> Answer:
             self._ask(len(batch.index_B))
-            return self._show(recall(batch))
+            return self._show(self._look(recall(batch)))
 
         return answer
 
@@ -131,6 +133,22 @@ class Oracle:
         if self.budget is not None and self.queries + count > self.budget:
             raise Refused(f"{count} more questions exceed the budget of {self.budget}; {self.queries} were asked")
         self.queries += count
+
+    def check(self) -> None:
+        """RunError where an answer was not finite. On a GPU an answer is not waited for; whoever trains on them calls this.
+
+        −∞ is finite here, for some classes: their probability is 0.
+        """
+        if self._broken is not None and int(self._broken):
+            raise RunError(not_finite(self._name, int(self._broken), self.queries))
+
+    def _look(self, logits_BC: Tensor) -> Tensor:
+        """The answers of a network, looked at before a defense or an argmax can hide what is wrong with them."""
+        broken = (~sound(logits_BC)).sum()
+        self._broken = broken if self._broken is None else self._broken.to(broken.device) + broken
+        if not logits_BC.is_cuda:
+            self.check()
+        return logits_BC
 
     def _computed(self, count: int) -> None:
         self.forwards += count
@@ -150,6 +168,12 @@ class Oracle:
         if self.access < Access.WEIGHTS or isinstance(self._victim, BlackBox):
             raise Refused(f"weights are beyond the access {self.access.label}")
         return self._victim.copy()
+
+
+def _name_of(victim: nn.Module | BlackBox) -> str:
+    if isinstance(victim, BlackBox):
+        return victim.name
+    return str(getattr(victim, "config", {}).get("name", type(victim).__name__))
 
 
 def cut(values: Tensor, access: Access, top_k: int = 5, *, given: Access = Access.LOGITS) -> Tensor:
@@ -179,6 +203,7 @@ class Questions:
             return
         chunks = images.chunks(batch_for(images, device))
         self._kept = Answer(oracle.access, torch.cat([oracle.ask(images.seen(rows, device)).values for rows in chunks]))
+        oracle.check()
         self._row = torch.full((images.source_size,), -1)
         self._row[images.index_N] = torch.arange(len(images))
         self._row = self._row.to(device)

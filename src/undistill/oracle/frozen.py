@@ -113,6 +113,18 @@ class Frozen:
         return self._network
 
 
+def sound(logits_BC: Tensor) -> Tensor:
+    """B booleans: which answers hold neither NaN nor +∞, and not −∞ alone; −∞ for some classes is their probability 0."""
+    return logits_BC.amax(dim=1).isfinite()
+
+
+def not_finite(name: str, broken: int, images: int) -> str:
+    """The sentence about a victim whose answers are not finite."""
+    return (
+        f"{name} answers with NaN or infinity for {broken} of {images} images: it cannot be attacked until it is mended"
+    )
+
+
 def identity(network: nn.Module) -> str:
     """16 hex digits: the network's weights, and of a foreign one what its modules are."""
     known = models.weights_id(network)

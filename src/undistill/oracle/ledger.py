@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from undistill.access import Access
 from undistill.data.images import hash_of
 from undistill.errors import RunError, UsageError
-from undistill.files import exclusive, write_bytes
+from undistill.files import exclusive, read_json, write_bytes, write_json
 from undistill.oracle.blackbox import BlackBox
 
 SCHEMA = 1
@@ -97,31 +97,42 @@ class Answers:
     def _checked(
         cls, path: Path, about: dict[str, Any], kind: Access | None, hashes: list[Any], said: list[Any]
     ) -> Answers:
-        if "kind" in about:
-            stated = Access.parse(str(about["kind"]))
-            if kind not in (None, stated):
-                raise UsageError(f"{path} says that it holds {stated.label}, not {kind.label if kind else ''}")
-            kind = stated
-        if kind is None:
+        stated = Access.parse(str(about["kind"])) if "kind" in about else None
+        chosen = stated if kind is None else kind
+        if chosen is None:
             raise UsageError(f"{path} does not say what its answers are; declare it with --answers")
         if not hashes or any(not isinstance(value, str) or len(value) != 32 for value in hashes):
             raise RunError(f"{path} holds no answers under 32 hex digits each")
         try:
-            label = kind is Access.LABEL  # half a class is none
+            label = chosen is Access.LABEL if stated is None else stated is Access.LABEL  # half a class is none
             array = np.asarray(said).astype(np.int64, casting="safe") if label else np.asarray(said, np.float32)
         except (TypeError, ValueError, OverflowError) as error:
-            raise RunError(f"{path} holds answers that are no {kind.label}: {_sentence(error)}") from error
+            raise RunError(
+                f"{path} holds answers that are no {(stated or chosen).label}: {_sentence(error)}"
+            ) from error
         classes = about.get("num_classes")
         if not isinstance(classes, int) or not 2 <= classes <= 1_000_000:
             classes = int(array.max(initial=1)) + 1 if array.ndim == 1 else array.shape[-1]
         if classes < 2:
-            raise RunError(f"{path} holds {kind.label} for {classes} classes")
+            raise RunError(f"{path} holds {chosen.label} for {classes} classes")
         names = about.get("class_names")
         names = tuple(str(name) for name in names) if isinstance(names, list) and len(names) == classes else None
-        checked = BlackBox(lambda _: array, kind, classes, str(path)).checked(array, len(hashes))
+        boxes = {each: BlackBox(lambda _: array, each, classes, str(path)) for each in {chosen, stated or chosen}}
+        if stated not in (None, chosen) and (label or chosen is Access.LABEL or _is(boxes[stated], array)):
+            raise UsageError(f"{path} says that it holds {stated.label}, not {chosen.label}")
+        boxes[chosen].checked(array, len(hashes))
         victim = about.get("victim")
-        values = dict(zip(hashes, checked, strict=True))
-        return cls(kind, classes, names, values, victim if isinstance(victim, str) else None)
+        values = dict(zip(hashes, array, strict=True))
+        return cls(chosen, classes, names, values, victim if isinstance(victim, str) else None)
+
+
+def _is(box: BlackBox, values: NDArray[Any]) -> bool:
+    """Whether numbers are what a black box was declared to answer with."""
+    try:
+        box.checked(values, len(values))
+    except RunError:
+        return False
+    return True
 
 
 class Ledger:
@@ -163,11 +174,31 @@ class Ledger:
         if not rows:
             return
         assert self.ask is not None
-        said = self.ask.checked_answer(pixels[rows])
+        said, new = self.ask.response(pixels[rows]), [hashes[row] for row in rows]
         self.asked += len(rows)
-        self.answers.values |= {hashes[row]: value for row, value in zip(rows, said, strict=True)}
-        if self.path is not None:
+        try:
+            values = self.ask.shaped(said, len(rows))
+        except RunError as error:
+            raise self._refused(new, said, error) from error
+        finite = np.isfinite(values.reshape(len(rows), -1)).all(axis=1)  # NaN is no response
+        self.answers.values |= {key: value for key, value, whole in zip(new, values, finite, strict=True) if whole}
+        if self.path is not None and self.answers.values:
             self.answers.write(self.path)
+        self.ask.sound(values)
+
+    def _refused(self, hashes: list[str], said: Any, error: RunError) -> RunError:
+        """The error about a response of another form, which is kept all the same: it was paid for."""
+        if self.path is None:
+            return error
+        path = self.path.with_suffix(".refused.json")
+        before = read_json(path) if path.is_file() else []
+        try:
+            content = json.dumps(said, default=lambda part: part.tolist() if hasattr(part, "tolist") else repr(part))
+        except (TypeError, ValueError):  # keys that are no text, circles
+            content = json.dumps(repr(said))
+        response = json.loads(content, parse_constant=str)
+        write_json(path, [*(before if isinstance(before, list) else []), {"image": hashes, "response": response}])
+        return RunError(f"{error}; the response about {len(hashes)} images is kept in {path}")
 
     def digest(self, pixels: NDArray[np.uint8]) -> str:
         """SHA-256 over the answers to these questions, 16 hex digits: what a victim without weights can be told apart by."""

@@ -5,26 +5,31 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from undistill import plugins
 from undistill.access import Access
-from undistill.data import Splits
-from undistill.errors import UsageError
+from undistill.data import ImageSet, Splits
+from undistill.errors import Implausible, RunError, UsageError
 from undistill.models import Classifier
 from undistill.models import folder as models
 from undistill.models.base import MODELS, build
 from undistill.models.external import External, Wrapped
 from undistill.models.states import load_state, read_state
-from undistill.oracle.blackbox import BlackBox
-from undistill.oracle.frozen import FAMILIES, identity
+from undistill.oracle.accuracy import Measured, Recorded, as_recorded, doubt, measured
+from undistill.oracle.blackbox import BlackBox, to_bytes
+from undistill.oracle.frozen import FAMILIES, identity, not_finite, sound
 from undistill.oracle.ledger import Answers, Ledger
 from undistill.oracle.serving import AnswerDefense, chain, suits
+from undistill.seeds import generator
+from undistill.training.evaluate import batch_for, predict
 from undistill.training.recipe import Recipe
 from undistill.training.run import Run
 
@@ -35,7 +40,8 @@ class Victim:
 
     Recipe, data, defense and seed are known where it came from a run folder or a model folder of ours. `fresh_pool`: it is known
     that no training on the way to it saw the pool of those data. `behind` are the answer-side defenses in front of it, the first
-    acts first; `network_id` tells the model itself from others, `id` the model as it is served.
+    acts first; `network_id` tells the model itself from others, `id` the model as it is served. `recorded` is the accuracy that
+    is known of it.
     """
 
     model: Classifier | BlackBox
@@ -49,6 +55,7 @@ class Victim:
     called: str | None = None
     fresh_pool: bool = False
     behind: tuple[AnswerDefense, ...] = ()
+    recorded: Recorded | None = None
 
     @property
     def id(self) -> str:
@@ -98,6 +105,92 @@ class Victim:
                 f"the model was trained on other data or another split ({self.data_fingerprint}, these are {data.fingerprint}): "
                 "which images are fresh cannot be told; use its own data settings"
             )
+
+    def plausible(self, data: Splits, *, accept: bool = False, strict: bool = False) -> Measured | None:
+        """The accuracy of the model itself on labelled images, checked; None for a black box that has answered too few of them.
+
+        A network answers up to 2,000 test images, on the device that it is on. A black box is asked nothing: only responses that
+        its query log holds already are looked at.
+
+        Args:
+            data: the victim's.
+            accept: whether to go on with an accuracy that cannot be that of a classifier of these data.
+            strict: whether a poor model stops, too, whose own training here ended with that very accuracy: it was not handed
+                over wrongly, but nothing can be learned from it.
+
+        Raises:
+            RunError: answers that are not finite.
+            Implausible: an accuracy near chance or far below the recorded one, or classes in another order; nothing for `accept`.
+        """
+        known = self._known(data)
+        if known is None:
+            return None
+        predicted_N, labels_N = known
+        declare = REORDER if isinstance(self.model, BlackBox) else IMPORT
+        reason = doubt(predicted_N, labels_N, data.train.class_names, self.recorded, data.fingerprint, declare)
+        found, known_of = measured(predicted_N, labels_N, data.num_classes), self.recorded
+        own = known_of is not None and known_of.own and as_recorded(found, known_of, data.fingerprint)
+        if reason and not accept and (strict or not own):
+            raise Implausible(f"{self.described}: {reason}. {ACCEPT}")
+        if reason:
+            log.warning("%s: %s", self.described, reason)
+        return found
+
+    @property
+    def described(self) -> str:
+        """What errors call it: a black box by its name, a network by its own."""
+        if isinstance(self.model, BlackBox):
+            return f"the victim {self.called or self.model.name}"
+        return f"the victim {self.called or self.model.config['name']}"
+
+    def _known(self, data: Splits) -> tuple[Tensor, Tensor] | None:
+        """(predicted classes, labels) of what may be looked at without a query."""
+        if not isinstance(self.model, BlackBox):
+            test = data.test
+            if not test.labelled:
+                return None
+            if len(test) > LOOKED_AT:
+                some = torch.randperm(len(test), generator=generator(0, "victim", "plausible"))[:LOOKED_AT]
+                test = test.take(some.sort().values)
+            return finite_logits(self.model, test, self.described).argmax(dim=1), test.labels_N
+        log_of = self.model.predict
+        if not isinstance(log_of, Ledger) or not log_of.answers.values:
+            return None
+        found = [
+            self._answered(log_of, part) for part in (data.test, data.pool, data.val, data.train) if part is not None
+        ]
+        predicted_N, labels_N = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return (predicted_N, labels_N) if len(labels_N) else None
+
+    def _answered(self, log_of: Ledger, images: ImageSet) -> tuple[Tensor, Tensor]:
+        """(predicted classes, labels) of the images whose responses the query log holds."""
+        assert isinstance(self.model, BlackBox)
+        predicted, labels = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
+        for rows in images.chunks(batch_for(images)) if images.labelled else ():
+            pixels, labels_B = to_bytes(images.seen(rows)).numpy(), images.labels_N[rows]
+            held = log_of.holds(pixels)
+            if held.any():
+                values = torch.from_numpy(self.model.checked(log_of(pixels[held]), int(held.sum())))
+                predicted.append(values if self.model.kind is Access.LABEL else values.argmax(dim=1))
+                labels.append(labels_B[torch.from_numpy(held)])
+        return torch.cat(predicted), torch.cat(labels)
+
+
+LOOKED_AT = 2_000
+"""Test images that a network's accuracy is looked at on, at most."""
+ACCEPT = "Check its pixels, normalization and classes; --accept-accuracy (accept_accuracy=True) goes on as it is"
+IMPORT = "import its weights with --class-order {order}, or with --data and --classes, the file of its class names"
+REORDER = "return its outputs in the data's order, {order} for outputs as they are now"
+log = logging.getLogger(__name__)
+
+
+def finite_logits(network: nn.Module, images: ImageSet, name: str) -> Tensor:
+    """`predict` of a victim; RunError that names it where an answer is not finite. −∞ for some classes is."""
+    logits_NC = predict(network, images)
+    broken = int((~sound(logits_NC)).sum())
+    if broken:
+        raise RunError(not_finite(name, broken, len(logits_NC)))
+    return logits_NC
 
 
 Model = str | Path | Run | Victim | nn.Module | BlackBox
@@ -228,7 +321,10 @@ def brings(model: Model) -> Recipe | None:
 def _of_run(run: Run) -> Victim:
     if run.result.get("status") != "ok":
         raise UsageError(f"{run.folder} holds no model: its training ended as {run.result.get('status')!r}")
-    return replace(_of_folder(run.folder / "model"), recipe=run.recipe)
+    victim = _of_folder(run.folder / "model")
+    accuracy = run.result.get("accuracy")
+    known = Recorded(accuracy, victim.data_fingerprint, own=True) if isinstance(accuracy, int | float) else None
+    return replace(victim, recipe=run.recipe, recorded=known)
 
 
 def _of_folder(path: Path) -> Victim:
@@ -243,7 +339,34 @@ def _of_folder(path: Path) -> Victim:
         seed=origin.get("seed"),
         kind=origin.get("kind", "unknown"),
         fresh_pool=models.fresh_pool(origin),
+        recorded=_recorded(origin),
     )
+
+
+def _recorded(origin: dict[str, Any]) -> Recorded | None:
+    """The accuracy that a model folder says of itself: as its author states it, or as it was measured at the import."""
+    if origin.get("stated_accuracy") is not None:
+        return Recorded(origin["stated_accuracy"])
+    known = origin.get("accuracy")
+    return None if known is None else Recorded(known["percent"], known["data"])
+
+
+def measure(folder: Path, data: Splits) -> tuple[Measured, str]:
+    """(accuracy of a model folder on the test images, why it is doubtful or ""); the folder's `config.json` records it.
+
+    Raises:
+        UsageError: data that the model was not made for.
+        RunError: answers that are not finite.
+    """
+    victim = _of_folder(folder)
+    victim.check(data)
+    predicted_N = finite_logits(victim.network, data.test, victim.described).argmax(dim=1)
+    found = measured(predicted_N, data.test.labels_N, data.num_classes)
+    names = data.train.class_names
+    reason = doubt(predicted_N, data.test.labels_N, names, victim.recorded, data.fingerprint, IMPORT)
+    about = {"percent": round(found.percent, 6), "data": data.fingerprint, "images": found.images}
+    models.note(folder, "accuracy", about | {"guessing": round(found.guessing, 6)})
+    return found, reason
 
 
 def _of_answers(path: Path, kind: Access | None, data: Splits | None) -> Victim:
@@ -291,7 +414,7 @@ def _classes_differ(count: int, known: tuple[str, ...] | None, names: tuple[str,
         place = next(i for i, (one, other) in enumerate(zip(known, names, strict=True)) if one != other)
         return (
             f"the model and the data name the same classes in another order: output {place} is {known[place]!r} for the model "
-            f"and {names[place]!r} in the data"
+            f"and {names[place]!r} in the data; `undistill import` with --data puts the outputs in the data's order"
         )
     strange = next(name for name in known if name not in names)
     return f"the model knows a class {strange!r} that the data do not have{_first(names)}"

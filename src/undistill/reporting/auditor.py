@@ -38,6 +38,7 @@ def audit(
     behind: Sequence[str | dict[str, Any] | AnswerDefense] = (),
     answers: str | None = None,
     unseen: bool = False,
+    accept_accuracy: bool = False,
     method: str | dict[str, Any] | None = None,
     teachers: int = 3,
     recipe: str | Path | dict[str, Any] | Recipe | None = None,
@@ -68,6 +69,7 @@ def audit(
         behind: answer-side defenses in front of `model`, the first one first.
         answers: what a callable answers with.
         unseen: your word that a model of unknown origin never saw the fresh pool.
+        accept_accuracy: go on with a model whose accuracy cannot be that of a classifier of these data.
         method: a defense to audit as a method, on pairs of teachers that are trained for it.
         teachers: how many pairs.
         recipe: of thieves (and of a method's teachers); None for the one that `model` was trained by.
@@ -107,5 +109,6 @@ def audit(
     )
     kept = USUAL_BANK if bank is USUAL else bank
     given: dict[str, Any] = {"control": control, "recipe": recipe, "out": out, "cells": cells, "device": device}
+    given["accept_accuracy"] = accept_accuracy
     run(prepare(model, data, asked, **given, bank=kept), jobs=jobs, say=say)
     return write_report([Path(out)], Path(out) / "report")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from undistill.reporting.naming import ALONE, NORMAL, listed, number, parse_card, plural, signed
+from collections import defaultdict
+
+from undistill.reporting.naming import ALONE, NORMAL, is_normal, listed, number, parse_card, plural, signed
 from undistill.reporting.paired import ENOUGH, Difference, difference, student_seed, victim_seed
 from undistill.reporting.rows import Arm, Group, Section, Summary, Victim
 
@@ -14,9 +16,12 @@ def decimals(n_test: int) -> int:
 
 def twins(summary: Summary) -> list[tuple[Victim, Victim]]:
     """(hardened, normal) victims of the same network and data."""
-    normal = {(victim.network, victim.data): victim for victim in summary.victims if victim.name == NORMAL}
-    others = [victim for victim in summary.victims if victim.name != NORMAL]
-    return [(other, normal[key]) for other in others if (key := (other.network, other.data)) in normal]
+    found = defaultdict(list)
+    for victim in summary.victims:
+        if is_normal(victim.name):
+            found[victim.network, victim.data].append(victim)
+    others = [victim for victim in summary.victims if not is_normal(victim.name)]
+    return [(other, own[0]) for other in others if len(own := found[other.network, other.data]) == 1]
 
 
 def of_victims(summary: Summary) -> list[str]:
@@ -54,7 +59,13 @@ def other_contrasts(section: Section) -> list[str]:
 
 def hardened(section: Section) -> list[str]:
     """Victims that are neither normal nor absent."""
-    return [victim for victim in section.victims if victim not in (ALONE, NORMAL)]
+    return [victim for victim in section.victims if victim != ALONE and not is_normal(victim)]
+
+
+def normal_in(section: Section) -> str:
+    """The name of the victim without a defense; `normal` where there is none, or several of different weights."""
+    found = [victim for victim in section.victims if is_normal(victim)]
+    return found[0] if len(found) == 1 else NORMAL
 
 
 def hottest(section: Section) -> Arm | None:
@@ -133,7 +144,7 @@ def doubts(summary: Summary) -> list[str]:
 def contrast(section: Section, arm: Arm, victim: str) -> str | None:
     """One thief against a hardened victim and its normal twin; None where neither was tried."""
     digits, name = decimals(section.n_test), f"{arm.name[:1].upper()}{arm.name[1:]}"
-    of_victim, normal = section.group(arm.name, victim), section.group(arm.name, NORMAL)
+    of_victim, normal = section.group(arm.name, victim), section.group(arm.name, normal_in(section))
     if of_victim is None and normal is None:
         return None
     change = difference(of_victim, normal)
@@ -169,10 +180,15 @@ def _headroom(section: Section) -> str | None:
     soft = [
         (a, g)
         for a in section.arms
-        if a.attack not in ("label-only", "scratch") and (g := section.group(a.name, NORMAL)) and g.n
+        if a.attack not in ("label-only", "scratch") and (g := section.group(a.name, normal_in(section))) and g.n
     ]
     labels = next(
-        (g for a in section.arms if a.attack == "label-only" and (g := section.group(a.name, NORMAL)) and g.n), None
+        (
+            g
+            for a in section.arms
+            if a.attack == "label-only" and (g := section.group(a.name, normal_in(section))) and g.n
+        ),
+        None,
     )
     card = parse_card(section.card)
     if not soft or labels is None or card is None:

@@ -6,7 +6,7 @@ import math
 
 from undistill.access import Access
 from undistill.reporting import findings
-from undistill.reporting.naming import NORMAL, listed, network_text, number, parse_card, plural
+from undistill.reporting.naming import listed, network_text, number, parse_card, plural
 from undistill.reporting.paired import ENOUGH, difference, victim_seed
 from undistill.reporting.response import Response
 from undistill.reporting.rows import Section, Summary, Victim
@@ -35,7 +35,11 @@ def _of_section(section: Section) -> list[str]:
     digits, hot, control = findings.decimals(section.n_test), findings.hottest(section), findings.alone(section)
     sentences = []
     for victim in findings.hardened(section):
-        change = difference(section.group(hot.name, victim), section.group(hot.name, NORMAL)) if hot else None
+        change = (
+            difference(section.group(hot.name, victim), section.group(hot.name, findings.normal_in(section)))
+            if hot
+            else None
+        )
         if change is not None and hot is not None:
             sentences.append(
                 f"{section.title}: a student of the {victim} teacher ({hot.name}) ended {findings.apart(change.mean, digits)} "

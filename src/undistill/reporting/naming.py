@@ -19,6 +19,13 @@ HEADS = {
 }
 ALONE = "alone"
 NORMAL = "normal"
+
+
+def is_normal(victim: str) -> bool:
+    """Whether a victim's name in reports is that of one without a defense, with or without what tells its weights apart."""
+    return victim == NORMAL or victim.startswith(f"{NORMAL} (")
+
+
 GIVES = {
     Access.LABEL: "the name of the top class alone",
     Access.TOPK: "the top few classes with their probabilities",

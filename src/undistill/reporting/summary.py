@@ -74,17 +74,85 @@ def _victims(cells: list[Cell], name_of: dict[str, str]) -> tuple[Victim, ...]:
 
 
 def _victim_names(cells: list[Cell]) -> dict[str, str]:
-    """Victims by label; where one label stands for several settings, the settings join the name."""
-    defenses: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    """Victims by label; where one label stands for several settings or several weights, those join the name."""
+    rows: dict[str, dict[str, dict[str, str]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )  # label, settings, victim key: row
+    for (label, settings, _), found in _alike(cells).items():
+        rows[label][settings] |= _rows_of(found)
+    names: dict[str, str] = {}
+    for label, variants in rows.items():
+        for settings, row_of in variants.items():
+            known = [settings_text(json.loads(settings)) or "no settings"] if len(variants) > 1 else []
+            for key, row in row_of.items():
+                parts = [*known, row] if row else known
+                names[key] = f"{label} ({', '.join(parts)})" if parts else label
+    return names
+
+
+def _alike(cells: list[Cell]) -> dict[tuple[str, str, str], dict[str, list[Cell]]]:
+    """(label, settings, data) → weights → their cells: what could be taken for one victim."""
+    found: dict[tuple[str, str, str], dict[str, list[Cell]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
         if cell.kind != "control":
-            defenses[cell.victim or "unnamed victim"][_victim_key(cell)] = cell.defense
-    names: dict[str, str] = {}
-    for label, variants in defenses.items():
-        for key, defense in variants.items():
-            several = len(variants) > 1
-            names[key] = f"{label} ({settings_text(defense) or 'no settings'})" if several else label
-    return names
+            place = cell.victim or "unnamed victim", _stable(cell.defense), cell.data
+            found[place][cell.victim_id].append(cell)
+    return found
+
+
+def _rows_of(weights: dict[str, list[Cell]]) -> dict[str, str]:
+    """The row of each victim: "" for the seeds of one recipe, which share it; what tells others apart for theirs."""
+    made = {number: _made_by(cells) for number, cells in weights.items()}
+    groups: dict[str, list[str]] = defaultdict(list)
+    for number in weights:
+        groups[_group(number, made)].append(number)
+    networks = {
+        group: {cell.student for number in numbers for cell in weights[number] if cell.kind == "victim"}
+        for group, numbers in groups.items()
+    }
+    shared = [group for group in groups if group not in weights]
+    plain = shared if len(shared) == 1 else list(groups) if len(groups) == 1 else []
+    return {
+        _victim_key(cell): "" if group in plain else _row(group, numbers, networks)
+        for group, numbers in groups.items()
+        for number in numbers
+        for cell in weights[number]
+    }
+
+
+def _group(number: str, made: dict[str, tuple[str, int | None]]) -> str:
+    """What victims of one row share: their recipe. A victim of unknown seed, or whose seed another has, is a row of its own.
+
+    Cells of attackers alone do not say by which recipe their victim was trained: it is taken for the only one known.
+    """
+    recipe, seed = made[number]
+    if seed is None:
+        return number
+    known = {how for how, _ in made.values() if how}
+    alike = [n for n, (how, s) in made.items() if s == seed and (how == recipe or not recipe)]
+    return number if len(alike) > 1 or (not recipe and len(known) > 1) else recipe or next(iter(known), "recipe")
+
+
+def _row(group: str, numbers: list[str], networks: dict[str, set[str]]) -> str:
+    """What a row is called beside its label: its network where that is its own, else its weights."""
+    own = networks[group]
+    if len(own) == 1 and all(own.isdisjoint(other) for name, other in networks.items() if name != group):
+        return next(iter(own))
+    more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+    return f"weights {sorted(numbers)[0][:WEIGHTS] or 'unknown'}{more}"
+
+
+WEIGHTS = 6
+"""Digits of an id that tell weights apart."""
+
+
+def _made_by(cells: list[Cell]) -> tuple[str, int | None]:
+    """(recipe, seed) of a victim by its cells: ours says both, one from elsewhere neither."""
+    own = next((cell for cell in cells if cell.kind == "victim" and cell.recipe), None)
+    if own is not None:
+        return _stable([own.student, own.student_settings, own.recipe]), own.seeds.get("victim")
+    seeds = [cell.seeds["victim"] for cell in cells if cell.kind != "victim" and "victim" in cell.seeds]
+    return "", seeds[0] if seeds else None
 
 
 def _training_notes(sections: list[list[Cell]]) -> list[str]:
@@ -114,7 +182,7 @@ def _section_key(cell: Cell) -> list[Any]:
 
 
 def _victim_key(cell: Cell) -> str:
-    return _stable([cell.victim, cell.defense])
+    return _stable([cell.victim, cell.defense, cell.data, cell.victim_id])
 
 
 def _seed_order(cell: Cell) -> tuple[Any, ...]:

@@ -138,7 +138,9 @@ def _teachers(demo: Demo, seed: int) -> str:
     """Train a normal teacher and its nasty twin."""
     data = load(demo.recipe.data)
     normal = train(None, data, demo.recipe, seed=seed, out=demo.teacher("normal", seed), resume=True)
-    nasty = protect(normal, data, seed=seed, out=demo.teacher("nasty", seed), resume=True, bank=demo.bank)
+    nasty = protect(
+        normal, data, seed=seed, out=demo.teacher("nasty", seed), resume=True, bank=demo.bank, accept_accuracy=True
+    )
     for run in (normal, nasty):
         save(demo.out / "cells", *victim_cell(run, data, "demo"))
     save(demo.out / "cells", *logit_response(normal, nasty, data, "demo", temperatures=(1, 4)))
@@ -173,6 +175,7 @@ def _student(demo: Demo, seed: int, card: str, arm: str, teacher: str) -> str:
         experiment="demo",
         resume=True,
         bank=demo.bank,
+        accept_accuracy=True,
     )
     whose = "alone" if arm == "alone" else f"{arm} from {teacher}"
     got = "diverged" if cell.accuracy is None else f"{cell.accuracy:.1f}"

@@ -124,6 +124,7 @@ def _protect(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, d
             resume=True,
             device=place.device,
             bank=place.bank,
+            accept_accuracy=True,
         )
     except (Diverged, NotFinite) as error:
         return _diverged(place, task, "nasty", recipe, error), {}
@@ -146,6 +147,7 @@ def _attack(place: Place, task: Task, needed: dict[str, Task]) -> tuple[Cell, di
         resume=True,
         device=place.device,
         bank=place.bank,
+        accept_accuracy=True,
     )
     return cell, {}
 
