@@ -67,7 +67,7 @@ def test_these_are_all() -> None:
 
 
 def test_they_are_listed_with_their_settings() -> None:
-    listed = {entry["name"]: entry for entry in catalog("answer-defense")["answer-defense"]}
+    listed = {entry["name"]: entry for entry in catalog("answer-defense")["output-defense"]}
     assert listed["reverse-sigmoid"]["settings"] == {"beta": 0.7, "gamma": 0.2}
     assert set(NAMES) <= listed.keys()
     assert all(entry["about"].endswith(".") for entry in listed.values())
@@ -286,7 +286,7 @@ def test_settings_out_of_range_are_refused(name: str, settings: dict[str, Any]) 
 
 @each
 def test_they_are_no_way_to_harden_a_network(name: str) -> None:
-    words = f"{name} changes answers only and trains nothing: put it in front of a model with --behind {name}$"
+    words = f"{name} changes answers only and trains nothing: put it in front of a model with --output-defense {name}$"
     for wanted in (name, {"name": name}, made(name)):
         with pytest.raises(UsageError, match=words):
             DEFENSES.make(wanted)  # type: ignore[arg-type]
@@ -295,7 +295,7 @@ def test_they_are_no_way_to_harden_a_network(name: str) -> None:
 def test_protecting_with_one_says_so_and_leaves_nothing_behind(
     make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, tmp_path: Path
 ) -> None:
-    words = "stingy changes answers only and trains nothing: put it in front of a model with --behind stingy"
+    words = "stingy changes answers only and trains nothing: put it in front of a model with --output-defense stingy"
     with pytest.raises(UsageError, match=words):
         protect(make_model(), splits, "stingy", recipe=recipe, out=tmp_path / "out", device="cpu")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()

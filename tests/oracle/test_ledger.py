@@ -145,7 +145,7 @@ def paying(said: Callable[[Pixels], Any], kind: Access, path: Path) -> tuple[Led
 def test_a_refused_response_is_kept_and_used_once_it_is_declared_rightly(tmp_path: Path) -> None:
     path = tmp_path / "paid.parquet"
     wrongly, counts = paying(lambda asked: say(asked, Access.PROBS), Access.LOGITS, path)
-    with pytest.raises(RunError, match="--answers probs"):
+    with pytest.raises(RunError, match="--outputs probs"):
         wrongly(pixels(5))
     assert counts == [5]
     rightly, counts = paying(say, Access.PROBS, path)
@@ -157,7 +157,7 @@ def test_a_refused_response_is_kept_and_used_once_it_is_declared_rightly(tmp_pat
 def test_logits_that_were_declared_as_probabilities_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "paid.parquet"
     wrongly, _ = paying(lambda asked: say(asked, Access.LOGITS) * 9 - 3, Access.PROBS, path)
-    with pytest.raises(RunError, match="--answers logits"):
+    with pytest.raises(RunError, match="--outputs logits"):
         wrongly(pixels(5))
     rightly, counts = paying(say, Access.LOGITS, path)
     assert np.allclose(rightly(pixels(5)), say(pixels(5), Access.LOGITS) * 9 - 3)
@@ -242,7 +242,7 @@ LABELS: dict[str, Any] = {"image": HASHES, "answer": [0, 3, 1]}
 
 def test_a_plain_table_is_read_where_its_kind_is_declared(tmp_path: Path) -> None:
     path = table(tmp_path / "answers.parquet", **LABELS)
-    with pytest.raises(UsageError, match="does not say what its answers are; declare it with --answers"):
+    with pytest.raises(UsageError, match="does not say what its answers are; declare it with --outputs"):
         Answers.read(path)
     found = Answers.read(path, kind=Access.LABEL)
     assert (found.num_classes, found.class_names, found.values) == (4, None, dict(zip(HASHES, [0, 3, 1], strict=True)))
@@ -423,7 +423,7 @@ def test_two_processes_of_one_ledger_ask_each_question_once(tmp_path: Path) -> N
 
 def test_a_ledger_for_what_is_no_function_is_refused(steal: Attacked, tmp_path: Path) -> None:
     write_answers(tmp_path / "all.parquet", pixels(4), say(pixels(4)), kind="probs", num_classes=4)
-    with pytest.raises(UsageError, match="--ledger keeps what a function answers"):
+    with pytest.raises(UsageError, match="--query-log keeps what a function answers"):
         steal(tmp_path / "all.parquet", "probs/unlabelled/trained/random/2", ledger=tmp_path / "more.parquet")
 
 
@@ -523,7 +523,7 @@ def test_every_kind_can_be_stolen_from(steal: Attacked, kind: Access) -> None:
 
 def test_a_fresh_card_needs_somebodys_word_where_nothing_tells_what_was_seen(steal: Attacked) -> None:
     card, api = "probs/unlabelled/fresh/random/10", Api()
-    with pytest.raises(UsageError, match=r"none are known to be fresh; .*--unseen"):
+    with pytest.raises(UsageError, match=r"none are known to be fresh; .*--assume-fresh"):
         steal(api.box, card)
     assert api.asked == []
     assert steal(api.box, card, unseen=True).vouched

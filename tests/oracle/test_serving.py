@@ -70,7 +70,7 @@ def test_a_chain_keeps_its_order_and_may_be_empty() -> None:
         ("noise name=top1", "name is given twice"),
         ("noise scale=-1", r"answer-defense noise: scale: input should be greater than 0 \(given: -1\)"),
         ("noise loudness=1", "answer-defense noise: there is no setting 'loudness'; there are name, scale"),
-        ("nasty", "nasty trains a network and changes no answers: make a hardened one with protect --with nasty"),
+        ("nasty", "nasty trains a network and changes no answers: make a hardened one with protect --defense nasty"),
         ({"name": "nasty-head"}, "nasty-head trains a network"),
         ({"name": None}, "no answer-defense called"),
         (3, "an answer-defense is a name or settings"),

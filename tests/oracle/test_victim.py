@@ -126,7 +126,7 @@ def test_a_function_that_answers_is_a_black_box(file: str, splits: Splits) -> No
 
 
 def test_a_function_that_answers_is_no_factory(file: str, splits: Splits) -> None:
-    with pytest.raises(UsageError, match=r"argument 'pixels'.* predict function.*--answers"):
+    with pytest.raises(UsageError, match=r"argument 'pixels'.* predict function.*--outputs"):
         resolve(f"{file}:answer", splits)
 
 
@@ -156,7 +156,7 @@ def test_modules_that_differ_in_no_weight_have_ids_of_their_own(splits: Splits) 
 
 
 def test_a_kind_of_answer_is_for_what_does_not_say_it(run: Run) -> None:
-    with pytest.raises(UsageError, match="--answers is for a function or a table"):
+    with pytest.raises(UsageError, match="--outputs is for a function or a table"):
         resolve(run.folder, answers="label")
 
 

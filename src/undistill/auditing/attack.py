@@ -93,7 +93,7 @@ def attack(
     victim = resolve(model, data, answers=answers, called=called, behind=behind)
     victim.check(data)
     if ledger is not None and (not isinstance(victim.model, BlackBox) or isinstance(victim.model.predict, Ledger)):
-        raise UsageError(f"--ledger keeps what a function answers; {victim.label} is none")
+        raise UsageError(f"--query-log keeps what a function answers; {victim.label} is none")
     source = victim.recipe if recipe is None else recipe
     if source is None:
         raise UsageError("the model brings no recipe for its thief; name one with --config")

@@ -79,7 +79,7 @@ class Heist:
         if card.pool == "fresh" and not (victim.fresh_pool or unseen or self.thief.control):
             raise UsageError(
                 "nothing says which images the model and what it came from were trained on, so none are known to be fresh; if you "
-                "know that it never saw those of data.pool, say so (--unseen, unseen=True)"
+                "know that it never saw those of data.pool, say so (--assume-fresh, unseen=True)"
             )
         self.images = hold(data, card, self.thief, recipe.seed, victim)
         mean, std = self.images.moments() if len(self.images) else _moments_in(victim)  # not of the victim's data

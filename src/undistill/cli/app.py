@@ -406,7 +406,7 @@ def attack(
     cls=Verb,
     rich_help_panel=BUILD,
     epilog=examples(
-        "undistill import weights.pt --model resnet18 -o models/mine",
+        "undistill import weights.pt --model resnet18 --mean imagenet -o models/mine",
         "undistill import checkpoint/ -o models/mine",
     ),
 )

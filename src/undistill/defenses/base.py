@@ -64,7 +64,7 @@ class Trained(Registry[TrainedDefense]):
             raise TypeError(f"a defense and an answer-defense are called {both[0]!r}")
         if isinstance(name, str) and name in answers:
             raise UsageError(
-                f"{name} changes answers only and trains nothing: put it in front of a model with --behind {name}"
+                f"{name} changes answers only and trains nothing: put it in front of a model with --output-defense {name}"
             )
         return super().find(name)
 

@@ -147,7 +147,7 @@ class Factory(External):
         return factory(**told, **self.arguments)
 
 
-DECLARE = "attack and audit take one where --answers declares what it returns: logits, probs, topk or label"
+DECLARE = "attack and audit take one where --outputs declares what it returns: logits, probs, topk or label"
 """What to do with a function of images that was taken for a factory."""
 
 

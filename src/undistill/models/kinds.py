@@ -7,7 +7,7 @@ from pathlib import Path
 
 HEAD = 4096
 """Bytes that are looked at."""
-FUNCTION = "put the model behind a function, FILE.py:predict, and declare its outputs with --answers (docs/models.md)"
+FUNCTION = "put the model behind a function, FILE.py:predict, and declare its outputs with --outputs (docs/models.md)"
 UNPACK = "unpack it, and name the file of weights inside"
 DOWNLOAD = "download it again, from the link of the file itself"
 MAGIC: tuple[tuple[int, bytes, str, str], ...] = (

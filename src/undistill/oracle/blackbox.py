@@ -97,7 +97,7 @@ class BlackBox:
             if low >= 0 and (total >= least).all() and (total <= most).all():
                 raise self._wrong(
                     "numbers of any size",
-                    "rows that are at least 0 and 1 in all, as probabilities are: declare them with --answers probs",
+                    "rows that are at least 0 and 1 in all, as probabilities are: declare them with --outputs probs",
                 )
             return scores_NC
         whole = self.kind is Access.PROBS
@@ -111,7 +111,7 @@ class BlackBox:
     def _bare(self, said: Any) -> Any:
         """The numbers out of a dictionary that holds nothing else, or holds them under the name of their kind."""
         if isinstance(said, nn.Module):
-            raise self._wrong("numbers", f"a network, {type(said).__name__}: it is a factory, leave --answers out")
+            raise self._wrong("numbers", f"a network, {type(said).__name__}: it is a factory, leave --outputs out")
         if not isinstance(said, Mapping):
             return said
         named = [name for name in NAMES[self.kind] if name in said] or (list(said) if len(said) == 1 else [])
@@ -215,12 +215,12 @@ def _bounds(scores_NC: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 def _instead(low: float, total_N: NDArray[Any]) -> str:
     """What numbers that are no probabilities may be, and how to declare that."""
     if low < -BELOW:
-        return ": are they logits (--answers logits)?"
+        return ": are they logits (--outputs logits)?"
     if total_N.min() <= 0:
         return ": a row of nothing says nothing, return more digits"
     if total_N.min() > 98 and total_N.max() < 102:
         return ": are they percent? divide by 100"
-    return ": are they the top classes alone (--answers topk)?" if total_N.max() <= 1 + SLACK else ""
+    return ": are they the top classes alone (--outputs topk)?" if total_N.max() <= 1 + SLACK else ""
 
 
 def to_bytes(images_BCHW: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ class Answers:
         stated = Access.parse(str(about["kind"])) if "kind" in about else None
         chosen = stated if kind is None else kind
         if chosen is None:
-            raise UsageError(f"{path} does not say what its answers are; declare it with --answers")
+            raise UsageError(f"{path} does not say what its answers are; declare it with --outputs")
         if not hashes or any(not isinstance(value, str) or len(value) != 32 for value in hashes):
             raise RunError(f"{path} holds no answers under 32 hex digits each")
         try:
@@ -216,7 +216,7 @@ class Ledger:
 def same_victim(answers: Answers, victim: str | None, path: Path) -> None:
     """UsageError where a file holds the answers of another victim."""
     if None not in (answers.victim, victim) and answers.victim != victim:
-        raise UsageError(f"{path} holds answers of another victim; use another --ledger for this one")
+        raise UsageError(f"{path} holds answers of another victim; use another --query-log for this one")
 
 
 def write_answers(

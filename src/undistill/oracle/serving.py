@@ -56,7 +56,7 @@ def _made(item: Any) -> AnswerDefense:
     name = values.get("name") if isinstance(values, dict) else None
     if isinstance(name, str) and name not in ANSWER_DEFENSES.everything() and name in registry("defense").everything():
         raise UsageError(
-            f"{name} trains a network and changes no answers: make a hardened one with protect --with {name}"
+            f"{name} trains a network and changes no answers: make a hardened one with protect --defense {name}"
         )
     return ANSWER_DEFENSES.make(values)
 

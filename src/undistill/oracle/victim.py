@@ -243,7 +243,7 @@ def resolve(
 def _found(model: Model, data: Splits | None, kind: Access | None) -> Victim:
     """The victim as it is named, with nothing new in front of it."""
     if kind is not None and not (isinstance(model, str | Path) and _answers(str(model))):
-        raise UsageError(f"--answers is for a function or a table of answers; {model!s:.80} says itself what it gives")
+        raise UsageError(f"--outputs is for a function or a table of answers; {model!s:.80} says itself what it gives")
     if isinstance(model, Victim):
         return model
     if isinstance(model, BlackBox):
