@@ -55,9 +55,10 @@ def root(
 @app.command()
 def demo(
     out: Out = Path("runs/demo"),
-    seed: Annotated[int, typer.Option("--seed", help="The first seed.")] = 0,
-    seeds: Annotated[int, typer.Option("--seeds", help="How many seeds.")] = 3,
-    quick: Annotated[bool, typer.Option("--quick", help="One seed, three epochs: does everything run?")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed shares no teacher and no draw.")] = 0,
+    teachers: Annotated[int, typer.Option("--teachers", "--seeds", help="Pairs of a normal and a nasty teacher.")] = 5,
+    draws: Annotated[int, typer.Option("--draws", help="Draws of query images against each pair.")] = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="One pair, one draw, a few steps: does everything run?")] = False,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; default one a core.")] = None,
     bank: BankFolder = None,
     bank_limit: BankLimit = BANK_GB,
@@ -66,9 +67,9 @@ def demo(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train, harden, steal and draw the page, on digits.
+    """Train normal and nasty teachers of digits, attack both, and write the report.
 
-    Minutes on two cores, no GPU, no download.
+    Two minutes on two cores, no GPU, no download.
     """
     from undistill.oracle.bank import Bank
     from undistill.reporting.report import write_report
@@ -76,7 +77,17 @@ def demo(
 
     kept = Bank.of(bank, bank_limit)
     with Reporter(quiet=quiet) as reporter:
-        run_demo(out, seed=seed, seeds=seeds, quick=quick, resume=resume, jobs=jobs, bank=kept, say=reporter.say)
+        run_demo(
+            out,
+            seed=seed,
+            teachers=teachers,
+            draws=draws,
+            quick=quick,
+            resume=resume,
+            jobs=jobs,
+            bank=kept,
+            count=reporter.count,
+        )
     verbs.show_report(write_report([out], out / "report"), as_json=as_json)
 
 
