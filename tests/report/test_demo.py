@@ -69,7 +69,7 @@ def test_where_it_does_not_help_is_headed_by_the_numbers(tmp_path: Path) -> None
     text = statement(write(tmp_path / "b", something), 2)
     assert text.startswith("Where it helps less, or not at all: ")
     assert "8.0 points taken" in text
-    assert "With the weights" in text
+    assert "Weights of" in text
 
 
 def test_a_diverged_student_is_left_out_of_its_pair_and_counted(tmp_path: Path) -> None:

@@ -121,9 +121,9 @@ def helps(demo: Demo) -> str:
         return "Too few attackers are finished to say."
     return (
         f"Against an attacker with {QUERIES} images and your probabilities, nasty training "
-        f"{took(demo.taken[SOFT.name], demo.headroom.mean)}; {users(demo.users.mean)}. The attacker's model reaches "
-        f"{number(soft)} % with probabilities of the normal teacher, {number(nasty)} % with those of the nasty one, and "
-        f"{number(labels)} % with predicted classes alone ({size(demo)})."
+        f"{took(demo.taken[SOFT.name], demo.headroom.mean)}; {users(demo.users.mean)}. Its student reaches "
+        f"{number(soft)} % on probabilities of the normal teacher, {number(nasty)} % on those of the nasty one, and "
+        f"{number(labels)} % on predicted classes alone ({size(demo)})."
     )
 
 
@@ -141,7 +141,7 @@ def took(taken: Difference, headroom: float) -> str:
         return f"changed accuracy by {signed(-taken.mean)} points ({between(flipped(taken))}), which is not separated from 0"
     if headroom >= taken.mean:
         return f"took {points} of {number(headroom)} points ({sure})"
-    return f"took {points} points ({sure}), all that probabilities are worth over predicted classes and more"
+    return f"took {points} points ({sure}), more than the {number(headroom)} that probabilities are worth over predicted classes"
 
 
 def users(lost: float) -> str:
@@ -161,33 +161,32 @@ def size(demo: Demo) -> str:
 
 def fails(demo: Demo) -> tuple[str, str]:
     """(head, text): each other attacker, with no more than its interval allows."""
-    parts = [text for text in (_plain(demo, COLD, "At τ 1"), _plain(demo, LABELS, "With predicted classes only")) if text]
+    parts = [_plain(demo, COLD, "Distilled at τ 1, probabilities give"), _plain(demo, LABELS, "Predicted classes alone give")]
     refit, lost = demo.mean(REFIT, NASTY), demo.taken[REFIT.name]
     if refit is not None and not np.isnan(lost.mean):
         parts.append(
-            f"With the weights, the attacker refits the last layer and reaches {number(refit)} %, "
-            f"{_apart(lost)} what probabilities of the normal teacher give{_sure(lost)}."
+            f"Weights of the nasty teacher give {number(refit)} % after its last layer is refitted: {_apart(lost)} "
+            f"probabilities of the normal teacher at τ 4{_sure(lost)}."
         )
     helped = [name for name in (COLD.name, LABELS.name, REFIT.name) if demo.taken[name].low > 0]
-    return "Where it helps less, or not at all" if helped else "Where it does not help", " ".join(parts)
+    return "Where it helps less, or not at all" if helped else "Where it does not help", " ".join(filter(None, parts))
 
 
 def _plain(demo: Demo, attacker: Attacker, head: str) -> str:
-    """`At τ 1 it reaches 89.1 % with the normal and 87.6 % with the nasty teacher: 1.5 points taken (95 %: 0.2 to 2.8).`"""
+    """`At τ 1 … 89.1 % (normal) and 87.6 % (nasty): 1.5 points taken (95 %: 0.2 to 2.8).`, or nothing where nothing is known."""
     normal, nasty, taken = demo.mean(attacker, NORMAL), demo.mean(attacker, NASTY), demo.taken[attacker.name]
     if normal is None or nasty is None or np.isnan(taken.mean):
         return ""
-    if not taken.finite or taken.low <= 0 <= taken.high:
-        effect = f"a difference of {signed(-taken.mean)} points{_sure(flipped(taken))}"
-        effect += ", not separated from 0" if taken.finite else ""
-    else:
+    if taken.finite and not taken.low <= 0 <= taken.high:
         effect = f"{number(abs(taken.mean))} points {'taken' if taken.mean > 0 else 'given'}{_sure(taken)}"
-    return f"{head} the attacker reaches {number(normal)} % and {number(nasty)} %: {effect}."
+    else:
+        effect = f"{'no measurable difference' if taken.finite else 'no interval'}, {signed(-taken.mean)} points{_sure(flipped(taken))}"
+    return f"{head} {number(normal)} % (normal) and {number(nasty)} % (nasty): {effect}."
 
 
 def _apart(lost: Difference) -> str:
     if float(f"{abs(lost.mean):.1f}") == 0:
-        return "the same as"
+        return "level with"
     return f"{number(abs(lost.mean))} points {'below' if lost.mean > 0 else 'above'}"
 
 
@@ -212,15 +211,18 @@ def because(demo: Demo) -> str:
     classes = [str(name) for name in arrays["class_names"]]
     soft = {name: softened(arrays[key], 4)[0] for name, key in ((NORMAL, "normal"), (NASTY, "hardened"))}
     tops = {name: int(shares_C.argmax()) for name, shares_C in soft.items()}
-    if tops[NORMAL] == tops[NASTY]:
-        start = f"Both teachers take the image below for a {classes[tops[NORMAL]]}."
-    else:
-        start = f"The normal teacher takes the image below for a {classes[tops[NORMAL]]}, the nasty one for a {classes[tops[NASTY]]}."
+    label = classes[int(arrays["labels"][0])]
+    said = (
+        f"both teachers predict {classes[tops[NORMAL]]}"
+        if tops[NORMAL] == tops[NASTY]
+        else f"the normal teacher predicts {classes[tops[NORMAL]]}, the nasty one {classes[tops[NASTY]]}"
+    )
     seconds = {name: int(np.argsort(-shares_C, kind="stable")[1]) for name, shares_C in soft.items()}
-    wrong = [f"{number(100 * soft[name][seconds[name]])} % ({classes[seconds[name]]})" for name in NAMES]
+    second = [f"{number(100 * soft[name][seconds[name]])} % (class {classes[seconds[name]]})" for name in NAMES]
     return (
-        f"{start} At τ 4, from which this attacker learns, the largest probability of another class is {wrong[0]} for the "
-        f"normal teacher and {wrong[1]} for the nasty one: its probabilities teach a resemblance that is not there."
+        "Nasty training keeps the predicted class and changes the other probabilities. For the first test image of class "
+        f"{label} {said}. At τ 4, which the student learns from, the second-largest probability is {second[0]} for the normal "
+        f"teacher and {second[1]} for the nasty one."
     )
 
 
@@ -404,7 +406,7 @@ def provenance(demo: Demo) -> dict[str, str]:
     facts = {
         "data": f"{cells[0].data_note} (fingerprint {cells[0].data})",
         "test images": f"{demo.n_test:,}",
-        "teachers": f"recipe `digits`, seeds {_seeds(demo, 'victim')}",
+        "teachers": f"recipe `digits-demo`, seeds {_seeds(demo, 'victim')}",
         "attackers": f"recipe `digits-attacker`, seeds {_seeds(demo, 'student')}",
         "training": f"{sum(cell.seconds for cell in cells):,.0f} seconds in {plural(len(cells), 'training')}",
     }

@@ -6,7 +6,7 @@ cells, is in `demo_result`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from undistill.training.run import Run
 from undistill.training.train import train
 
 Count = Callable[[str, int, int], None]
-TEACHERS, ATTACKER = "digits", "digits-attacker"
+TEACHERS, ATTACKER = "digits-demo", "digits-attacker"
 """Recipes of the teachers, and of the attackers' students."""
 QUICK = {TEACHERS: ("training.epochs=3",), ATTACKER: ("training.epochs=1", "training.passes=5")}
 """What `--quick` changes: enough to see every part work, not enough to learn anything from the numbers."""
@@ -73,12 +73,13 @@ def run_demo(
     out: str | Path,
     *,
     seed: int = 0,
-    teachers: int = 5,
-    draws: int = 3,
+    teachers: int = 6,
+    draws: int = 2,
     quick: bool = False,
     resume: bool = False,
     jobs: int | None = None,
     bank: Bank | None = USUAL,
+    attackers: Sequence[Attacker] = ATTACKERS,
     count: Count | None = None,
 ) -> Path:
     """Train pairs of teachers and attack both; cells go to `out/cells`. Returns `out`.
@@ -92,6 +93,7 @@ def run_demo(
         resume: go on with what is there.
         jobs: processes at a time, of one thread each; None for one a core.
         bank: keeps the teachers' outputs for students with the same queries; None keeps nothing.
+        attackers: those that are tried; others can follow with `resume`.
         count: told what is being done, how many trainings are, and of how many.
     """
     if seed < 0 or teachers < 1 or draws < 1:
@@ -102,7 +104,7 @@ def run_demo(
     with locked(demo.out):
         _claim(demo, resume=resume)
         load(demo.recipe(TEACHERS).data)  # decoded and cached once, before the workers look for it
-        todo = list(_jobs(demo))
+        todo = list(_jobs(demo, attackers))
         for done, _ in enumerate(run_jobs(todo, jobs), start=1):
             if count is not None:
                 count("training", done, len(todo))
@@ -129,12 +131,12 @@ def _claim(demo: Demo, *, resume: bool) -> None:
     write_json(path, demo.settings)
 
 
-def _jobs(demo: Demo) -> Iterator[Job]:
+def _jobs(demo: Demo, attackers: Sequence[Attacker]) -> Iterator[Job]:
     """Each pair of teachers, and its attackers behind it."""
     for pair in demo.pairs:
         yield Job(f"teachers-{pair}", _teachers, (demo, pair))
         for draw in demo.students(pair):
-            for attacker in ATTACKERS:
+            for attacker in attackers:
                 for teacher in attacker.teachers or (NORMAL,):
                     key = f"{attacker.name}-{teacher}-{draw}"
                     yield Job(key, _student, (demo, pair, draw, attacker, teacher), (f"teachers-{pair}",))

@@ -1,0 +1,81 @@
+"""Ten demos, one a seed, and what each of them found: is the headline's interval on one side of 0?
+
+    python results/demo/seeds.py runs/seeds results/demo/avx512.json
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python results/demo/seeds.py runs/seeds-avx2 results/demo/avx2.json
+
+A seed takes about a minute of one core. `--headline` leaves out attackers that the headline does not need. An interrupted command
+goes on where it stopped. The file is replaced after every seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from undistill.auditing.statistics import Difference
+from undistill.files import write_text
+from undistill.report.demo import document, helps, provenance
+from undistill.reproduction.demo import run_demo
+from undistill.reproduction.demo_result import ATTACKERS, LABELS, SOFT, Demo, read
+
+
+def found(demo: Demo, seconds: float) -> dict[str, Any]:
+    """What one demo found; accuracies are percent, differences are [mean, low, high] in points."""
+    return {
+        "seed": demo.settings["seed"],
+        "headline": helps(demo),
+        "taken": {name: numbers(taken) for name, taken in demo.taken.items() if taken.mean == taken.mean},
+        "headroom": numbers(demo.headroom),
+        "users": numbers(demo.users),
+        "teachers": {name: rounded(each) for name, each in demo.teachers.items()},
+        "draws": {
+            name: [[draw.pair, draw.draw, *rounded(draw.accuracy.values())] for draw in draws]
+            for name, draws in demo.draws.items()
+            if draws
+        },
+        "process seconds": round(seconds, 1),
+    }
+
+
+def numbers(taken: Difference) -> list[float]:
+    """[mean, low, high]."""
+    return rounded((taken.mean, taken.low, taken.high))
+
+
+def rounded(values: Any) -> list[float]:
+    """To a hundredth of a point."""
+    return [round(float(value), 2) for value in values]
+
+
+def main() -> None:
+    """Run the seeds that are not done."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--headline", action="store_true")
+    given = parser.parse_args()
+    attackers = (SOFT, LABELS) if given.headline else ATTACKERS
+    before = json.loads(given.table.read_text())["seeds"] if given.table.exists() else []
+    spent = {row["seed"]: row["process seconds"] for row in before}
+    rows = []
+    for seed in range(given.seeds):
+        begun = time.process_time()
+        out = run_demo(given.runs / f"s{seed}", seed=seed, resume=True, jobs=1, bank=None, attackers=attackers)
+        demo = read(out)
+        rows.append(found(demo, max(spent.get(seed, 0.0), time.process_time() - begun)))
+        document(demo)  # a demo that cannot be reported is no demo
+        apart = sum(row["taken"][SOFT.name][1] > 0 for row in rows)
+        whole = {"excludes 0": f"{apart} of {len(rows)}", "computed with": provenance(demo), "seeds": rows}
+        write_text(given.table, json.dumps(whole, ensure_ascii=False).replace('{"seed"', '\n{"seed"') + "\n")
+        print(seed, rows[-1]["taken"][SOFT.name], flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
