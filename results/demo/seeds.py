@@ -20,7 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from undistill.auditing.statistics import Difference
 from undistill.files import write_text
-from undistill.report.demo import document, helps, provenance
+from undistill.report.demo import document, provenance
+from undistill.report.document import Statement, every_block
 from undistill.reproduction.demo import run_demo
 from undistill.reproduction.demo_result import ATTACKERS, LABELS, SOFT, Demo, read
 
@@ -29,7 +30,7 @@ def found(demo: Demo, seconds: float) -> dict[str, Any]:
     """What one demo found; accuracies are percent, differences are [mean, low, high] in points."""
     return {
         "seed": demo.settings["seed"],
-        "headline": helps(demo),
+        "says": {block.head: block.text for block in every_block(document(demo)) if isinstance(block, Statement)},
         "taken": {name: numbers(taken) for name, taken in demo.taken.items() if taken.mean == taken.mean},
         "headroom": numbers(demo.headroom),
         "users": numbers(demo.users),
@@ -70,11 +71,10 @@ def main() -> None:
         out = run_demo(given.runs / f"s{seed}", seed=seed, resume=True, jobs=1, bank=None, attackers=attackers)
         demo = read(out)
         rows.append(found(demo, max(spent.get(seed, 0.0), time.process_time() - begun)))
-        document(demo)  # a demo that cannot be reported is no demo
         apart = sum(row["taken"][SOFT.name][1] > 0 for row in rows)
         whole = {"excludes 0": f"{apart} of {len(rows)}", "computed with": provenance(demo), "seeds": rows}
         write_text(given.table, json.dumps(whole, ensure_ascii=False).replace('{"seed"', '\n{"seed"') + "\n")
-        print(seed, rows[-1]["taken"][SOFT.name], flush=True)  # noqa: T201
+        print(seed, rows[-1]["taken"][SOFT.name], flush=True)
 
 
 if __name__ == "__main__":

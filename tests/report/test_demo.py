@@ -57,7 +57,9 @@ def test_no_headline_says_more_than_its_interval(taken: Difference, headroom: fl
     assert unsaid not in text
 
 
-@pytest.mark.parametrize(("lost", "said"), [(0.31, "lose 0.3"), (-0.31, "gain 0.3"), (0.04, "lose nothing"), (-0.04, "lose nothing")])
+@pytest.mark.parametrize(
+    ("lost", "said"), [(0.31, "lose 0.3"), (-0.31, "gain 0.3"), (0.04, "lose nothing"), (-0.04, "lose nothing")]
+)
 def test_what_users_lose_has_a_sign(lost: float, said: str) -> None:
     assert said in page.users(lost)
 
@@ -114,7 +116,9 @@ def test_the_terminal_fits_and_says_what_the_page_says(tmp_path: Path) -> None:
 
 
 def test_the_picture_has_a_line_for_every_draw_of_every_attacker(tmp_path: Path) -> None:
-    [chart] = [b for b in every_block(page.document(read(write(tmp_path)))) if isinstance(b, Chart) and b.name == "paired"]
+    [chart] = [
+        b for b in every_block(page.document(read(write(tmp_path)))) if isinstance(b, Chart) and b.name == "paired"
+    ]
     points = chart.spec["layer"][0]["data"]["values"]
     assert len(points) == 2 * 12 * 4
     ends = [p for p in points if p["line"] == "weights 0"]

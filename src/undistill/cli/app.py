@@ -58,7 +58,9 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="Another seed shares no teacher and no draw.")] = 0,
     teachers: Annotated[int, typer.Option("--teachers", "--seeds", help="Pairs of a normal and a nasty teacher.")] = 6,
     draws: Annotated[int, typer.Option("--draws", help="Draws of query images against each pair.")] = 2,
-    quick: Annotated[bool, typer.Option("--quick", help="One pair, one draw, a few steps: does everything run?")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One pair, one draw, a few steps: does everything run?")
+    ] = False,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; default one a core.")] = None,
     bank: BankFolder = None,
     bank_limit: BankLimit = BANK_GB,

@@ -29,7 +29,7 @@ from undistill.report.document import (
 )
 from undistill.reporting.naming import listed, number, plural, signed
 from undistill.reporting.response import picture, softened
-from undistill.reporting.theme import INK, LINE, MUTED, SHAPES, Spec, colour_variable, finished
+from undistill.reporting.theme import INK, MUTED, SHAPES, Spec, colour_variable, finished
 from undistill.reporting.written import Report
 from undistill.reproduction.demo_result import (
     ATTACKERS,
@@ -161,7 +161,10 @@ def size(demo: Demo) -> str:
 
 def fails(demo: Demo) -> tuple[str, str]:
     """(head, text): each other attacker, with no more than its interval allows."""
-    parts = [_plain(demo, COLD, "Distilled at τ 1, probabilities give"), _plain(demo, LABELS, "Predicted classes alone give")]
+    parts = [
+        _plain(demo, COLD, "Distilled at τ 1, probabilities give"),
+        _plain(demo, LABELS, "Predicted classes alone give"),
+    ]
     refit, lost = demo.mean(REFIT, NASTY), demo.taken[REFIT.name]
     if refit is not None and not np.isnan(lost.mean):
         parts.append(
@@ -180,7 +183,8 @@ def _plain(demo: Demo, attacker: Attacker, head: str) -> str:
     if taken.finite and not taken.low <= 0 <= taken.high:
         effect = f"{number(abs(taken.mean))} points {'taken' if taken.mean > 0 else 'given'}{_sure(taken)}"
     else:
-        effect = f"{'no measurable difference' if taken.finite else 'no interval'}, {signed(-taken.mean)} points{_sure(flipped(taken))}"
+        known = "no measurable difference" if taken.finite else "no interval"
+        effect = f"{known}, {signed(-taken.mean)} points{_sure(flipped(taken))}"
     return f"{head} {number(normal)} % (normal) and {number(nasty)} % (nasty): {effect}."
 
 
@@ -243,14 +247,18 @@ def paired(demo: Demo) -> Chart:
         whole = [ends for _, ends in _ends(demo, attacker)]
         if whole:
             means += [
-                {"line": attacker.name, "x": GAP * place + side, "accuracy": round(float(np.mean([e[side] for e in whole])), 4)}
+                {
+                    "line": attacker.name,
+                    "x": GAP * place + side,
+                    "accuracy": round(float(np.mean([e[side] for e in whole])), 4),
+                }
                 for side in (0, 1)
             ]
     spec = _paired_spec(points, means)
     about = (
-        f"Each thin line is one draw of {QUERIES} images: accuracy of the attacker's model with the normal teacher (left end) and with "
-        "the nasty one (right end). Thick lines are means. On the right, weights of the nasty teacher against probabilities of "
-        "the normal one."
+        f"Each thin line is one draw of {QUERIES} images: accuracy of the attacker's model with the normal teacher (left "
+        "end) and with the nasty one (right end). Thick lines are means. On the right, weights of the nasty teacher are compared "
+        "with probabilities of the normal one."
     )
     return Chart("paired", "From the normal teacher to the nasty one", spec, about, LEGEND, draws(demo))
 
@@ -270,17 +278,27 @@ def _paired_spec(points: list[dict[str, Any]], means: list[dict[str, Any]]) -> S
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.7, GAP * (len(HEADS) - 1) + 1.7], nice=False))
     y = alt.Y("accuracy:Q", title="accuracy on test images, %", scale=alt.Scale(domain=domain, nice=False))
     y = y.axis(tickCount=5, domain=False, ticks=False)
-    tips = [alt.Tooltip("attacker:N"), alt.Tooltip("teacher:N"), alt.Tooltip("accuracy:Q", format=".1f"), alt.Tooltip("draw:N")]
+    tips = [
+        alt.Tooltip("attacker:N"),
+        alt.Tooltip("teacher:N"),
+        alt.Tooltip("accuracy:Q", format=".1f"),
+        alt.Tooltip("draw:N"),
+    ]
     color = alt.Color("teacher:N", scale=alt.Scale(domain=list(NAMES), range=[COLORS[n] for n in NAMES]), legend=None)
     shape = alt.Shape("teacher:N", scale=alt.Scale(domain=list(NAMES), range=list(SHAPES[:2])), legend=None)
     each, mean = alt.Chart(alt.Data(values=points)), alt.Chart(alt.Data(values=means))
     lines = each.mark_line(strokeWidth=1, opacity=0.45, color=MUTED).encode(x=x, y=y, detail="line:N")
     dots = each.mark_point(size=34, filled=True, opacity=0.85).encode(x=x, y=y, color=color, shape=shape, tooltip=tips)
     thick = mean.mark_line(strokeWidth=3.5, color=INK).encode(x=x, y=y, detail="line:N")
-    names = alt.Chart(alt.Data(values=heads)).mark_text(aria=False, color=INK, fontSize=12, fontWeight=600, baseline="top")
+    names = alt.Chart(alt.Data(values=heads)).mark_text(
+        aria=False, color=INK, fontSize=12, fontWeight=600, baseline="top"
+    )
     names = names.encode(x=x, y=alt.value(0), text="head:N")
     drawn = alt.layer(lines, dots, thick, names).properties(width="container", height=230)
-    return finished(drawn, "Accuracy of the attacker's model, normal teacher to nasty teacher, a line a draw. Numbers are in the table.")
+    return finished(
+        drawn,
+        "Accuracy of the attacker's model, normal teacher to nasty teacher, a line a draw. Numbers are in the table.",
+    )
 
 
 def images(demo: Demo) -> list[tuple[Picture, Chart]]:
@@ -291,7 +309,10 @@ def images(demo: Demo) -> list[tuple[Picture, Chart]]:
     classes = [str(name) for name in arrays["class_names"]]
     labels = [classes[int(label)] for label in arrays["labels"]]
     return [
-        (Picture(picture(arrays["images"][row]), f"a test image of class {label}", 72), _bars(row, label, classes, arrays))
+        (
+            Picture(picture(arrays["images"][row]), f"a test image of class {label}", 72),
+            _bars(row, label, classes, arrays),
+        )
         for row, label in enumerate(labels)
     ]
 
@@ -307,14 +328,21 @@ def _bars(row: int, label: str, classes: list[str], arrays: dict[str, Array]) ->
     x = alt.X("class:N", sort=classes, title="class", axis=alt.Axis(labelAngle=0, ticks=False, labelColor=INK))
     y = alt.Y("percent:Q", title="softmax(logits / 4), %", axis=alt.Axis(tickCount=4, domain=False, ticks=False))
     tips = [alt.Tooltip("teacher:N"), alt.Tooltip("class:N"), alt.Tooltip("percent:Q", format=".1f")]
-    drawn = alt.Chart(alt.Data(values=values)).mark_bar().encode(
-        x=x, y=y, xOffset=alt.XOffset("teacher:N", sort=list(NAMES)), color=color, tooltip=tips
+    drawn = (
+        alt.Chart(alt.Data(values=values))
+        .mark_bar()
+        .encode(x=x, y=y, xOffset=alt.XOffset("teacher:N", sort=list(NAMES)), color=color, tooltip=tips)
     )
-    spec = finished(drawn.properties(width="container", height=170), f"Probabilities at τ 4 for an image of class {label}. Numbers are in the table.")
+    spec = finished(
+        drawn.properties(width="container", height=170),
+        f"Probabilities at τ 4 for an image of class {label}. Numbers are in the table.",
+    )
     columns = {"class": Format(), **{name: Format(name, 1, "%", color=COLORS[name]) for name in NAMES}}
     numbers = table(f"image-{row}", f"Probabilities at τ 4 for a test image of class {label}.", records, columns)
     caption = "The first test image of its class."
-    return Chart(f"image-{row}", f"What the teachers answer to an image of class {label}, at τ 4", spec, caption, LEGEND, numbers)
+    return Chart(
+        f"image-{row}", f"What the teachers answer to an image of class {label}, at τ 4", spec, caption, LEGEND, numbers
+    )
 
 
 # tables

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from undistill.auditing.cell import Cell, collect, read_arrays
 from undistill.auditing.judge import judge
@@ -94,4 +93,3 @@ def _responses(summary: Summary, places: dict[str, Path]) -> list[Response]:
         response(cell, read_arrays(places[cell.id], cell), summary.name_of[cell.id], list(summary.names))
         for cell in chosen.values()
     ]
-
