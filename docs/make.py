@@ -50,7 +50,7 @@ def effects(found: dict[str, Any]) -> str:
     return f"{min(means):.1f} to {max(means):.1f}"
 
 
-PICTURES = {
+PICTURES: dict[str, dict[str, Any]] = {
     "demo-page": {"viewport": {"width": 1280, "height": 900}},
     "demo-page-dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "demo-page-phone": {"viewport": {"width": 390, "height": 1700}},
@@ -122,4 +122,4 @@ def replace(page: Path, begin: str, end: str, new: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (1, 3):
         sys.exit(__doc__)
-    main(*map(Path, sys.argv[1:2]), *sys.argv[2:3])
+    main(Path(sys.argv[1]) if len(sys.argv) == 3 else None, *sys.argv[2:])
