@@ -9,12 +9,15 @@ The README's block is made of `results/demo/*.json`, which `results/demo/seeds.p
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from undistill.auditing.cell import collect
 from undistill.report.demo import TITLE
@@ -71,7 +74,8 @@ def pictures(page: Path) -> None:
             tab.goto(page.resolve().as_uri())
             tab.wait_for_selector("svg, canvas")
             tab.wait_for_timeout(1000)
-            tab.screenshot(path=str(ROOT / "docs" / f"{name}.png"))
+            shot = Image.open(io.BytesIO(tab.screenshot()))
+            shot.convert("RGB").quantize(64).save(ROOT / "docs" / f"{name}.png", optimize=True)
         browser.close()
 
 

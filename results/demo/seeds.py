@@ -20,8 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from undistill.auditing.statistics import Difference
 from undistill.files import write_text
-from undistill.report.demo import document, provenance
-from undistill.report.document import Statement, every_block
+from undistill.report.demo import provenance, statements
 from undistill.reproduction.demo import run_demo
 from undistill.reproduction.demo_result import ATTACKERS, LABELS, SOFT, Demo, read
 
@@ -30,7 +29,7 @@ def found(demo: Demo, seconds: float) -> dict[str, Any]:
     """What one demo found; accuracies are percent, differences are [mean, low, high] in points."""
     return {
         "seed": demo.settings["seed"],
-        "says": {block.head: block.text for block in every_block(document(demo)) if isinstance(block, Statement)},
+        "says": {statement.head: statement.text for statement in statements(demo)},
         "taken": {name: numbers(taken) for name, taken in demo.taken.items() if taken.mean == taken.mean},
         "headroom": numbers(demo.headroom),
         "users": numbers(demo.users),

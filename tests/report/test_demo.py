@@ -14,13 +14,13 @@ from undistill.auditing.cell import collect
 from undistill.auditing.statistics import UNKNOWN, Difference
 from undistill.errors import RunError
 from undistill.report import demo as page
-from undistill.report.document import Chart, Statement, every_block
+from undistill.report.document import Chart, every_block
 from undistill.reporting.report import write_report
 from undistill.reproduction.demo_result import NASTY, NORMAL, SOFT, read
 
 
 def statement(folder: Path, place: int) -> str:
-    said = [b for b in every_block(page.document(read(folder))) if isinstance(b, Statement)]
+    said = page.statements(read(folder))
     return f"{said[place].head}: {said[place].text}"
 
 

@@ -12,7 +12,6 @@ from undistill.auditing.cell import Array
 from undistill.auditing.statistics import Difference
 from undistill.report import render
 from undistill.report.document import (
-    Block,
     Chart,
     Columns,
     Document,
@@ -24,7 +23,6 @@ from undistill.report.document import (
     Statement,
     Table,
     Text,
-    every_block,
     table,
 )
 from undistill.reporting.naming import listed, number, plural, signed
@@ -78,27 +76,32 @@ GAP = 3
 
 def write_demo(folder: Path, out: Path) -> Report:
     """Write the report of the demo in `folder`; RunError where its cells are missing or damaged."""
-    whole = document(read(folder))
+    demo = read(folder)
+    whole = document(demo)
     page = render.write(whole, out)
-    return Report(f"{terminal(whole)}\n\nPage: {page}", render.values(whole), page)
+    return Report(f"{terminal(demo)}\n\nPage: {page}", render.values(whole), page)
 
 
-def terminal(whole: Document) -> str:
+def terminal(demo: Demo) -> str:
     """The statements alone, which fit on a terminal of 80 × 24."""
-    said = tuple(block for block in every_block(whole) if isinstance(block, Statement))
-    return render.text(Document(whole.title, said))
+    return render.text(Document(TITLE, statements(demo)))
+
+
+def statements(demo: Demo) -> tuple[Statement, ...]:
+    """Where it helps, why, and where it does not."""
+    why = (Statement("Why", because(demo)),) if demo.bars is not None else ()
+    return (Statement("Where it helps", helps(demo)), *why, Statement(*fails(demo)))
 
 
 def document(demo: Demo) -> Document:
     """What the demo says."""
-    shown = images(demo)
-    why: tuple[Block, ...] = (Statement("Why", because(demo)), shown[0][0]) if shown else ()
-    first = (Statement("Where it helps", helps(demo)), *why, Statement(*fails(demo)))
-    others = tuple(Columns(((drawn,), (bars,))) for drawn, bars in shown[1:])
+    first, *why, last = statements(demo)
+    shown = [Columns(((*why, drawn), (bars,))) for drawn, bars in images(demo)[:1]]
+    others = tuple(Columns(((drawn,), (bars,))) for drawn, bars in images(demo)[1:])
     return Document(
         title=TITLE,
         eyebrow="undistill demo",
-        lead=(Columns((first, (paired(demo), *(bars for _, bars in shown[:1])))),),
+        lead=(Columns(((first, last), (paired(demo),))), *shown),
         sections=(
             Section("Every attacker", "attackers", (attackers(demo), teachers(demo), Text(HOW, "quiet"))),
             *((Section("More images", "images", others, folded=True),) if others else ()),
@@ -121,7 +124,7 @@ def helps(demo: Demo) -> str:
         return "Too few attackers are finished to say."
     return (
         f"Against an attacker with {QUERIES} images and your probabilities, nasty training "
-        f"{took(demo.taken[SOFT.name], demo.headroom.mean)}; {users(demo.users.mean)}. Its student reaches "
+        f"{took(demo.taken[SOFT.name], demo.headroom.mean)}; {users(demo.users.mean)}. The attacker's student reaches "
         f"{number(soft)} % on probabilities of the normal teacher, {number(nasty)} % on those of the nasty one, and "
         f"{number(labels)} % on predicted classes alone ({size(demo)})."
     )
