@@ -65,8 +65,9 @@ HOW = (
 )
 LIMITS = (
     "The size of the effect on your data. These are 8 × 8 gray digits and a small network.",
-    "The paper's own threat model, in which the attacker holds the teacher's training images with their labels. On digits a "
-    "student trained on those labels alone is as good as a distilled one, so there is no advantage to take away.",
+    "The paper's own threat model, in which the attacker holds the teacher's training images with their labels. None of the "
+    "students tried on digits gained dependably from a normal teacher over those labels alone, so there is nothing that nasty "
+    "training could be seen to take.",
     "Other attacks. An attacker may combine what is listed here, query adaptively, or use other images. "
     "`undistill audit` tries more of them.",
 )
