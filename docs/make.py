@@ -41,9 +41,9 @@ def block() -> str:
     ten = " and ".join(f"{table['excludes 0']} with {name}" for name, table in found.items())
     return (
         f"```\n{said}\n```\n\n"
-        f"`undistill demo --seed {first['seed']}`; {facts['data']}; torch {facts['torch']}, {facts['processor']}, "
-        f"{first['process seconds']:.0f} s of process time. Of ten values of `--seed`, the interval of the headline "
-        f"excludes 0 in {ten} instructions (effects of {effects(found)} points): [`results/demo/`](results/demo).\n"
+        f"`undistill demo --seed {first['seed']}`; {facts['data']}; torch {facts['torch']}, {facts['processor']}. "
+        f"Of ten values of `--seed`, the interval of the headline excludes 0 in {ten} instructions (effects of {effects(found)} "
+        f"points): [`results/demo/`](results/demo).\n"
     )
 
 
