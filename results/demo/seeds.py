@@ -25,7 +25,10 @@ from undistill.reproduction.demo_result import ATTACKERS, SOFT, Demo, read
 
 
 def found(demo: Demo) -> dict[str, Any]:
-    """What one demo found; accuracies are percent, differences are [mean, low, high] in points."""
+    """What one demo found; accuracies are percent, differences are [mean, low, high] in points.
+
+    A draw is [seed of the teachers, seed of the draw, accuracy with the normal teacher, with the nasty one], where both were tried.
+    """
     return {
         "seed": demo.settings["seed"],
         "says": {statement.head: statement.text for statement in statements(demo)},
@@ -34,7 +37,10 @@ def found(demo: Demo) -> dict[str, Any]:
         "users": numbers(demo.users),
         "teachers": {name: rounded(each) for name, each in demo.teachers.items()},
         "draws": {
-            name: [[draw.pair, draw.draw, *rounded(draw.accuracy.values())] for draw in draws]
+            name: [
+                [draw.pair, draw.draw, *rounded(draw.accuracy[t] for t in sorted(draw.accuracy, reverse=True))]
+                for draw in draws
+            ]
             for name, draws in demo.draws.items()
             if draws
         },
