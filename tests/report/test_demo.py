@@ -44,7 +44,8 @@ def test_the_headline_is_computed_from_paired_differences(tmp_path: Path) -> Non
     ("taken", "headroom", "said", "unsaid"),
     [
         (flat(4.0, 2.0), 5.0, "took 4.0 of 5.0 points (95 %: 2.0 to 6.0)", "not separated"),
-        (flat(4.0, 2.0), 3.0, "took 4.0 points (95 %: 2.0 to 6.0)", " of 3.0"),
+        (flat(4.0, 2.0), 3.0, "took 4.0 points (95 %: 2.0 to 6.0), or 3.0", " of 3.0"),
+        (flat(4.0, 2.0), -1.0, "worth nothing", "−1.0"),
         (flat(1.0, 2.0), 5.0, "not separated from 0", "took"),
         (flat(0.0, 0.0), 5.0, "not separated from 0", "took"),
         (flat(-4.0, 2.0), 5.0, "gave the attacker 4.0 points", "took"),

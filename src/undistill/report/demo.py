@@ -145,7 +145,9 @@ def took(taken: Difference, headroom: float) -> str:
         return f"changed accuracy by {signed(-taken.mean)} points ({between(flipped(taken))}), which is not separated from 0"
     if headroom >= taken.mean:
         return f"took {points} of {number(headroom)} points ({sure})"
-    return f"took {points} points ({sure}), more than the {number(headroom)} that probabilities are worth over predicted classes"
+    if headroom > 0:
+        return f"took {points} points ({sure}), or {number(headroom)} from one that falls back on predicted classes"
+    return f"took {points} points ({sure}), although probabilities are worth nothing over predicted classes here"
 
 
 def users(lost: float) -> str:
