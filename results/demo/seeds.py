@@ -31,7 +31,7 @@ def found(demo: Demo) -> dict[str, Any]:
     """
     return {
         "seed": demo.settings["seed"],
-        "says": {statement.head: statement.text for statement in statements(demo)},
+        "says": {statement.head: statement.text for statement in statements(demo) if statement.text},
         "taken": {name: numbers(taken) for name, taken in demo.taken.items()},
         "headroom": numbers(demo.headroom),
         "users": numbers(demo.users),

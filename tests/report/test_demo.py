@@ -65,14 +65,15 @@ def test_what_users_lose_has_a_sign(lost: float, said: str) -> None:
     assert said in page.users(lost)
 
 
-def test_where_it_does_not_help_is_headed_by_the_numbers(tmp_path: Path) -> None:
-    nothing = {**SOFT_EFFECT, "kd-1": (88.0, 88.0), "weights": (0.0, 92.0)}
-    assert statement(write(tmp_path / "a", nothing), 2).startswith("Where it does not help: ")
-    something = {**nothing, "kd-1": (88.0, 80.0)}
-    text = statement(write(tmp_path / "b", something), 2)
+def test_the_head_over_other_attackers_follows_their_numbers(tmp_path: Path) -> None:
+    text = statement(write(tmp_path / "a", {**SOFT_EFFECT, "kd-1": (88.0, 84.0)}), 2)
     assert text.startswith("Where it helps less, or not at all: ")
-    assert "8.0 points taken" in text
+    assert "4.0 points taken" in text
+    assert "no measurable difference" in text
     assert "Weights of" in text
+    more = statement(write(tmp_path / "b", {**SOFT_EFFECT, "kd-1": (88.0, 80.0)}), 2)
+    assert more.startswith("Against other attackers: ")
+    assert "8.0 points taken" in more
 
 
 def test_a_diverged_student_is_left_out_of_its_pair_and_counted(tmp_path: Path) -> None:

@@ -177,8 +177,9 @@ def fails(demo: Demo) -> tuple[str, str]:
             f"Weights of the nasty teacher give {number(refit)} % after its last layer is refitted: {_apart(lost)} "
             f"probabilities of the normal teacher at τ 4{_sure(lost)}."
         )
-    helped = [name for name in (COLD.name, LABELS.name, REFIT.name) if demo.taken[name].low > 0]
-    return "Where it helps less, or not at all" if helped else "Where it does not help", " ".join(filter(None, parts))
+    most = max((demo.taken[a.name].mean for a in (COLD, LABELS, REFIT)), default=0.0)
+    less = most < demo.taken[SOFT.name].mean
+    return "Where it helps less, or not at all" if less else "Against other attackers", " ".join(filter(None, parts))
 
 
 def _plain(demo: Demo, attacker: Attacker, head: str) -> str:
