@@ -160,22 +160,22 @@ def users(lost: float) -> str:
 
 
 def size(demo: Demo) -> str:
-    """`15 draws of images, 5 pairs of teachers`."""
+    """`12 draws of images, 6 teacher pairs`."""
     count = sum(len(draw.accuracy) == len(SOFT.teachers) for draw in demo.draws[SOFT.name])
-    return f"{plural(count, 'draw')} of images, {plural(len(demo.teachers[NORMAL]), 'pair')} of teachers"
+    return f"{plural(count, 'draw')} of images, {plural(len(demo.teachers[NORMAL]), 'teacher pair')}"
 
 
 def fails(demo: Demo) -> tuple[str, str]:
     """(head, text): each other attacker, with no more than its interval allows."""
     parts = [
-        _plain(demo, COLD, "Distilled at τ 1, probabilities give"),
-        _plain(demo, LABELS, "Predicted classes alone give"),
+        _plain(demo, COLD, "Probabilities distilled at τ 1"),
+        _plain(demo, LABELS, "Predicted classes"),
     ]
     refit, lost = demo.mean(REFIT, NASTY), demo.taken[REFIT.name]
     if refit is not None and not np.isnan(lost.mean):
         parts.append(
-            f"Weights of the nasty teacher give {number(refit)} % after its last layer is refitted: {_apart(lost)} "
-            f"probabilities of the normal teacher at τ 4{_sure(lost)}."
+            f"Weights, last layer refitted: {number(refit)} % (nasty), {_apart(lost)} probabilities of the normal teacher at "
+            f"τ 4{_sure(lost)}."
         )
     most = max((demo.taken[a.name].mean for a in (COLD, LABELS, REFIT)), default=0.0)
     less = most < demo.taken[SOFT.name].mean
@@ -183,16 +183,17 @@ def fails(demo: Demo) -> tuple[str, str]:
 
 
 def _plain(demo: Demo, attacker: Attacker, head: str) -> str:
-    """`At τ 1 … 89.1 % (normal) and 87.6 % (nasty): 1.5 points taken (95 %: 0.2 to 2.8).`, or nothing where nothing is known."""
+    """`Predicted classes: 86.0 % (normal) and 85.1 % (nasty), 0.9 points taken (95 %: 0.2 to 1.6).`; "" where nothing is known."""
     normal, nasty, taken = demo.mean(attacker, NORMAL), demo.mean(attacker, NASTY), demo.taken[attacker.name]
     if normal is None or nasty is None or np.isnan(taken.mean):
         return ""
     if taken.finite and not taken.low <= 0 <= taken.high:
         effect = f"{number(abs(taken.mean))} points {'taken' if taken.mean > 0 else 'given'}{_sure(taken)}"
     else:
-        known = "no measurable difference" if taken.finite else "no interval"
-        effect = f"{known}, {signed(-taken.mean)} points{_sure(flipped(taken))}"
-    return f"{head} {number(normal)} % (normal) and {number(nasty)} % (nasty): {effect}."
+        known = "no measurable difference" if taken.finite else "no interval for the difference"
+        sure = f"; {between(flipped(taken))}" if taken.finite else ""
+        effect = f"{known} ({signed(-taken.mean)} points{sure})"
+    return f"{head}: {number(normal)} % (normal) and {number(nasty)} % (nasty), {effect}."
 
 
 def _apart(lost: Difference) -> str:
@@ -228,12 +229,18 @@ def because(demo: Demo) -> str:
         if tops[NORMAL] == tops[NASTY]
         else f"the normal teacher predicts {classes[tops[NORMAL]]}, the nasty one {classes[tops[NASTY]]}"
     )
-    seconds = {name: int(np.argsort(-shares_C, kind="stable")[1]) for name, shares_C in soft.items()}
-    second = [f"{number(100 * soft[name][seconds[name]])} % (class {classes[seconds[name]]})" for name in NAMES]
+    shares = [_shares(soft[name], classes) for name in NAMES]
     return (
         "Nasty training keeps the predicted class and changes the other probabilities. For the first test image of class "
-        f"{label} {said}. At τ 4, which the student learns from, the second-largest probability is {second[0]} for the normal "
-        f"teacher and {second[1]} for the nasty one."
+        f"{label} {said}. At τ 4, which the student learns from, the normal teacher gives {shares[0]}, the nasty one {shares[1]}."
+    )
+
+
+def _shares(soft_C: np.ndarray, classes: list[str]) -> str:
+    """`55.7 % to 0 and 15.4 % to 8`: the two largest."""
+    first, second = np.argsort(-soft_C, kind="stable")[:2]
+    return (
+        f"{number(100 * soft_C[first])} % to {classes[first]} and {number(100 * soft_C[second])} % to {classes[second]}"
     )
 
 
