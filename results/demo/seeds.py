@@ -54,8 +54,8 @@ def numbers(taken: Difference) -> list[float] | None:
 
 
 def rounded(values: Any) -> list[float]:
-    """To a hundredth of a point."""
-    return [round(float(value), 2) for value in values]
+    """To a thousandth of a point."""
+    return [round(float(value), 3) for value in values]
 
 
 def main() -> None:
