@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,10 @@ from undistill.oracle.victim import Victim
 from undistill.registry import problem
 from undistill.training.recipe import Recipe, Student
 
+USUAL_TIME = 600.0
+"""Seconds that the suite that grows takes, unless it is given others."""
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 60.0}
+LONGEST_TIME = 30 * 24 * 3600.0
 ALWAYS_SKIPPED = (
     Skipped(
         what="data-free thieves (dafl, deep-inversion)", why="hours each; `undistill attack --card data-free` runs one"
@@ -36,7 +41,7 @@ ALWAYS_SKIPPED = (
 class Request:
     """What an audit is asked to do; `None` is left to the suite and the model. See `audit`."""
 
-    suite: str = "quick"
+    suite: str = "timed"
     card: str | Card = "unlabelled/fresh"
     serve: Sequence[str] = ()
     questions: Sequence[int] = ()
@@ -51,6 +56,20 @@ class Request:
     unseen: bool = False
     method: str | dict[str, Any] | None = None
     teachers: int = 3
+    time: str | float | None = None
+    name: str | None = None
+
+
+def time_of(request: Request) -> float:
+    """Seconds that an audit may add seeds for; `10m`, `90s`, `1.5h`, or a number of minutes. UsageError for what is no time."""
+    given = request.time
+    if given is None:
+        return USUAL_TIME
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)\w*\s*", str(given).lower())
+    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if not 0 < seconds <= LONGEST_TIME:
+        raise UsageError(f"{given!r} is no time for an audit; write 90s, 10m or 2h, at most 30 days")
+    return seconds
 
 
 def with_more(chosen: Suite, also: Sequence[str | dict[str, Any]]) -> Suite:
@@ -92,9 +111,13 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
         )
     usual: tuple[int | None, ...] = (base.questions,)
     if base.questions is None and base.pool == "fresh" and base.share == 1.0:
-        first = max(2, min(1000, len(pool) // 8))
-        usual = (first, *(n for n in (2 * first, 4 * first) if chosen.verdicts and n <= len(pool)))
-    every = ("probs", "top5:2", "top1", "label") if chosen.verdicts else ("probs", "label")
+        first = _first_budget(len(pool), data.num_classes) if chosen.grows else max(2, min(1000, len(pool) // 8))
+        several = chosen.verdicts or chosen.grows
+        usual = (first, *(n for n in (2 * first, 4 * first) if several and n <= len(pool)))
+    every: tuple[str, ...] = ("probs", "top5:2", "top1", "label") if chosen.verdicts else ("probs", "label")
+    if chosen.grows:
+        boxes = any(isinstance(victim.model, BlackBox) for victim in victims.values())
+        every = ("probs", "top1", "label", *(() if boxes else ("weights",)))
     serve = tuple(request.serve) or ((base.serving,) if whole else every)
     kinds = [victim.model.kind for victim in victims.values() if isinstance(victim.model, BlackBox)]
     made = [base.served(name) for name in dict.fromkeys(serve)]
@@ -120,6 +143,11 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
         for q in counts
         for card in order
     ]
+
+
+def _first_budget(pool: int, classes: int) -> int:
+    """An eighth of the pool, at most 1,000; of a small pool enough for two images a class, at most half of it."""
+    return max(2, min(1000, pool // 8), min(max(20, 2 * classes), pool // 2))
 
 
 def _playable(victim: Victim, base: Card, counts: Sequence[int | None], request: Request) -> None:

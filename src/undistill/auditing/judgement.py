@@ -180,6 +180,29 @@ class Line(Record):
     command: str
 
 
+class Outlook(Record):
+    """What the first screen needs beside the numbers.
+
+    `model`, `control`: the names that their owner gave them. `place`: where the model is. `width`: half-width of the differences
+    that the answer rests on, points; None where there are no intervals. `seeds_needed`: report seeds that are expected to bring it
+    to δ, None where `images_needed` test images would be needed first; `command` computes what is missing in about `minutes` on
+    two cores. `chance`: accuracy of guessing, percent. `few`: why the data are too few, "" where they are enough.
+    """
+
+    model: str
+    control: str = ""
+    defended: bool = False
+    folder: str = ""
+    place: str = ""
+    width: float | None = None
+    seeds_needed: int | None = None
+    images_needed: int | None = None
+    minutes: float | None = None
+    command: str = ""
+    chance: float | None = None
+    few: str = ""
+
+
 class Judgement(Record):
     """The whole judgement. The page, the tables and `undistill compare` are pure functions of it."""
 
@@ -208,6 +231,7 @@ class Judgement(Record):
     done: int = 0
     failed: int = 0
     seconds: float = 0.0
+    outlook: Outlook | None = None
 
     def dump(self) -> dict[str, Any]:
         """Plain JSON values."""
