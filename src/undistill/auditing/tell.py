@@ -92,7 +92,8 @@ def told(plan: Plan, jobs: int | None = None) -> list[str]:
     resolves = "nothing" if found is None else f"differences of {found[0]:.1f} to {found[1]:.1f} points"
     lines = [
         f"{plan.title}: {len(plan.cells)} cells of {plan.suite}, seeds {span(plan.seeds)}",
-        f"{clock(seconds)} of processor time, {period(seconds / count, 2 * seconds / count)} in {count} processes; a few steps were timed",
+        f"{clock(seconds)} of processor time, {period(seconds / count, 2 * seconds / count)} in {count} processes, by steps that "
+        "were timed",
         f"δ {plan.delta:g} points on {plan.test_images:,} test images; expected to resolve {resolves}",
     ]
     if not plan.verdicts:

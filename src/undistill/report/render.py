@@ -96,7 +96,7 @@ def _entries(table: Table) -> list[list[dict[str, Any]]]:
         [
             {
                 "text": value_text(record[name], form),
-                "spread": interval_text(record, form),
+                "spread": aside(record, form),
                 "href": _address(record.get(form.link) if form.link else None),
                 "number": record[name] if isinstance(record[name], int | float) else "",
             }
@@ -144,6 +144,12 @@ def interval_text(record: Mapping[str, Value], form: Format) -> str:
     return "" if low is None or high is None else f"{value_text(low, form)} to {value_text(high, form)}"
 
 
+def aside(record: Mapping[str, Value], form: Format) -> str:
+    """What is printed with a value: its interval and its note."""
+    note = record[form.note] if form.note else None
+    return "; ".join(part for part in (interval_text(record, form), str(note or "")) if part)
+
+
 def head_text(name: str, form: Format) -> str:
     """`accuracy, %`."""
     return ", ".join(part for part in (form.title or name, form.unit) if part)
@@ -156,8 +162,8 @@ def rows(table: Table) -> list[list[str]]:
     for record in table.records:
         line = []
         for name, form in table.columns.items():
-            sure = interval_text(record, form)
-            line.append(value_text(record[name], form) + (f" ({sure})" if sure else ""))
+            more = aside(record, form)
+            line.append(value_text(record[name], form) + (f" ({more})" if more else ""))
         lines.append(line)
     return [heads, *lines]
 

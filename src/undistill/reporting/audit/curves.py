@@ -15,7 +15,7 @@ from undistill.reporting.theme import DASHES, MUTED, SHAPES, Spec, colour_variab
 
 GREY = ("var(--series-0)", "circle", [2, 2])
 HEIGHT = 300
-TWIN = "undefended twin, best of all ways of serving"
+TWIN = "undefended control, best access"
 Look = tuple[str, str, list[int]]
 """Colour, shape and dashes of a line."""
 
@@ -37,33 +37,37 @@ class Curve:
         return [(name, self.looks[name][0], self.looks[name][1]) for name, _ in self.lines]
 
 
-def by_questions(judgement: Judgement) -> Curve | None:
-    """Best thief found by number of questions, a line a way of serving; the student alone by labelled images. None for one x."""
+def by_questions(judgement: Judgement, *, several: bool = True) -> Curve | None:
+    """Best extracted model by number of queries, a line an output access; the baseline by labeled images.
+
+    None without an accuracy, and with `several` also for a single number.
+    """
     held: dict[str, list[Point]] = {}
-    several = len({kind_text(card) for card in judgement.cards}) > 1
+    alike = len({kind_text(card) for card in judgement.cards}) > 1
     for card in judgement.cards:
         best = best_of(card, "defended")
         got = accuracy_of(card)
         if card.questions is None or got is None:
             continue
-        name = serving_text(card.serving) + (f", {kind_text(card)}" if several else "")
+        name = serving_text(card.serving) + (f", {kind_text(card)}" if alike else "")
         point = Point(x=card.questions, y=got.mean, low=got.low, high=got.high, name=best.name if best else "")
         held.setdefault(name, []).append(point)
-    if len({point.x for own in held.values() for point in own}) + len(judgement.learning) < 2 or not held:
+    numbers = len({point.x for own in held.values() for point in own}) + len(judgement.learning)
+    if not held or (several and numbers < 2):
         return None
     lines = [(name, _sorted(own)) for name, own in held.items()]
     looks = {name: _look(place) for place, (name, _) in enumerate(lines)}
-    if not several and (twin := _twin(judgement)):
+    if not alike and (twin := _twin(judgement)):
         lines.append((TWIN, twin))
         looks[TWIN] = _side_look("undefended")
     if judgement.learning:
-        alone = "student alone, by labelled images"
+        alone = "baseline, no access, by labeled images"
         lines.append((alone, _sorted(judgement.learning)))
         looks[alone] = GREY
     own_accuracy = [v.accuracy for v in judgement.victims if v.side == "defended"]
     rule = sum(own_accuracy) / len(own_accuracy) if own_accuracy else None
-    title = "Best thief found, by questions"
-    return Curve(title, "questions (student alone: labelled images)", "accuracy, %", tuple(lines), looks, rule)
+    title = "Accuracy of the best extracted model, by queries"
+    return Curve(title, "queries (baseline: labeled images)", "accuracy, %", tuple(lines), looks, rule)
 
 
 def _twin(judgement: Judgement) -> tuple[Point, ...]:
@@ -97,7 +101,7 @@ def by_temperature(card: CardResult, judgement: Judgement) -> Curve | None:
     if not lines:
         return None
     title = f"Temperature response, {card.title}"
-    return Curve(title, "τ that the thief trains with", "score on held-out images, %", tuple(lines), looks)
+    return Curve(title, "τ of the attack", "score on held-out images, %", tuple(lines), looks)
 
 
 def runners_up(judgement: Judgement) -> Curve | None:
@@ -129,7 +133,7 @@ def spec(curve: Curve) -> Spec:
     layers: list[Any] = []
     if curve.rule is not None:
         rule = alt.Chart(alt.Data(values=[{"y": round(curve.rule, 4)}])).mark_rule(color=MUTED, strokeDash=[6, 3])
-        layers.append(rule.encode(y=y, tooltip=[alt.Tooltip("y:Q", title="the model itself", format=".2f")]))
+        layers.append(rule.encode(y=y, tooltip=[alt.Tooltip("y:Q", title="the model itself", format=".1f")]))
     base = alt.Chart(alt.Data(values=values))
     layers.append(base.mark_line(strokeWidth=2, aria=False).encode(x=x, y=y, color=colour, strokeDash=dash))
     sure = [value for value in values if value["low"] is not None]
@@ -140,7 +144,7 @@ def spec(curve: Curve) -> Spec:
         alt.Tooltip("line:N"),
         alt.Tooltip("x:Q", title=curve.x, format=",~g"),
         alt.Tooltip("y:Q", title=curve.y, format=".2f"),
-        alt.Tooltip("what:N", title="thief"),
+        alt.Tooltip("what:N", title="attack"),
     ]
     dots = base.mark_point(size=56, filled=True, opacity=1)
     layers.append(dots.encode(x=x, y=y, color=colour, shape=shape, tooltip=tips, description="told:N"))
