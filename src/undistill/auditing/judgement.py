@@ -124,8 +124,8 @@ class VictimResult(Record):
     """What users get, and how the answers look. Percent, but for NLL (nats, None where a true class got no probability at all).
 
     `brier` is 100 Σ (p − y)², the sum over classes, mean over images: 0 to 200. `spread` is the mean standard deviation of an
-    answer's log-probabilities over the classes shown; `second` maps τ to the mean share of the runner-up against the top class
-    at that temperature.
+    answer's log-probabilities over the classes shown; `second` maps τ to the mean ratio of the runner-up's probability
+    over the top one's at that temperature, 0 to 1.
     """
 
     name: str

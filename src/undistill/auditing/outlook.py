@@ -57,6 +57,7 @@ def name_of_model(subject: Subject, plan: Plan) -> str:
     if ":" in subject.model:
         return label if subject.answers else subject.model.partition("@")[0].rpartition(":")[2]
     name = next((part for part in reversed(PurePath(subject.model).parts) if part not in PLAIN), label)
+    name = re.sub(r"-[0-9a-f]{8,}$", "", name)  # a hash tells a person nothing
     behind = ", ".join(str(item.get("name", "")) for item in subject.behind)
     return f"{name} with {behind}" if behind else name
 

@@ -166,10 +166,11 @@ class Chart:
 
 @dataclass(frozen=True)
 class Details:
-    """Content that is folded until its summary is opened."""
+    """Content that is folded until its summary, or a link to its `id`, is opened."""
 
     summary: str
     body: tuple[Block, ...]
+    id: str = ""
 
 
 @dataclass(frozen=True)

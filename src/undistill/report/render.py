@@ -252,7 +252,7 @@ def _block_markdown(block: Block, figures: Mapping[str, str]) -> list[str]:  # n
         case Facts():
             return _facts_markdown(block.values)
         case Code():
-            return ["```", *(plain(line).replace("`", "'") for line in block.lines), "```", ""]
+            return ["```", *(one_line(line).replace("`", "'") for line in block.lines), "```", ""]
         case Picture():
             return []
         case Details():
@@ -297,12 +297,12 @@ def _section_text(section: Section, width: int) -> str:
 def _block_text(block: Block, width: int) -> str:  # noqa: C901  one case a kind of block
     match block:
         case Table():
-            return f"{_wrapped(block.caption, width)}\n{table_text(block, width)}"
+            return "\n".join(part for part in (_wrapped(block.caption, width), table_text(block, width)) if part)
         case Chart():
             return "" if block.numbers is None else _block_text(block.numbers, width)
         case Statement():
-            lines = [f"{plain(block.head)}", _wrapped(block.text, width, "  ")]
-            return "\n".join([*lines, *(f"    {plain(command)}" for command in block.commands)])
+            said = _wrapped(f"{block.head}{'' if block.head.endswith('?') else ':'} {block.text}", width)
+            return "\n".join([said, *(f"    {one_line(command)}" for command in block.commands)])
         case Text():
             return _wrapped(block.text, width)
         case Note():
@@ -312,7 +312,7 @@ def _block_text(block: Block, width: int) -> str:  # noqa: C901  one case a kind
         case Facts():
             return "\n".join(_wrapped(f"{key}: {value}", width, "", "  ") for key, value in block.values.items())
         case Code():
-            return "\n".join(f"    {plain(line)}" for line in block.lines)
+            return "\n".join(f"    {one_line(line)}" for line in block.lines)
         case Picture():
             return ""
         case Details():
@@ -384,4 +384,9 @@ def _wrapped(words: str, width: int, first: str = "", later: str | None = None) 
 
 def plain(words: str) -> str:
     """On one line, without back-ticks and what a terminal would obey."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in words).replace("`", "").split())
+    return one_line(words.replace("`", ""))
+
+
+def one_line(words: str) -> str:
+    """Without line breaks and what a terminal would obey."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())

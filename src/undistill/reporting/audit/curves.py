@@ -15,6 +15,8 @@ from undistill.reporting.theme import DASHES, MUTED, SHAPES, Spec, colour_variab
 
 GREY = ("var(--series-0)", "circle", [2, 2])
 HEIGHT = 300
+DODGE = 0.02
+"""Between lines at one x, as a share of it."""
 TWIN = "undefended control, best access"
 Look = tuple[str, str, list[int]]
 """Colour, shape and dashes of a line."""
@@ -30,6 +32,8 @@ class Curve:
     lines: tuple[tuple[str, tuple[Point, ...]], ...]
     looks: Mapping[str, Look]
     rule: float | None = None
+    dodge: bool = False
+    """Whether points at one x are drawn side by side, for the lines lie close together."""
 
     @property
     def legend(self) -> Legend:
@@ -60,14 +64,18 @@ def by_questions(judgement: Judgement, *, several: bool = True) -> Curve | None:
     if not alike and (twin := _twin(judgement)):
         lines.append((TWIN, twin))
         looks[TWIN] = _side_look("undefended")
-    if judgement.learning:
+    budgets = {point.x for _, own in lines for point in own}
+    learning = tuple(point for point in judgement.learning if several or point.x in budgets)
+    if learning:
         alone = "baseline, no access, by labeled images"
-        lines.append((alone, _sorted(judgement.learning)))
+        lines.append((alone, _sorted(learning)))
         looks[alone] = GREY
     own_accuracy = [v.accuracy for v in judgement.victims if v.side == "defended"]
     rule = sum(own_accuracy) / len(own_accuracy) if own_accuracy else None
     title = "Accuracy of the best extracted model, by queries"
-    return Curve(title, "queries (baseline: labeled images)", "accuracy, %", tuple(lines), looks, rule)
+    return Curve(
+        title, "queries (baseline: labeled images)", "accuracy, %", tuple(lines), looks, rule, dodge=not several
+    )
 
 
 def _twin(judgement: Judgement) -> tuple[Point, ...]:
@@ -117,7 +125,7 @@ def runners_up(judgement: Judgement) -> Curve | None:
             looks[name] = _side_look(victim.side) if first else _look(len(lines) + 1)
     if not lines:
         return None
-    return Curve("Runner-up's share by temperature", "τ", "runner-up against top class, %", tuple(lines), looks)
+    return Curve("Runner-up's probability over the top one, by temperature", "τ", "ratio, 0 to 1", tuple(lines), looks)
 
 
 def spec(curve: Curve) -> Spec:
@@ -142,7 +150,7 @@ def spec(curve: Curve) -> Spec:
         layers.append(bars.encode(x=x, y=alt.Y("low:Q", title=curve.y), y2="high:Q", color=colour))
     tips = [
         alt.Tooltip("line:N"),
-        alt.Tooltip("x:Q", title=curve.x, format=",~g"),
+        alt.Tooltip("at:Q", title=curve.x, format=",~g"),
         alt.Tooltip("y:Q", title=curve.y, format=".2f"),
         alt.Tooltip("what:N", title="attack"),
     ]
@@ -153,7 +161,7 @@ def spec(curve: Curve) -> Spec:
 
 
 def _x(curve: Curve, values: list[dict[str, Any]]) -> alt.X:
-    places = sorted({value["x"] for value in values})
+    places = sorted({value["at"] for value in values})
     log = _logarithmic(curve)
     scale = alt.Scale(type="log", nice=False, padding=14) if log else alt.Scale(zero=False, nice=False, padding=14)
     axis = alt.Axis(
@@ -173,23 +181,30 @@ def _apart(places: list[float]) -> list[float]:
 
 def _values(curve: Curve) -> list[dict[str, Any]]:
     """Records of all points, at their own x."""
-    return [_value(name, point) for name, own in curve.lines for point in own]
+    middle = (len(curve.lines) - 1) / 2
+    step = DODGE if curve.dodge and _logarithmic(curve) else 0.0
+    return [
+        _value(name, point, x=point.x * (1 + step * (place - middle)), unit=" %" if "%" in curve.y else "")
+        for place, (name, own) in enumerate(curve.lines)
+        for point in own
+    ]
 
 
 def _logarithmic(curve: Curve) -> bool:
     places = [point.x for _, own in curve.lines for point in own]
-    return min(places) > 0 and max(places) / min(places) > 4
+    return min(places) > 0 and (max(places) / min(places) > 4 or curve.dodge)
 
 
-def _value(name: str, point: Point) -> dict[str, Any]:
+def _value(name: str, point: Point, *, x: float, unit: str) -> dict[str, Any]:
     return {
         "line": name,
-        "x": point.x,
+        "x": round(x, 4),
+        "at": point.x,
         "y": round(point.y, 4),
         "low": None if point.low is None or point.high is None else round(point.low, 4),
         "high": None if point.low is None or point.high is None else round(point.high, 4),
         "what": point.name or "–",
-        "told": f"{name}, {point.x:,g}: {point.y:.2f} %",
+        "told": f"{name}, {point.x:,g}: {point.y:.2f}{unit}",
     }
 
 

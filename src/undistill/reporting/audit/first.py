@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from undistill.auditing.judgement import CardResult, Estimate, Judgement, Outlook, Point
 from undistill.report.document import Chart, Columns, Document, Format, Note, Statement, Table, table
 from undistill.reporting.audit import curves
@@ -79,16 +81,22 @@ def gets(judgement: Judgement) -> Statement:
     if not cards:
         return Statement(GETS, "Not known yet: no attack has been computed.")
     digits = digits_of(judgement)
+    named = [cards[0], *(card for card in cards[1:] if card.serving in ("label", "weights"))]
     parts = []
-    for place, card in enumerate(cards):
+    for place, card in enumerate(named):
         got = accuracy_of(card)
         assert got is not None
-        sure = f" (95 %: {_ends(got, digits)})" if place == 0 and got.low is not None else ""
-        parts.append(f"{number(got.mean, digits)} %{sure} from {serving_text(card.serving)}")
+        sure = f" accuracy (95 %: {_ends(got, digits)})" if place == 0 and got.low is not None else ""
+        parts.append(f"{number(got.mean, digits)} %{sure} from {_the(serving_text(card.serving))}")
     queries = cards[0].questions
     budget = "querying every view of every image" if queries is None else f"{plural(queries, 'query', 'queries')}"
-    first = f"With {budget}, the best extracted model is right on {listed(parts)}."
-    return Statement(GETS, f"{first} {_beside(judgement, cards[0], digits)}")
+    return Statement(
+        GETS, f"With {budget}, the best extracted model reaches {listed(parts)}. {_beside(judgement, cards[0], digits)}"
+    )
+
+
+def _the(text: str) -> str:
+    return f"the {text}" if text.startswith("top") else text
 
 
 def _beside(judgement: Judgement, card: CardResult, digits: int) -> str:
@@ -116,9 +124,12 @@ def helps(judgement: Judgement) -> Statement:
     where = f"{queries} with {serving_text(card.serving)}".strip()
     sure = "" if card.verdict is not None else " (an indication; `--suite standard` gives a verdict)"
     if word in HELPED:
-        took = f"{points_text(_round(card.took))}{_interval(card.took)}" if card.took else "part"
+        took = number(card.took.mean) if card.took else "some"
         room = f" of {number(card.headroom.mean)}" if card.headroom else ""
-        return Statement(HELPS, f"Yes{sure}: {where}, it takes {took}{room} points of headroom.{_cost(judgement)}")
+        return Statement(
+            HELPS,
+            f"Yes{sure}: {where}, it takes {took}{room} points of headroom{_least(card.took)}.{_cost(judgement)}",
+        )
     if word == "no effect":
         upper = number(max(card.took.upper, 0.0)) if card.took and card.took.upper is not None else "few"
         return Statement(HELPS, f"No{sure}: {where}, it takes at most {upper} points.{_cost(judgement)}")
@@ -176,16 +187,15 @@ def action(judgement: Judgement) -> Statement:
     mine, theirs = (accuracy_of(card) if card else None for card in (soft, label))
     if soft is not None and label is not None and mine is not None and theirs is not None:
         change = f"from {number(mine.mean, digits)} to {number(theirs.mean, digits)} %"
-        if gap is not None and gap.lower is not None and gap.lower > 0:
+        if gap is not None and gap.lower is not None and gap.lower > 0 and gap.mean > judgement.delta:
             parts.append(
                 f"Serve the top class only (`label`): the best extracted model falls {change}; users lose the "
                 f"probabilities, {kept}."
             )
-        elif gap is not None and gap.upper is not None and gap.upper <= judgement.delta:
-            worth = number(max(gap.upper, 0.0))
+        elif gap is not None and gap.upper is not None and (gap.upper <= judgement.delta or (gap.lower or 0.0) > 0):
             parts.append(
-                f"Hiding probabilities is worth at most {worth} points here ({change}): labels teach an attacker "
-                "nearly as much."
+                f"Hiding probabilities is worth little: labels alone give an attacker {number(theirs.mean, digits)} instead of "
+                f"{number(mine.mean, digits)} %."
             )
         else:
             parts.append(f"Whether to serve the top class only is open: the best extracted model would go {change}.")
@@ -235,7 +245,12 @@ def largest(judgement: Judgement) -> list[CardResult]:
     for card in judgement.cards:
         if card.questions in (most, None):
             found.setdefault(card.serving, card)
-    return list(found.values())
+    return weights_last(found.values())
+
+
+def weights_last(cards: Iterable[CardResult]) -> list[CardResult]:
+    """In their order, but those of released weights at the end: most owners serve outputs."""
+    return sorted(cards, key=lambda card: card.serving == "weights")
 
 
 def chart(judgement: Judgement) -> Chart | None:
@@ -281,7 +296,7 @@ def by_budget(judgement: Judgement) -> Table:
     digits = digits_of(judgement)
     budgets = list(dict.fromkeys(card.questions for card in judgement.cards))
     rows: dict[str, dict[str, str | float | int | None]] = {}
-    for card in judgement.cards:
+    for card in weights_last(judgement.cards):
         got = accuracy_of(card)
         row = rows.setdefault(serving_text(card.serving), {"access": serving_text(card.serving)})
         row[_column(card.questions)] = None if got is None else got.mean
@@ -307,33 +322,35 @@ def _cost(judgement: Judgement) -> str:
     pairs = [
         (v, twin) for v in served_to(judgement, "defended", card.serving) if (twin := twin_of(judgement, v)) is not None
     ]
-    lost = []
-    for field, what, sign in (
-        ("accuracy", "accuracy", -1),
-        ("ece", "calibration error", 1),
-        ("brier", "Brier score", 1),
-    ):
+    lost = {}
+    for field, sign in (("accuracy", -1), ("ece", 1), ("brier", 1)):
         both = [(getattr(one, field), getattr(other, field)) for one, other in pairs]
         changes = [sign * (a - b) for a, b in both if a is not None and b is not None]
         if changes and sum(changes) / len(changes) >= VISIBLE:
-            lost.append(f"{number(sum(changes) / len(changes))} points of {what}")
-    return f" Users lose {listed(lost)}." if lost else (" No loss to users was seen." if pairs else "")
+            lost[field] = number(sum(changes) / len(changes))
+    worse = [
+        f"{what} is {lost[f]} points worse"
+        for f, what in (("ece", "calibration"), ("brier", "the Brier score"))
+        if f in lost
+    ]
+    parts = ([f"Users lose {lost['accuracy']} points of accuracy"] if "accuracy" in lost else []) + worse
+    if not parts:
+        return " No loss to users was seen." if pairs else ""
+    text = "; ".join(parts)
+    return f" {text[0].upper()}{text[1:]}."
 
 
-def _interval(estimate: Estimate | None) -> str:
-    if estimate is None or estimate.low is None or estimate.high is None:
+def _least(estimate: Estimate | None) -> str:
+    """The one-sided bound that the verdict rests on."""
+    if estimate is None or estimate.lower is None:
         return ""
-    return f" (95 %: {_ends(estimate, 1)})"
+    return f" (at least {number(max(estimate.lower, 0.0))} with 95 % confidence)"
 
 
 def _ends(estimate: Estimate, digits: int) -> str:
     assert estimate.low is not None
     assert estimate.high is not None
     return f"{number(estimate.low, digits)} to {number(estimate.high, digits)}"
-
-
-def _round(estimate: Estimate | None) -> float:
-    return 0.0 if estimate is None else round(estimate.mean, 1)
 
 
 def _minutes(minutes: float) -> str:

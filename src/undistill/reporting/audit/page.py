@@ -159,7 +159,7 @@ def _card(place: int, card: CardResult, judgement: Judgement, drawn: Drawn) -> D
     body += (
         [Details("The search by temperature", _shown(drawn.temperatures[place]))] if drawn.temperatures[place] else []
     )
-    return Details(story.heading(card), tuple(body))
+    return Details(story.heading(card), tuple(body), f"card-{place}")
 
 
 _EMPTY = Text("No attack on this threat model has an accuracy, so there is nothing to draw.", "quiet")
@@ -247,5 +247,6 @@ def _curve(name: str, curve: curves.Curve | None, judgement: Judgement, caption:
         f"{caption} Bars: 95 % intervals." if any(p.low is not None for _, own in curve.lines for p in own) else caption
     )
     lines = [(who, own) for who, own in curve.lines]
-    numbers = tables.points(name, f"{curve.title}: the numbers", curve.x, lines, digits_of(judgement))
+    digits = digits_of(judgement) if "%" in curve.y else 2
+    numbers = tables.points(name, f"{curve.title}: the numbers", (curve.x, curve.y), lines, digits)
     return Figure(name, curve.title, curves.spec(curve), curve.legend, told.strip(), numbers)

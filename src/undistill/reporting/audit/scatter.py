@@ -9,7 +9,7 @@ import altair as alt
 from undistill.reporting.audit.contest import Contest, Entrant
 from undistill.reporting.audit.story import heading
 from undistill.reporting.naming import number
-from undistill.reporting.theme import INK, LINE, Spec, finished
+from undistill.reporting.theme import INK, LINE, MUTED, Spec, finished
 
 KINDS = {
     "undefended": ("undefended control", "var(--series-1)", "square"),
@@ -23,9 +23,8 @@ MEASURES = {
     "nll": ("negative log-likelihood that users lose, nats", "Against users' negative log-likelihood"),
 }
 HEIGHT = 380
-NAMES = 150
-"""Pixels at the right edge for names."""
-AUTOSIZE = {"type": "fit-x", "contains": "padding"}
+NAMES = 110
+"""Pixels of a name at the right edge, at most."""
 
 
 SMALL = 0.3
@@ -72,7 +71,12 @@ def spec(contest: Contest, measure: str) -> Spec | None:
     axis = alt.Axis(tickCount=6, domain=False, ticks=False, labelOverlap=True)
     x = alt.X("x:Q", title=title, scale=_scale(values), axis=axis)
     domain = _domain(values)
-    y = alt.Y("y:Q", title="best extracted model, %", scale=alt.Scale(domain=domain, nice=False), axis=axis)
+    y = alt.Y(
+        "y:Q",
+        title="best extracted model, %",
+        scale=alt.Scale(domain=domain, nice=False),
+        axis=alt.Axis(tickCount=6, grid=False),
+    )
     base = alt.Chart(alt.Data(values=values))
     zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(aria=False, color=LINE, strokeWidth=1.5).encode(x=x)
     layers: list[Any] = [zero]
@@ -91,9 +95,11 @@ def spec(contest: Contest, measure: str) -> Spec | None:
     layers.append(dots.encode(x=x, y=y, color=colour, shape=shape, tooltip=tips, description="told:N"))
     named = alt.Chart(alt.Data(values=_placed(values, domain)))
     right = alt.value({"expr": "width + 14"})
-    leader = named.mark_rule(aria=False, color=LINE, strokeWidth=1).encode(x=x, y=y, x2=right, y2="at:Q")
+    leader = named.mark_rule(aria=False, color=MUTED, strokeWidth=0.75, opacity=0.6).encode(
+        x=x, y=y, x2=right, y2="at:Q"
+    )
     layers.insert(0, leader)
-    text = named.mark_text(aria=False, align="left", baseline="middle", dx=4, fontSize=11, limit=NAMES - 22)
+    text = named.mark_text(aria=False, align="left", baseline="middle", dx=4, fontSize=11, limit=NAMES)
     layers.append(
         text.encode(
             x=right, y=alt.Y("at:Q", scale=alt.Scale(domain=domain, nice=False)), text="name:N", color=alt.value(INK)
@@ -102,11 +108,7 @@ def spec(contest: Contest, measure: str) -> Spec | None:
     about = f"{heading(contest.card)}: best thief's accuracy by {title}. The same numbers are in the table."
     drawn = alt.layer(*layers).properties(width="container", height=HEIGHT)
     # Names are drawn in a column at the right edge, so that none covers another one or a point.
-    return {
-        **finished(drawn, about),
-        "padding": {"left": 2, "right": NAMES, "top": 4, "bottom": 2},
-        "autosize": AUTOSIZE,
-    }
+    return finished(drawn, about)
 
 
 def _scale(values: list[dict[str, Any]]) -> alt.Scale:

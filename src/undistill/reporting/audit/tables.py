@@ -79,16 +79,16 @@ def answers(judgement: Judgement) -> Grid:
     """A row a victim: how its answers look."""
     shown = [victim for victim in judgement.victims if victim.spread is not None or victim.second]
     temperatures = sorted({float(t) for victim in shown for t in victim.second})
-    heads = ("model", "stands for", "served as", "logit spread", *(f"runner-up at τ {t:g}, %" for t in temperatures))
+    heads = ("model", "stands for", "served as", "logit spread", *(f"runner-up / top, τ {t:g}" for t in temperatures))
     rows = []
     for victim in shown:
         second = {float(t): value for t, value in victim.second.items()}
         texts = [victim.label or victim.name, side_text(victim.side, judgement), serving_text(victim.serving)]
-        texts += [number(victim.spread, 2), *(number(second.get(t)) for t in temperatures)]
+        texts += [number(victim.spread, 2), *(number(second.get(t), 2) for t in temperatures)]
         rows.append(tuple(map(Entry, texts)))
     caption = (
         "Logit spread: mean standard deviation of an answer's log-probabilities over the classes shown. "
-        "Runner-up: its mean share against the top class, at temperature τ."
+        "Runner-up / top: mean ratio of their probabilities at temperature τ, from 0 to 1."
     )
     return Grid("answers", caption, heads, tuple(rows), tuple(map(user_record, shown)), 3, "users")
 
@@ -160,8 +160,10 @@ def behind(card: CardResult, judgement: Judgement) -> Grid:
     return Grid("contrasts", caption, heads, tuple(rows), tuple(records), 2, "contrasts")
 
 
-def points(name: str, caption: str, x: str, lines: list[tuple[str, tuple[Point, ...]]], digits: int) -> Grid:
-    """The numbers behind a curve."""
+def points(
+    name: str, caption: str, heads: tuple[str, str], lines: list[tuple[str, tuple[Point, ...]]], digits: int
+) -> Grid:
+    """The numbers behind a curve; `heads` say what x and y are."""
     rows = tuple(
         (
             Entry(who),
@@ -177,7 +179,7 @@ def points(name: str, caption: str, x: str, lines: list[tuple[str, tuple[Point, 
         for who, held in lines
         for p in held
     ]
-    return Grid(name, caption, ("line", "point", x, "accuracy, %"), rows, tuple(records), 2, "slim")
+    return Grid(name, caption, ("line", "point", *heads), rows, tuple(records), 2, "slim")
 
 
 def ranked(card: CardResult) -> list[Thief]:
