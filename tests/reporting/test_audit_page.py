@@ -21,6 +21,7 @@ from undistill.reporting.audit.first import ACTION, HELPS
 from undistill.reporting.audit.lanes import gain, gains, label_floor
 from undistill.reporting.audit.page import draw, render
 from undistill.reporting.audit.words import serving_text, twin_of
+from undistill.reporting.audit.words import shown as named_verdict
 from undistill.reporting.audit.write import write_audit
 from undistill.reporting.written import Report
 
@@ -112,7 +113,7 @@ def test_every_part_of_the_judgement_is_on_the_page(shown: Visible) -> None:
     own = small()
     for one in own.cards:
         assert one.sentence in shown.text
-        assert f"Verdict: {one.verdict}." in shown.text
+        assert f"Verdict: {named_verdict(str(one.verdict))}." in shown.text
         assert one.card in shown.text
         for each in one.thieves:
             assert each.name in shown.text
@@ -140,12 +141,12 @@ def test_no_back_tick_is_seen(shown: Visible) -> None:
 
 
 def test_every_verdict_that_appears_is_explained(shown: Visible) -> None:
-    assert "partial The defense lowered the best copy found; whether" in shown.text
+    assert "partial The defense lowered the best extracted model; whether" in shown.text
     assert (
-        "nothing to defend Soft answers are worth no more than labels even from the undefended twin, within δ = 2 points"
+        "no soft-label advantage Soft outputs are worth no more than labels even from the undefended control, within δ = 2 points"
         in shown.text
     )
-    assert "as good as one of the undefended twin" not in shown.text  # that of "no effect", which no card has
+    assert "as good as one of the undefended control" not in shown.text  # that of "no effect", which no card has
 
 
 def test_no_word_that_promises_too_much(report: Report, shown: Visible, tmp_path: Path) -> None:
@@ -206,10 +207,10 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 def test_without_a_twin_there_is_exposure_and_no_verdict() -> None:
     own = judgement(cards=(card("probs", 200, twin=False),), twin=False)
     text = seen(own)
-    assert "No verdict: no twin to compare with." in text
+    assert "No verdict: no control to compare with." in text
     assert "94.9" in text
-    assert "twin: best thief" not in text
-    assert "No undefended twin was given" in text
+    assert "control: best attack" not in text
+    assert "No undefended control was given" in text
     assert "audited model" in text
 
 
@@ -256,9 +257,9 @@ def test_an_empty_judgement_is_a_page() -> None:
 
 
 def test_what_is_not_resolved_or_not_done_is_said_at_once() -> None:
-    told = " ".join(story.notes(small(resolves=3.2, planned=30, done=24)))
+    told = " ".join(story.notes(small(measured_half_width=3.2, planned=30, done=24)))
     assert "24 of 30 planned cells are done, 3 failed" in told
-    assert "about 3.2 points apart, more than δ = 2" in told
+    assert "3.2 points" in told
     assert story.notes(small(failed=0)) == []
 
 
@@ -289,8 +290,8 @@ def test_the_page_says_where_thieves_were_searched() -> None:
     cards = (card("probs", 50), card("probs", 200), card("label", 50))
     lines = (line(0), line(1, phase="selection", card=cards[0].card))
     text = seen(judgement(cards=cards, lines=lines))
-    assert "Thieves were searched on the first card only; the winners were then tried on the other" in text
-    assert "No search: thieves as they come." in seen(judgement(cards=cards))
+    assert "Attacks were searched on the first threat model only; the winners were then tried on the other" in text
+    assert "No search: attacks as they come." in seen(judgement(cards=cards))
 
 
 def test_no_loss_is_said_too() -> None:

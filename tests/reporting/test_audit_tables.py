@@ -59,7 +59,7 @@ def test_exposure_without_a_twin_has_no_columns_for_one() -> None:
     assert not [head for head in grid.heads if "twin" in head]
     assert all(len(row) == len(grid.heads) for row in grid.rows)
     assert grid.rows[0][5].text == "no verdict"
-    assert grid.rows[0][5].spread == "no twin to compare with"
+    assert grid.rows[0][5].spread == "no control to compare with"
 
 
 def test_an_equivalent_beyond_the_largest_number_says_so() -> None:
@@ -177,6 +177,6 @@ def test_questions_have_a_curve_a_serving_and_the_student_alone() -> None:
 def test_temperatures_of_both_sides() -> None:
     curve = curves.by_temperature(card(), small())
     assert curve is not None
-    assert [name for name, _ in curve.lines] == ["defended model", "undefended twin"]
+    assert [name for name, _ in curve.lines] == ["defended model", "undefended control"]
     assert [point.x for point in curve.lines[0][1]] == [1, 2, 4, 8, 20]
     assert curves.by_temperature(card(search={}), small()) is None

@@ -26,7 +26,7 @@ def audit(
     servings: tuple[str, ...] = ("probs",),
     **changes: Any,
 ) -> Judgement:
-    """One defense on cards of 200 questions; the same twin each time."""
+    """One defense on threat models of 200 queries; the same control each time."""
     mine = [victim("m", "defended", s, accuracy=accuracy, brier=brier, top5=99.5) for s in servings]
     twin = [victim("normal", "undefended", s) for s in servings]
     values = {
@@ -89,7 +89,7 @@ def test_different_twins_are_different_rows() -> None:
     other = audit(0.5)
     other = other.model_copy(update={"victims": (other.victims[0], victim("normal", "undefended", accuracy=98.0))})
     [contest] = contests([("one", audit(0.5)), ("two", other)])
-    assert [e.name for e in contest.entrants][2:] == ["undefended twin of one", "undefended twin of two"]
+    assert [e.name for e in contest.entrants][2:] == ["undefended control of one", "undefended control of two"]
 
 
 def test_cards_are_never_mixed() -> None:
@@ -126,7 +126,7 @@ def test_one_audit_and_two_of_a_name_are_refused() -> None:
         contests([("one", audit())])
     with pytest.raises(UsageError, match="called 'one'"):
         contests([("one", audit()), ("one", audit())])
-    with pytest.raises(UsageError, match="no card in common"):
+    with pytest.raises(UsageError, match="no threat model in common"):
         contests([("one", audit()), ("two", audit(servings=("label",)))])
 
 
@@ -151,10 +151,15 @@ def test_four_files_say_the_same(tmp_path: Path) -> None:
 def test_audits_are_named_by_their_defense_and_not_by_their_folder() -> None:
     plain = audit(0.0, 99.2)
     nasty = plain.victims[0].model_copy(update={"defense": {"name": "nasty"}})
-    behind = plain.victims[0].model_copy(update={"behind": ({"name": "stingy"}, {"name": "rounding", "digits": 1})})
-    own = [plain.model_copy(update={"victims": (one, plain.victims[1])}) for one in (nasty, behind, plain.victims[0])]
+    behind = plain.victims[0].model_copy(
+        update={"defense": {}, "behind": ({"name": "stingy"}, {"name": "rounding", "digits": 1})}
+    )
+    nasty, behind, bare = (
+        one.model_copy(update={"label": "m"}) for one in (nasty, behind, nasty.model_copy(update={"defense": {}}))
+    )
+    own = [plain.model_copy(update={"victims": (one, plain.victims[1])}) for one in (nasty, behind, bare)]
     names = [name for name, _ in named([(Path(f"runs/a{place}"), each) for place, each in enumerate(own)])]
-    assert names[:2] == ["nasty", "stingy then rounding"]
+    assert names == ["nasty", "stingy then rounding", "no defense"]
     twice = [name for name, _ in named([(Path("runs/a"), own[0]), (Path("runs/b"), own[0])])]
     assert twice == ["nasty (a)", "nasty (b)"]
 

@@ -34,7 +34,7 @@ def shell() -> Shell:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two lines of a thief's log instead of twenty."""
+    """Two lines of an attack's log instead of twenty."""
     monkeypatch.setattr(making, "EPOCHS", 2)
 
 
@@ -50,7 +50,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory, shell: Shell) -> tuple[st
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, shell: Shell, teachers: tuple[str, str]) -> tuple[Path, Outcome]:
-    """A quick audit with a twin, as one command."""
+    """A quick audit with a control, as one command."""
     folder = tmp_path_factory.mktemp("audit") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(making, "EPOCHS", 2)
@@ -67,7 +67,7 @@ def test_an_audit_ends_in_a_page(done: tuple[Path, Outcome]) -> None:
         "report.json",
         "report.tex",
     }
-    assert "best thief found" in said.out
+    assert "best attack found" in said.out
     assert "no verdict" in said.out
     assert "Page: " in said.out
 
@@ -136,7 +136,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(shell: Shell, teachers: tu
     assert said.code == 0
     assert "cells of standard@1" in said.out
     assert "expected to resolve" in said.out
-    assert "skipped: thieves who hold the weights" in said.out
+    assert "skipped: attackers who hold the weights" in said.out
     assert not (tmp_path / "a").exists()
 
 
@@ -196,7 +196,7 @@ def test_a_cell_is_named_by_key_or_index_alone(done: tuple[Path, Outcome], shell
 def test_a_report_of_an_audit_is_its_page(done: tuple[Path, Outcome], shell: Shell, tmp_path: Path) -> None:
     said = shell("report", str(done[0]), "-o", str(tmp_path / "page"))
     assert said.code == 0
-    assert "best thief found" in said.out
+    assert "best attack found" in said.out
     mixed = shell("report", str(done[0]), str(tmp_path), "-o", str(tmp_path / "other"))
     assert mixed.code == 2
     assert "undistill compare" in mixed.err

@@ -88,7 +88,7 @@ def prepare(
         raise UsageError("audit what? Name a MODEL, or a defense with --method: one of the two")
     if model is None and (control is not None or request.behind or request.answers):
         raise UsageError(
-            "a method is audited on teachers of its own: --control, --behind and --answers go with a MODEL"
+            "a method is audited on teachers of its own: --control, --output-defense and --answers go with a MODEL"
         )
     recipe = _recipe(model, recipe)
     splits = data if data is not None else load(recipe.data)
@@ -183,7 +183,7 @@ def _searchable(
     if not chosen.search:
         return chosen, ()
     if card.data != "labelled" and any(isinstance(victim.model, BlackBox) for victim in victims.values()):
-        return without_search(chosen, "a thief without labels would have to ask the function about more images")
+        return without_search(chosen, "an attacker without labels would have to query the function on more images")
     held = len(data.pool or ()) - (card.questions or 0 if card.pool == "fresh" else 0)
     if data.val is None and held < 1:
         return without_search(chosen, "no image is left to score it on; -s data.val=0.1 or a larger pool leaves some")
@@ -297,7 +297,7 @@ def _recipe(model: Model | None, recipe: str | Path | dict[str, Any] | Recipe | 
     if source is None and isinstance(model, str | Path) and (Path(model) / "config.yaml").exists():
         source = resolve(model).recipe
     if source is None:
-        raise UsageError("the model brings no recipe for its thieves; name one with --config")
+        raise UsageError("the model brings no recipe for its attackers; name one with --config")
     return source
 
 

@@ -72,7 +72,7 @@ def _victims(evidence: Evidence) -> Iterator[VictimResult]:
         yield VictimResult(
             name=subject.name,
             side=subject.side,
-            label=subject.label or cell.victim,
+            label=(subject.label or cell.victim).replace(", the twin", " (control)"),
             network=subject.network or cell.student,
             defense=subject.defense or cell.defense,
             behind=subject.behind,

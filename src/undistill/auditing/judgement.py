@@ -67,7 +67,7 @@ class Contrast(Record):
 
 
 class Point(Record):
-    """One point of a curve: `x` questions or temperature, accuracy (or score) in percent."""
+    """One point of a curve: `x` queries or temperature, accuracy (or score) in percent."""
 
     x: float
     y: float
@@ -79,9 +79,9 @@ class Point(Record):
 class CardResult(Record):
     """Everything about one card: who got what, what that means.
 
-    `exposure` is the best thief found as a share of the victim's accuracy, percent. `label_equivalents`: how many labelled
+    `exposure` is the best attack found as a share of the victim's accuracy, percent. `label_equivalents`: how many labelled
     images give
-    a student alone the same; `label_equivalents_beyond`: more than the largest number that was tried (which is then given).
+    a baseline the same; `label_equivalents_beyond`: more than the largest number that was tried (which is then given).
     `headroom`, `took` in points, `removed` a share (percent), only where the headroom's lower bound is above δ.
     `verdict` None: no control, or the suite gives no verdicts; `indication` is then what the rules would say of the same numbers.
     """
@@ -117,11 +117,11 @@ class CardResult(Record):
     search: dict[str, tuple[Point, ...]] = {}
     """Scores on held-out images of the search, by side: the temperature response of `kd` (x τ)."""
     tried: int = 0
-    """How many different thieves of the defended model were tried, search included."""
+    """How many different attacks of the defended model were tried, search included."""
 
 
 class VictimResult(Record):
-    """What users get, and how the answers look. Percent, but for NLL (nats, None where a true class got no probability at all).
+    """What users get, and how the outputs look. Percent, but for NLL (nats, None where a true class got no probability at all).
 
     `brier` is 100 Σ (p − y)², the sum over classes, mean over images: 0 to 200. `spread` is the mean standard deviation of an
     answer's log-probabilities over the classes shown; `second` maps τ to the mean ratio of the runner-up's probability
@@ -220,7 +220,7 @@ class Judgement(Record):
     victims: tuple[VictimResult, ...]
     cards: tuple[CardResult, ...]
     learning: tuple[Point, ...] = ()
-    """A student alone on x labelled images."""
+    """A baseline on x labeled images."""
     flags: tuple[Flag, ...]
     not_tried: tuple[str, ...]
     """Sentences: what the plan skipped and what no audit can try."""

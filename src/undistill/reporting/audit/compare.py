@@ -1,4 +1,4 @@
-"""Several judgements → one page that sets defenses side by side: what a thief gets against what users lose."""
+"""Several judgements → one page that sets defenses side by side: what an attacker gets against what users lose."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def write_comparison(judgements: Sequence[tuple[str, Judgement]], out: Path) -> 
     A pure function of them: the same give the same bytes. Cards that only one of them has are listed and never mixed.
 
     Raises:
-        UsageError: fewer than two, two of one name, different data, test images or δ, or no card in common.
+        UsageError: fewer than two, two of one name, different data, test images or δ, or no threat model in common.
         RunError: `out` cannot be written.
     """
     blocks = [_block(place, contest, judgements) for place, contest in enumerate(contests(judgements))]
@@ -223,7 +223,7 @@ def notes(audits: Audits) -> list[str]:
     suites = {judgement.suite for _, judgement in audits}
     if len(suites) > 1:
         each = "; ".join(f"{suite}: {listed([n for n, j in audits if j.suite == suite])}" for suite in sorted(suites))
-        found.append(f"Not all were audited by the same suite ({each}). A larger one has looked harder for thieves.")
+        found.append(f"Not all were audited by the same suite ({each}). A larger one has looked harder for attacks.")
     questions = {judgement.question for _, judgement in audits}
     if len(questions) > 1:
         found.append(

@@ -1,4 +1,4 @@
-"""Curves of an audit: accuracy by questions, by temperature of the search, the runner-up's share by temperature."""
+"""Curves of an audit: accuracy by queries, by temperature of the search, the runner-up's share by temperature."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def by_questions(judgement: Judgement, *, several: bool = True) -> Curve | None:
 
 
 def _twin(judgement: Judgement) -> tuple[Point, ...]:
-    """The best copy found of the undefended twin by number of questions, over all ways of serving."""
+    """The best extracted model of the undefended control by query budget, over all output accesses."""
     found: dict[int, Point] = {}
     for card in judgement.cards:
         best = best_of(card, "undefended")
@@ -213,7 +213,7 @@ def _sorted(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def _look(place: int) -> Look:
-    """The looks of further lines, after the grey of the student alone."""
+    """The looks of further lines, after the grey of the baseline."""
     turn = [2, 3, 4, 5, 6, 1][place % 6]
     return f"var(--series-{turn})", SHAPES[turn % len(SHAPES)], DASHES[1 if place == 0 else turn]
 

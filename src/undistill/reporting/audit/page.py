@@ -211,14 +211,14 @@ def provenance(judgement: Judgement) -> dict[str, str]:
 
 def _accuracies(place: int, card: CardResult, judgement: Judgement) -> Figure | None:
     spec = lanes.accuracies(card, judgement)
-    caption = "Bars: 95 % intervals. Dashed: the model itself. Dotted: the best thief of labels alone."
+    caption = "Bars: 95 % intervals. Dashed: the model itself. Dotted: the best attack of labels alone."
     lost = sum(thief.accuracy is None for thief in card.thieves)
     if lost:
         caption += f" {plural(lost, 'thief', 'thieves')} without an accuracy cannot be drawn."
     legend = lanes.legend(
         judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.thieves)]
     )
-    return Figure(f"dots-{place}", "What each thief got", spec, legend, caption) if spec else None
+    return Figure(f"dots-{place}", "What each attack got", spec, legend, caption) if spec else None
 
 
 def _gains(place: int, card: CardResult, judgement: Judgement) -> Figure | None:

@@ -1,4 +1,4 @@
-"""Defenses as points: what the best thief found gets against what users lose."""
+"""Defenses as points: what the best attack found gets against what users lose."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def legend(contest: Contest) -> list[tuple[str, str, str]]:
 
 
 def left_out(contest: Contest, measure: str) -> list[str]:
-    """Who cannot be drawn: without a thief's accuracy, or without a twin to lose against."""
+    """Who cannot be drawn: without an attack's accuracy, or without a control to lose against."""
     return [e.name for e in contest.entrants if e.thief is None or e.lost[measure] is None]
 
 
@@ -105,7 +105,7 @@ def spec(contest: Contest, measure: str) -> Spec | None:
             x=right, y=alt.Y("at:Q", scale=alt.Scale(domain=domain, nice=False)), text="name:N", color=alt.value(INK)
         )
     )
-    about = f"{heading(contest.card)}: best thief's accuracy by {title}. The same numbers are in the table."
+    about = f"{heading(contest.card)}: best attack's accuracy by {title}. The same numbers are in the table."
     drawn = alt.layer(*layers).properties(width="container", height=HEIGHT)
     # Names are drawn in a column at the right edge, so that none covers another one or a point.
     return finished(drawn, about)
