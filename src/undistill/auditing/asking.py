@@ -66,8 +66,8 @@ def time_of(request: Request) -> float:
     given = request.time
     if given is None:
         return USUAL_TIME
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)\w*\s*", str(given).lower())
-    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:([smh])[a-z]*)?\s*", str(given).lower())
+    seconds = float(found[1]) * UNITS[found[2] or ""] if found else 0.0
     if not 0 < seconds <= LONGEST_TIME:
         raise UsageError(f"{given!r} is no time for an audit; write 90s, 10m or 2h, at most 30 days")
     return seconds

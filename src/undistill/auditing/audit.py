@@ -30,6 +30,7 @@ from undistill.auditing.planner import Planner
 from undistill.auditing.precision import ENOUGH, precision
 from undistill.auditing.subjects import GIVEN, check, subject, teachers
 from undistill.auditing.suite import Suite, expected_resolution, suite, usual_delta
+from undistill.auditing.tell import cores
 from undistill.data import Splits
 from undistill.data.load import load
 from undistill.errors import UsageError
@@ -207,7 +208,7 @@ def run(
         todo = desk.todo(plan)
         if say is not None and len(todo) < len(plan.cells):
             say(f"{len(plan.cells) - len(todo)} of {len(plan.cells)} cells are there already")
-        clock = Clock(ready.seconds)
+        clock = Clock(ready.seconds, _usual(desk, plan, processes(jobs, desk.device) or cores()))
         while True:
             for line in _computed(desk, todo, jobs):
                 clock.add()
@@ -229,10 +230,10 @@ def run(
 
 
 class Clock:
-    """The time that an audit has used, and what a cell takes of it."""
+    """The time that an audit has used, and what a cell takes of it: `usual` seconds until one is done."""
 
-    def __init__(self, seconds: float) -> None:
-        self.began, self.seconds = time.monotonic(), seconds
+    def __init__(self, seconds: float, usual: float = 0.0) -> None:
+        self.began, self.seconds, self.usual = time.monotonic(), seconds, usual
         self.cells = self.round = 0
 
     def add(self) -> None:
@@ -252,7 +253,16 @@ class Clock:
     def room(self) -> int:
         """How many more cells fit into the time, less a tenth of it for the page."""
         left = 0.9 * self.seconds - self.spent
-        return max(0, int(left * self.cells / self.spent)) if self.cells else 0
+        of_a_cell = self.spent / self.cells if self.cells else self.usual
+        return max(0, int(left / of_a_cell)) if of_a_cell > 0 else 0
+
+
+def _usual(desk: Desk, plan: Plan, count: int) -> float:
+    """Seconds of wall time that a cell of the folder took, on average, in so many processes; 0.0 where there is none."""
+    found = [
+        cell.seconds for planned_ in plan.cells if (cell := desk.done(planned_.key)) is not None and cell.seconds > 0
+    ]
+    return sum(found) / len(found) / count if found else 0.0
 
 
 def _begun(ready: Ready) -> Plan:

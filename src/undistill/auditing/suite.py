@@ -130,7 +130,7 @@ def expected_resolution(units: int, test_images: int) -> float | None:
     return round(float((of_seeds**2 + of_images**2) ** 0.5), 2)
 
 
-MEASURED = (1.3, 2.7)
+MEASURED = (0.7, 2.3)
 """Half-width of a verdict's differences over `expected_resolution`, lowest and highest of the audits in `results/audits`: a verdict
 compares the best of several attacks, so its bounds are those of the widest pair."""
 

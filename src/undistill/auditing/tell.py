@@ -26,7 +26,7 @@ def announced(
     plan: Plan,
     span: tuple[float, float],
     *,
-    seeds: int | None = None,
+    seeds: tuple[int, int] | None = None,
     seconds: float | None = None,
     total: int | None = None,
 ) -> list[str]:
@@ -35,35 +35,34 @@ def announced(
     Args:
         plan: of the first round.
         span: seconds of wall time that what is missing of it takes, from and to.
-        seeds: that are expected to fit into the time, where the suite adds some.
+        seeds: how many are expected to fit into the time, from and to, where the suite adds some.
         seconds: the time, where the suite adds seeds until it is used.
         total: images of the data in all.
     """
-    accesses = list(dict.fromkeys(Card.parse(card).serving for card in plan.cards))
+    accesses = sorted(
+        dict.fromkeys(Card.parse(card).serving for card in plan.cards), key=lambda name: name == "weights"
+    )
     counts = ", ".join(f"{count:,}" for count in budgets(plan))
-    lines = [f"{plan.title}: outputs {', '.join(accesses)}; {counts or 'all'} queries; {len(plan.cells)} trainings"]
-    takes = f"takes {period(*span)}" if span[1] > 1 else "is there already"
+    lines = [f"{plan.title}: outputs {', '.join(accesses)}; {counts or 'all'} queries"]
+    few, many = (max(count, len(plan.seeds)) for count in seeds or (0, 0))
+    takes = f"take {period(*span)}" if span[1] > 1 else "are there already"
     if seconds is None:
-        lines.append(f"all of it {takes}")
+        lines.append(f"{len(plan.cells)} trainings {takes}")
     else:
         lines.append(
-            f"the first {len(plan.seeds)} seeds: {takes}; then seeds are added until differences of {plan.delta:g} points are "
-            f"resolved or {clock(seconds)} are used"
+            f"the first {len(plan.seeds)} seeds {takes}; seeds are added until {clock(seconds)} are used, or until"
         )
-    units = max(seeds or 0, len(plan.seeds))
-    found = resolution_range(units, plan.test_images) if plan.question == "model" else None
-    if found is not None:
-        lines.append(
-            f"expected to resolve differences of {found[0]:.1f} to {found[1]:.1f} points with {units} seeds on "
-            f"{plan.test_images:,} test images; differences below δ = {plan.delta:g} do not count"
-        )
-        wanted = seeds_for(plan.delta, plan.test_images)
-        if found[0] > plan.delta and wanted is None:
+        lines.append(f"differences of δ = {plan.delta:g} points are resolved on {plan.test_images:,} test images")
+    if plan.question == "model" and (best := resolution_range(many, plan.test_images)) is not None:
+        worst = resolution_range(few, plan.test_images) or best
+        how_many = f"{few} seeds" if few == many else f"{few} to {many} seeds"
+        lines.append(f"expected: differences of {best[0]:.1f} to {worst[1]:.1f} points, with {how_many}")
+        if best[0] > plan.delta and seeds_for(plan.delta, plan.test_images) is None:
             lines.append(
                 f"warning: no number of seeds resolves {plan.delta:g} points on {plan.test_images:,} test images"
             )
-    if few := too_few(plan.test_images, budgets(plan), plan.classes, total):
-        lines.append(f"warning: {few}")
+    if small := too_few(plan.test_images, budgets(plan), plan.classes, total):
+        lines.append(f"warning: {small}")
     return lines
 
 

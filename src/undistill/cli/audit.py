@@ -390,13 +390,16 @@ def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> 
                 f"the least that this audit can do, {len(ready.plan.seeds)} seeds, takes about {clock(takes.low)} here and --time "
                 f"is {clock(ready.seconds)}: give it --time {math.ceil(takes.high / 60)}m, or fewer --queries, --access or --steps"
             )
-        of_a_seed = span(ready.plan.cells, count).high / len(ready.plan.seeds)
-        seeds = int(ready.seconds / of_a_seed) if of_a_seed else None
+        whole = span(ready.plan.cells, count)
+        fitting = [int(ready.seconds * len(ready.plan.seeds) / max(each, 1e-3)) for each in (whole.high, whole.low)]
+        seeds = (min(fitting[0], MOST), min(fitting[1], MOST))
         lines = announced(ready.plan, (takes.low, takes.high), seeds=seeds, seconds=ready.seconds, total=total)
     for line in lines:
         reporter.say(line)
 
 
+MOST = 40
+"""Seeds that an announcement counts on at most; δ is usually resolved before."""
 TOO_LONG = 3.0
 """How many times its time the first round may be expected to take before the audit is refused."""
 
