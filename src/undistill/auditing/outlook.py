@@ -12,7 +12,7 @@ from undistill.access import Card
 from undistill.auditing.evidence import Evidence
 from undistill.auditing.judgement import Outlook
 from undistill.auditing.planned import Plan, Subject
-from undistill.auditing.precision import precision
+from undistill.auditing.precision import first_budget, precision
 from undistill.auditing.suite import SUITES
 
 FEWEST_TESTS = 200
@@ -99,7 +99,12 @@ def _round_up(count: float) -> int:
 
 def _minutes(evidence: Evidence, seeds: int) -> float:
     """Minutes that so many more seeds take on two cores, by what the cells of a seed took."""
-    report = [p for p in evidence.plan.cells if p.role not in ("served", "search")]
+    first = first_budget(evidence)
+    report = [
+        p
+        for p in evidence.plan.cells
+        if p.role not in ("served", "search") and Card.parse(p.card).questions in (first, None)
+    ]
     spent = [evidence.done[p.key].seconds for p in report if p.key in evidence.done]
     of_a_seed = sum(spent) / max(len({p.seed for p in report if p.key in evidence.done}), 1)
     return round(seeds * of_a_seed / CORES / 60, 2)

@@ -59,7 +59,7 @@ class Planner:
         groups += [
             Group(f"served as {card.serving}", list(self._other(card, self.seeds)), (str(card),)) for card in main[1:]
         ]
-        few = self.seeds if self.suite.grows else self.seeds[:FEW]
+        few = self.seeds[:FEW]
         for card in (card for card in self.cards if card not in main):
             first = next(c for c in self.cards if c.questions == card.questions)
             cells = self._more(card, few) if card == first else self._other(card, few)

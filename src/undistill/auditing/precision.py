@@ -13,11 +13,14 @@ from undistill.auditing.case import Case, cases
 from undistill.auditing.comparing import estimate
 from undistill.auditing.evidence import Evidence
 from undistill.auditing.statistics import ONE_SIDED, image_error
+from undistill.auditing.suite import seeds_for
 from undistill.auditing.verdict import half_width
 
 ENOUGH = 8
 """Seeds that are computed where no number of them resolves δ, because there are too few test images."""
 MOST = 2_000
+KNOWN = 4
+"""Seeds from which on their own spread says how many are needed; before, that of other audits does."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,14 @@ class Precision:
 
 def precision(evidence: Evidence) -> Precision:
     """The widest of the first query budget, over output accesses that give more than labels; of labels where there is no other."""
-    here = [case for case in cases(evidence) if case.card.questions == _first(evidence)]
+    here = [case for case in cases(evidence) if case.card.questions == first_budget(evidence)]
     soft = [case for case in here if case.card.access is not Access.LABEL]
     found = [_of(case) for case in soft or here]
     return max(found, key=lambda one: (one.width, one.of_images), default=Precision(math.inf, None))
 
 
-def _first(evidence: Evidence) -> int | None:
+def first_budget(evidence: Evidence) -> int | None:
+    """The smallest query budget, which seeds are added to; None where queries are not counted."""
     budgets = [case.card.questions for case in cases(evidence)]
     known = [count for count in budgets if count is not None]
     return min(known) if known and len(known) == len(budgets) else (budgets[0] if budgets else None)
@@ -53,8 +57,9 @@ def _of(case: Case) -> Precision:
     width, units = _width(case)
     images = max((_images(*pair) for pair in _pairs(case)), default=0.0) * float(ndtri(ONE_SIDED))
     enough = math.ceil(tests * (images / (0.7 * delta)) ** 2) if images >= delta else None
-    if not math.isfinite(width) or units < 2:
-        return Precision(width, None if images >= delta else ENOUGH, images, enough)
+    if not math.isfinite(width) or units < KNOWN:  # a spread of so few seeds says too little
+        usual = max(seeds_for(delta, tests) or ENOUGH, units + 1)
+        return Precision(width, None if images >= delta else usual, images, enough)
     of_seeds = max(width**2 - images**2, 0.0) * units / stdtrit(units - 1, ONE_SIDED) ** 2
     room = delta**2 - images**2
     wanted = (n for n in range(2, MOST) if stdtrit(n - 1, ONE_SIDED) ** 2 * of_seeds / n <= room)
