@@ -33,6 +33,7 @@ class Format:
         unit: goes into the head: `accuracy, %`.
         interval: names of the columns that hold the lower and the upper end; printed with the value.
         link: name of the column that holds an address for each value, "" for none.
+        note: name of the column that holds a few words for each value, printed with it, "" for none.
         signed: a plus before positive numbers.
         color: ties the head to a chart's series.
     """
@@ -42,6 +43,7 @@ class Format:
     unit: str = ""
     interval: tuple[str, str] | None = None
     link: str = ""
+    note: str = ""
     signed: bool = False
     color: str = ""
 
@@ -68,7 +70,7 @@ class Table:
             raise ValueError(f"columns of {self.name} have different lengths")
         named = [*self.columns]
         for given in self.columns.values():
-            named += [*(given.interval or ()), *([given.link] if given.link else [])]
+            named += [*(given.interval or ()), *filter(None, (given.link, given.note))]
         if missing := [name for name in named if name not in self.frame]:
             raise ValueError(f"{self.name} has no column {missing[0]!r}; there are {', '.join(self.frame) or 'none'}")
 
@@ -164,10 +166,11 @@ class Chart:
 
 @dataclass(frozen=True)
 class Details:
-    """Content that is folded until its summary is opened."""
+    """Content that is folded until its summary, or a link to its `id`, is opened."""
 
     summary: str
     body: tuple[Block, ...]
+    id: str = ""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _entries(table: Table) -> list[list[dict[str, Any]]]:
         [
             {
                 "text": value_text(record[name], form),
-                "spread": interval_text(record, form),
+                "spread": aside(record, form),
                 "href": _address(record.get(form.link) if form.link else None),
                 "number": record[name] if isinstance(record[name], int | float) else "",
             }
@@ -144,6 +144,12 @@ def interval_text(record: Mapping[str, Value], form: Format) -> str:
     return "" if low is None or high is None else f"{value_text(low, form)} to {value_text(high, form)}"
 
 
+def aside(record: Mapping[str, Value], form: Format) -> str:
+    """What is printed with a value: its interval and its note."""
+    note = record[form.note] if form.note else None
+    return "; ".join(part for part in (interval_text(record, form), str(note or "")) if part)
+
+
 def head_text(name: str, form: Format) -> str:
     """`accuracy, %`."""
     return ", ".join(part for part in (form.title or name, form.unit) if part)
@@ -156,8 +162,8 @@ def rows(table: Table) -> list[list[str]]:
     for record in table.records:
         line = []
         for name, form in table.columns.items():
-            sure = interval_text(record, form)
-            line.append(value_text(record[name], form) + (f" ({sure})" if sure else ""))
+            more = aside(record, form)
+            line.append(value_text(record[name], form) + (f" ({more})" if more else ""))
         lines.append(line)
     return [heads, *lines]
 
@@ -246,7 +252,7 @@ def _block_markdown(block: Block, figures: Mapping[str, str]) -> list[str]:  # n
         case Facts():
             return _facts_markdown(block.values)
         case Code():
-            return ["```", *(plain(line).replace("`", "'") for line in block.lines), "```", ""]
+            return ["```", *(one_line(line).replace("`", "'") for line in block.lines), "```", ""]
         case Picture():
             return []
         case Details():
@@ -291,12 +297,12 @@ def _section_text(section: Section, width: int) -> str:
 def _block_text(block: Block, width: int) -> str:  # noqa: C901  one case a kind of block
     match block:
         case Table():
-            return f"{_wrapped(block.caption, width)}\n{table_text(block, width)}"
+            return "\n".join(part for part in (_wrapped(block.caption, width), table_text(block, width)) if part)
         case Chart():
             return "" if block.numbers is None else _block_text(block.numbers, width)
         case Statement():
-            lines = [f"{plain(block.head)}", _wrapped(block.text, width, "  ")]
-            return "\n".join([*lines, *(f"    {plain(command)}" for command in block.commands)])
+            said = _wrapped(f"{block.head}{'' if block.head.endswith('?') else ':'} {block.text}", width)
+            return "\n".join([said, *(f"    {one_line(command)}" for command in block.commands)])
         case Text():
             return _wrapped(block.text, width)
         case Note():
@@ -306,7 +312,7 @@ def _block_text(block: Block, width: int) -> str:  # noqa: C901  one case a kind
         case Facts():
             return "\n".join(_wrapped(f"{key}: {value}", width, "", "  ") for key, value in block.values.items())
         case Code():
-            return "\n".join(f"    {plain(line)}" for line in block.lines)
+            return "\n".join(f"    {one_line(line)}" for line in block.lines)
         case Picture():
             return ""
         case Details():
@@ -378,4 +384,9 @@ def _wrapped(words: str, width: int, first: str = "", later: str | None = None) 
 
 def plain(words: str) -> str:
     """On one line, without back-ticks and what a terminal would obey."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in words).replace("`", "").split())
+    return one_line(words.replace("`", ""))
+
+
+def one_line(words: str) -> str:
+    """Without line breaks and what a terminal would obey."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
