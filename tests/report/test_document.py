@@ -146,3 +146,10 @@ def test_missing_values_and_whole_numbers() -> None:
     assert render.value_text(1200, Format()) == "1,200"
     assert render.value_text(-0.04, Format(digits=1)) == "0.0"
     assert render.value_text(1.25, Format(digits=1, signed=True)) == "+1.2"
+
+
+def test_a_number_and_its_percent_sign_stay_on_one_line() -> None:
+    said = Statement("Users", "lose 0.4 % of accuracy, " * 20)
+    lines = render.text(Document("A title", (said,)), width=33).splitlines()
+    assert max(map(len, lines)) <= 33
+    assert not any(line.startswith("%") for line in lines)

@@ -371,15 +371,16 @@ def _row_text(line: list[str], widths: list[int], numeric: Sequence[bool], *, bo
 
 
 def _wrapped(words: str, width: int, first: str = "", later: str | None = None) -> str:
-    """Lines of at most `width`; a command in back-ticks loses them but is not broken at its hyphens."""
-    return textwrap.fill(
-        plain(words),
+    """Lines of at most `width`, not broken between a number and its %; commands lose their back-ticks and keep their hyphens."""
+    filled = textwrap.fill(
+        plain(words).replace(" %", "\u00a0%"),
         width,
         initial_indent=first,
         subsequent_indent=first if later is None else later,
         break_on_hyphens=False,
         break_long_words=False,
     )
+    return filled.replace("\u00a0", " ")
 
 
 def plain(words: str) -> str:
