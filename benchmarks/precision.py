@@ -16,31 +16,31 @@ from scipy import stats
 
 from undistill import attack, load, protect, train
 from undistill.oracle import Bank
-from undistill.reproduction.demo import CARDS
 from undistill.training.env import choose_device, describe
 from undistill.training.recipe import read
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "precision" / "digits.json"
 ARMS = ("normal teacher", "nasty teacher", "student alone", "student of normal", "student of nasty")
+KD = {"name": "kd", "temperature": 4, "alpha": 0.9}
+STUDENT = {"name": "cnn", "width": 0.0625, "recipe": None}
 
 
 def one(seed: int, precision: str, folder: Path) -> dict[str, float]:
     """Accuracy of each arm at one seed, percent."""
     data, recipe = load("digits"), read("digits", [f"training.precision={precision}"])
-    grid = CARDS["paper"]
     bank = Bank(folder / "bank")
     normal = train(None, data, recipe, seed=seed, out=folder / "normal", resume=True)
     nasty = protect(normal, data, seed=seed, out=folder / "nasty", resume=True, bank=bank)
     found = {"normal teacher": normal.accuracy, "nasty teacher": nasty.accuracy}
-    thieves = (("alone", normal, "alone"), ("of normal", normal, "kd-4"), ("of nasty", nasty, "kd-4"))
-    for name, victim, arm in thieves:
+    students = (("alone", normal, {"name": "scratch"}), ("of normal", normal, KD), ("of nasty", nasty, KD))
+    for name, victim, how in students:
         cell = attack(
             victim,
             data,
-            grid["arms"][arm],
-            student=grid["student"],
-            card=grid["card"],
+            how,
+            student=STUDENT,
+            card="paper",
             seed=seed,
             out=folder / name.replace(" ", "-"),
             resume=True,

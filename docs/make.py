@@ -1,70 +1,81 @@
 """From finished runs to what the README and the docs show.
 
-    python docs/make.py [DEMO [NAME]]           # `make docs`, after `make demo`
+    python docs/make.py                         # `make docs`: the README's block, and pictures of the page of `make demo`
     python docs/make.py REPRODUCTION NAME       # a folder of `undistill reproduce`
 
-Copies cells and report to `results/NAME/`. For the demo called `demo`, writes its table into the README and photographs the top of
-its page; for a reproduction, writes its claims, tables and figures into `docs/reproduction.md` between the marks of that name.
+The README's block is made of `results/demo/*.json`, which `results/demo/seeds.py` writes. A reproduction is copied to
+`results/NAME/`, and its claims, tables and figures into `docs/reproduction.md` between the marks of that name.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import sync_playwright
+from PIL import Image
 
-from undistill.auditing.cell import Cell, collect
+from undistill.auditing.cell import collect
+from undistill.report.demo import TITLE
+from undistill.report.document import Document, Statement
+from undistill.report.render import text
 from undistill.reporting.report import write_report
 from undistill.reproduction.plan import FILE
 from undistill.reproduction.plan import read as read_plan
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
+TABLES = {"AVX-512": "avx512.json", "AVX2": "avx2.json"}
+"""Ten demos each, in `results/demo/`, by instruction set."""
 
 
-def keep(demo: Path, results: Path) -> None:
-    """Replace `results` by the demo's cells and its report as Markdown."""
-    shutil.rmtree(results, ignore_errors=True)
-    shutil.copytree(demo / "cells", results / "cells")
-    shutil.copy(demo / "report" / "report.md", results)
-    shutil.copy(demo / "demo.json", results)
-
-
-def table(results: Path) -> str:
-    """The README's block: the terminal table and what it was computed with."""
-    cells = [cell for _, cell in collect([results])]
-    text = write_report([results], results / "page").text.partition("\nPage:")[0].strip()
-    shutil.rmtree(results / "page")
-    return f"```\n{text}\n```\n\n{provenance(cells)}\n"
-
-
-def provenance(cells: list[Cell]) -> str:
-    """One line: command, seeds, data, commit, machine."""
-    seeds = sorted({cell.seeds["victim"] for cell in cells if cell.kind == "victim"})
-    env = cells[0].env
-    training = sum(cell.seconds for cell in cells)
+def block() -> str:
+    """The README's block: what the demo of seed 0 says on a terminal, and how ten seeds came out."""
+    found = {name: json.loads((ROOT / "results" / "demo" / file).read_text()) for name, file in TABLES.items()}
+    first, facts = found["AVX-512"]["seeds"][0], found["AVX-512"]["computed with"]
+    said = text(Document(TITLE, tuple(Statement(head, words) for head, words in first["says"].items())))
+    ten = " and ".join(f"{table['excludes 0']} with {name}" for name, table in found.items())
     return (
-        f"`undistill demo --seed {seeds[0]} --seeds {len(seeds)}`; {cells[0].data_note}, fingerprint `{cells[0].data}`; commit "
-        f"`{env['commit']}`, torch {env['torch']}, {env['processor']}, {env['cores']} cores, {training:.0f} s of training in "
-        f"processes of one thread. Cells: [`results/demo/`](results/demo)."
+        f"```\n{said}\n```\n\n"
+        f"`undistill demo --seed {first['seed']}`; {facts['data']}; torch {facts['torch']}, {facts['processor']}. "
+        f"Of ten values of `--seed`, the interval of the headline excludes 0 in {ten} instructions (effects of {effects(found)} "
+        f"points): [`results/demo/`](results/demo).\n"
     )
 
 
-def picture(page: Path, out: Path) -> None:
-    """Photograph the top of a page in an installed Chromium."""
+def effects(found: dict[str, Any]) -> str:
+    """`3.9 to 9.0`: the smallest and the largest mean of all seeds."""
+    means = [row["taken"]["kd-4"][0] for table in found.values() for row in table["seeds"]]
+    return f"{min(means):.1f} to {max(means):.1f}"
+
+
+PICTURES: dict[str, dict[str, Any]] = {
+    "demo-page": {"viewport": {"width": 1280, "height": 900}},
+    "demo-page-dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "demo-page-phone": {"viewport": {"width": 390, "height": 1700}},
+}
+
+
+def pictures(page: Path) -> None:
+    """Photograph the first screen of a page in an installed Chromium: desktop, dark, phone."""
+    from playwright.sync_api import sync_playwright
+
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("no Chromium on the PATH")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        tab = browser.new_page(viewport={"width": 1200, "height": 1900})
-        tab.goto(page.resolve().as_uri())
-        tab.wait_for_selector("svg, canvas")
-        tab.wait_for_timeout(1000)
-        tab.screenshot(path=str(out))
+        for name, how in PICTURES.items():
+            tab = browser.new_page(**how)
+            tab.goto(page.resolve().as_uri())
+            tab.wait_for_selector("svg, canvas")
+            tab.wait_for_timeout(1000)
+            shot = Image.open(io.BytesIO(tab.screenshot()))
+            shot.convert("RGB").quantize(64).save(ROOT / "docs" / f"{name}.png", optimize=True)
         browser.close()
 
 
@@ -94,26 +105,25 @@ def excerpt(results: Path) -> str:
     return re.sub(r"^## ", "### ", body, flags=re.MULTILINE)
 
 
-def main(demo: Path, name: str = "demo") -> None:
-    """Keep a demo or a reproduction under `results/`; the demo called `demo` is what the README shows."""
-    if (demo / FILE).is_file():
+def main(folder: Path | None = None, name: str = "") -> None:
+    """The README's block and the pictures; or a reproduction, kept under `results/NAME`."""
+    if folder is not None:
         results, page = ROOT / "results" / name, ROOT / "docs" / "reproduction.md"
-        keep_reproduction(demo, results)
+        keep_reproduction(folder, results)
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        text = re.sub(
-            f"{begin}.*{end}", lambda _: f"{begin}\n{excerpt(results)}\n{end}", page.read_text(), flags=re.DOTALL
-        )
-        page.write_text(text)
-        return
-    results = ROOT / "results" / name
-    keep(demo, results)
-    if name != "demo":
-        return
-    readme = ROOT / "README.md"
-    block = f"{BEGIN}\n{table(results)}{END}"
-    readme.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, readme.read_text(), flags=re.DOTALL))
-    picture(demo / "report" / "index.html", ROOT / "docs" / "demo-page.png")
+        return replace(page, begin, end, f"{begin}\n{excerpt(results)}\n{end}")
+    replace(ROOT / "README.md", BEGIN, END, f"{BEGIN}\n{block()}{END}")
+    if (page := ROOT / "runs" / "demo" / "report" / "index.html").is_file():
+        pictures(page)
+    return None
+
+
+def replace(page: Path, begin: str, end: str, new: str) -> None:
+    """Put `new` in place of what is between two marks, and of the marks."""
+    page.write_text(re.sub(f"{begin}.*{end}", lambda _: new, page.read_text(), flags=re.DOTALL))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "runs" / "demo", *sys.argv[2:3])
+    if len(sys.argv) not in (1, 3):
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]) if len(sys.argv) == 3 else None, *sys.argv[2:])

@@ -87,10 +87,10 @@ def judged(name: str) -> dict[str, Judgement]:
 
 
 def compared(name: str) -> str:
-    """A line an audit: what its best thief got from the main card's probabilities, and what users lose."""
+    """A line an audit: what its best attack got from the main card's probabilities, and what users lose."""
     if not judged(name):
         return ""
-    rows = ["| defense | best thief, % | its name | took | of headroom | verdict | users, % | Brier | flags |"]
+    rows = ["| defense | best attack, % | its name | took | of headroom | verdict | users, % | Brier | flags |"]
     rows.append("|---|---|---|---:|---:|---|---:|---:|---:|")
     for audit, found in judged(name).items():
         card, user = found.cards[0], next(v for v in found.victims if v.side == "defended")
@@ -106,7 +106,7 @@ def compared(name: str) -> str:
     twin = next(v for v in one.victims if v.side == "undefended")
     soft, hard, ref = (_span(each) for each in (one.cards[0].A_soft0, one.cards[0].A_label0, one.cards[0].A_ref))
     rows.append(
-        f"\nThe undefended twin has {twin.accuracy:.2f} %; its best thief by scores {soft}, by labels {hard}; alone {ref}."
+        f"\nThe undefended control has {twin.accuracy:.2f} %; its best attack by scores {soft}, by labels {hard}; alone {ref}."
     )
     return "\n".join(rows)
 
@@ -120,7 +120,9 @@ def planted() -> str:
         "no-headroom": "nothing to defend",
         "crash": "inconclusive",
     }
-    rows = ["| planted | wanted | found | headroom | took | soft − floor, at most | exposure, % | flags of the card |"]
+    rows = [
+        "| planted | wanted | found | headroom | took | soft − floor, at most | exposure, % | flags of the threat model |"
+    ]
     rows.append("|---|---|---|---:|---:|---:|---:|---|")
     found = judged("planted")
     for name, hope in wanted.items():

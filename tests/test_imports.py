@@ -21,7 +21,7 @@ LAYERS = [
     {"oracle"},
     {"defenses", "attacks"},
     {"auditing", "reproduction"},
-    {"reporting"},
+    {"report", "reporting"},
     {"cli"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
@@ -51,7 +51,7 @@ TORCHLESS = sorted(
     )
     or name in {f"undistill.auditing.{part}" for part in AUDITED}
     or name in {f"undistill.reproduction.{part}" for part in ("grid", "plan", "published")}
-    or name.startswith("undistill.reporting")
+    or name.startswith(("undistill.reporting", "undistill.report."))
 )
 
 

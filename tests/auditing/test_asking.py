@@ -72,7 +72,7 @@ def test_a_model_and_a_method_are_one_too_many(ask: Ask) -> None:
 
 @pytest.mark.parametrize("more", [{"behind": ("stingy",)}, {"answers": "probs"}])
 def test_what_belongs_to_a_model_is_refused_for_a_method(more: dict[str, Any], ask: Ask) -> None:
-    with pytest.raises(UsageError, match="--control, --behind and --answers go with a MODEL"):
+    with pytest.raises(UsageError, match="--control, --output-defense and --answers go with a MODEL"):
         ask(None, method="nasty", **more)
 
 
@@ -98,7 +98,7 @@ def test_a_model_of_unknown_origin_needs_its_owners_word(ask: Ask, make_model: A
     [
         ({"public": "nowhere"}, "there are no public weights at nowhere"),
         ({"card": "probs/unlabelled/fresh/public/6"}, "starts from public weights: name them with --public"),
-        ({"card": "data-free"}, "an audit's thieves hold images"),
+        ({"card": "data-free"}, "an audit's attacks hold images"),
         ({"students": ("nonsense",)}, "no model called 'nonsense'"),
         ({"students": ("cnn:0",)}, "student cnn: width"),
     ],
@@ -115,7 +115,7 @@ def test_report_seeds_never_meet_those_of_the_search(ask: Ask, recipe: Recipe) -
 
 def test_a_function_is_asked_about_so_many_images_and_no_view(ask: Ask) -> None:
     box = BlackBox(lambda pixels: pixels[:, 0, 0, 0].astype("int64") % 4, Access.LABEL, 4, "box")
-    with pytest.raises(UsageError, match="box would be asked about every view of every image"):
+    with pytest.raises(UsageError, match="box would be queried on every view of every image"):
         ask(box, card="label/labelled(1.0)/trained/random", questions=())
 
 
@@ -224,7 +224,7 @@ def test_teachers_are_trained_once_and_before_anybody_robs_them(method: str, ask
     ("setting", "sentence"),
     [
         ("student.name=cnn", "--students"),
-        ("attack.temperature=2", "--also"),
+        ("attack.temperature=2", "--extra-attack"),
         ("training.epochs=3", "--steps"),
     ],
 )

@@ -297,7 +297,7 @@ def test_a_function_of_labels_alone_cannot_be_served_with_probabilities(
     from undistill.access import Access
 
     box = BlackBox(lambda pixels: pixels[:, 0, 0, 0].astype("int64") % 4, Access.LABEL, 4, "box")
-    with pytest.raises(UsageError, match="label is all that the model answers: none of --serve probs can be had"):
+    with pytest.raises(UsageError, match="label is all that the model returns: none of --access probs can be had"):
         prepare(box, splits, replace(SMALL, serve=("probs",)), recipe=recipe, out=tmp_path / "audit")
 
 
@@ -335,9 +335,9 @@ def test_a_twin_that_is_much_worse_is_refused(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"questions": (500,)}, "the fresh pool has 12 images; 500 questions cannot be asked about them"),
+        ({"questions": (500,)}, "the fresh pool has 12 images; 500 queries need as many"),
         ({"suite": "slow"}, "no suite called 'slow'"),
-        ({"also": ("scratch",)}, "scratch is no thief"),
+        ({"also": ("scratch",)}, "scratch queries no images"),
         ({"also": ("kdd",)}, "no attack called 'kdd'"),
         ({"serve": ("everything",)}, "no access called 'everything'"),
         ({"seeds": 0}, "at least 1 seed"),

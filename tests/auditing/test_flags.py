@@ -134,3 +134,15 @@ def test_what_a_search_shows_is_told_once(tmp_path: Path) -> None:
     evidence = read(tmp_path)
     twice = (*cases(evidence), *cases(evidence))
     assert [flag.name for flag in raised(evidence, twice)].count("edge-of-grid") == 1
+
+
+def test_pages_explain_flags_in_the_words_of_the_docs() -> None:
+    from undistill.reporting.audit.explained import explained
+    from undistill.reporting.shell import asset
+
+    assert asset("audit/flags.md") == DOCS.read_text(encoding="utf-8")
+    for name, title in TITLES.items():
+        meaning = explained(name)
+        assert meaning is not None, name
+        assert meaning.title.rstrip(".") == title
+        assert {"Raised if", "Why", "What to do"} <= meaning.facts.keys(), name

@@ -20,7 +20,7 @@ from undistill.auditing.naming import shown
 from undistill.auditing.verdict import STRENGTH
 from undistill.errors import UsageError
 
-BANNED = re.compile(r"undistillable|\bsecure|\bsafe|\bprove|protected|best thief gets", re.IGNORECASE)
+BANNED = re.compile(r"undistillable|\bsecure|\bsafe|\bprove|protected|best attack gets", re.IGNORECASE)
 SAME = {"kd": 90.0, "decoupled": 88.0, "standardised-kd": 87.0}
 
 
@@ -187,7 +187,7 @@ def test_no_thief_computed_is_told(tmp_path: Path) -> None:
             remove(tmp_path, cell.key)
     card = only_card(tmp_path)
     assert card.verdict == "inconclusive"
-    assert card.sentence == "No thief of your model has been computed yet."
+    assert card.sentence == "No attack of your model has been computed yet."
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------
@@ -228,10 +228,10 @@ def test_the_sentence_is_that_of_the_protocol(tmp_path: Path) -> None:
     MadeAudit().write(tmp_path)
     text = only_card(tmp_path).sentence
     assert text.startswith(
-        "With 50 unlabelled images and your probabilities, the best of 7 thieves found reached 80.0 %"
+        "With 50 unlabeled images and your probabilities, the best of 7 attacks found reached 80.0 %"
     )
     assert "; your model has 95.0. Undefended: 90.0; labels alone: 79.0." in text
-    assert text.endswith("points that any defense keeping your answers could take.")
+    assert text.endswith("points that any defense keeping your outputs could take.")
 
 
 def test_the_chosen_thief_of_the_model_is_no_student_alone() -> None:

@@ -1,4 +1,4 @@
-"""The rules: each verdict, the order, unknown thieves, and that the same code judged ten thousand made-up audits."""
+"""The rules: each verdict, the order, unknown attacks, and that the same code judged ten thousand made-up audits."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_chosen_stands_for_exists_and_all_for_every() -> None:
 
 
 def contrasts_of(values: dict[str, float], **more: Any) -> Contrasts:
-    """Of a soft thief s, two of labels l and m, one of the twin t, a student alone a; `more` replaces places."""
+    """Of a soft attack s, two of labels l and m, one of the control t, a baseline a; `more` replaces places."""
 
     def compare(first: str, second: str) -> Difference:
         return sure(values[first] - values[second], 0.0 if first == second else 0.1)
@@ -144,7 +144,7 @@ Numbers = dict[str, list[float]]
 
 @st.composite
 def audits(draw: Any) -> dict[str, list[tuple[float, float]]]:
-    """(true difference level, half-width) of the thieves of each kind."""
+    """(true difference level, half-width) of the attacks of each kind."""
     arm = st.tuples(LEVELS, st.floats(0.01, 1.5))
     return {kind: draw(st.lists(arm, min_size=1, max_size=3)) for kind in ("soft", "labels", "soft0", "alone")}
 

@@ -165,7 +165,7 @@ def victim(name: str, side: str, serving: str = "probs", **changes: Any) -> Vict
         "ece": 4.1 if nasty else 0.9,
         "brier": 3.9 if nasty else 1.4,
         "spread": 4.8 if nasty else 3.1,
-        "second": {str(float(t)): v * (3 if nasty else 1) for t, v in ((1, 0.4), (4, 9.5), (20, 28.0))}
+        "second": {str(float(t)): v * (3 if nasty else 1) / 100 for t, v in ((1, 0.4), (4, 9.5), (20, 28.0))}
         if serving == "probs"
         else {},
         "n_test": 497,

@@ -14,12 +14,14 @@ import pytest
 
 from reporting import audits
 from reporting.audits import HOSTILE, LONG, card, judgement, line, thief, victim
-from undistill.auditing.judgement import Judgement
+from undistill.auditing.judgement import Flag, Judgement
 from undistill.reporting.audit import story
 from undistill.reporting.audit.compare import write_comparison
+from undistill.reporting.audit.first import ACTION, HELPS
 from undistill.reporting.audit.lanes import gain, gains, label_floor
 from undistill.reporting.audit.page import draw, render
 from undistill.reporting.audit.words import serving_text, twin_of
+from undistill.reporting.audit.words import shown as named_verdict
 from undistill.reporting.audit.write import write_audit
 from undistill.reporting.written import Report
 
@@ -78,36 +80,40 @@ def test_never_imports_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_exposure_comes_first_and_the_rest_in_order(shown: Visible) -> None:
-    heads = ["What each way of serving gives away", "Card by card", "What users get", "Reasons to doubt"]
+def test_three_answers_come_first_and_the_rest_is_folded(shown: Visible) -> None:
+    heads = [
+        HELPS,
+        ACTION,
+        "What each output access gives away",
+        "Each threat model",
+        "What users get",
+        "Reasons to doubt",
+    ]
     heads += ["What was not tried", "All cells", "Provenance"]
-    ids = [attrs.get("id") for tag, attrs in shown.tags if tag == "h2"]
-    assert ids == ["exposure", "cards", "users", "flags", "not-tried", "cells", "provenance"]
     places = [shown.text.rindex(head) for head in heads]
     assert places == sorted(places)
+    folded = [str(attrs.get("id")) for tag, attrs in shown.tags if tag == "details" and attrs.get("class") == "part"]
+    assert folded == ["numbers", "exposure", "cards", "users", "flags", "not-tried", "cells", "provenance"]
+    first = shown.text[: shown.text.index("The numbers, and how sure they are")]
+    assert "94.9 %" in first
+    assert "94.1 % from the top class alone" in first
+    assert "98.6 %" in first
 
 
-def test_the_lead_says_what_how_many_how_sure_and_what_not(shown: Visible) -> None:
-    start = shown.text[: shown.text.index("Card by card")]
+def test_the_numbers_say_how_sure_they_are(shown: Visible) -> None:
+    start = shown.text[: shown.text.index("Each threat model")]
     assert "all probabilities 200 94.9 94.3 to 95.5 97.3 96.7 to 97.9 – 5" in start
     assert "top class alone 200 94.1 93.5 to 94.7" in start
-    assert start.index("all probabilities 200") < start.index("The audited model gets")
-    assert (
-        "gets 98.6 % of 497 test images right (undefended 99.2). Cost to users, served as all probabilities:" in start
-    )
     assert "accuracy 98.6 % (undefended 99.2), calibration error 4.1 % (undefended 0.9), Brier score 3.9 %" in start
-    assert "uncertain by the interval beside it (5 seeds). Differences" in start
-    assert "up to 2 points count as none" in start
-    assert "Not tried: no thief started from public weights; no thief that knows this defense was written; an" in start
-    assert "cannot be tried; more than 200 questions." in start
-    assert "Words used here thief Somebody who asks" in start
+    assert "5 seeds" in start
+    assert "more than 200 queries" in start
 
 
 def test_every_part_of_the_judgement_is_on_the_page(shown: Visible) -> None:
     own = small()
     for one in own.cards:
         assert one.sentence in shown.text
-        assert f"Verdict: {one.verdict}." in shown.text
+        assert f"Verdict: {named_verdict(str(one.verdict))}." in shown.text
         assert one.card in shown.text
         for each in one.thieves:
             assert each.name in shown.text
@@ -115,19 +121,32 @@ def test_every_part_of_the_judgement_is_on_the_page(shown: Visible) -> None:
             assert contrast.name in shown.text
     for flag in own.flags:
         assert flag.about in shown.text
-        assert f"docs/flags.md , “{flag.name}”" in shown.text
+        assert flag.name in shown.text
     for text in (*own.not_tried, *own.commands, *own.provenance.values(), *(each.command for each in own.lines)):
         assert text in shown.text
-    assert "84.0" in shown.text  # the runner-up at τ 20
+    assert "0.84" in shown.text  # the runner-up at τ 20, as a ratio
+
+
+def test_a_flag_that_is_raised_says_why_and_what_to_do_on_the_page() -> None:
+    text = seen(small(flags=(Flag(name="few-seeds", about="3 seeds."),)))
+    assert "few-seeds" in text
+    assert "3 seeds." in text
+    assert "What to do" in text[text.index("3 seeds.") :]
+    assert "docs/flags.md" not in text
+
+
+def test_no_back_tick_is_seen(shown: Visible) -> None:
+    outside = re.sub(r"undistill audit cell \S+ \S+", "", shown.text)
+    assert "`" not in outside
 
 
 def test_every_verdict_that_appears_is_explained(shown: Visible) -> None:
-    assert "partial The defense lowered the best copy found; whether" in shown.text
+    assert "partial The defense lowered the best extracted model; whether" in shown.text
     assert (
-        "nothing to defend Soft answers are worth no more than labels even from the undefended twin, within δ = 2 points"
+        "no soft-label advantage Soft outputs are worth no more than labels even from the undefended control, within δ = 2 points"
         in shown.text
     )
-    assert "as good as one of the undefended twin" not in shown.text  # that of "no effect", which no card has
+    assert "as good as one of the undefended control" not in shown.text  # that of "no effect", which no card has
 
 
 def test_no_word_that_promises_too_much(report: Report, shown: Visible, tmp_path: Path) -> None:
@@ -188,10 +207,10 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 def test_without_a_twin_there_is_exposure_and_no_verdict() -> None:
     own = judgement(cards=(card("probs", 200, twin=False),), twin=False)
     text = seen(own)
-    assert "No verdict: no twin to compare with." in text
+    assert "No verdict: no control to compare with." in text
     assert "94.9" in text
-    assert "twin: best thief" not in text
-    assert "No undefended twin was given" in text
+    assert "control: best attack" not in text
+    assert "No undefended control was given" in text
     assert "audited model" in text
 
 
@@ -238,9 +257,9 @@ def test_an_empty_judgement_is_a_page() -> None:
 
 
 def test_what_is_not_resolved_or_not_done_is_said_at_once() -> None:
-    told = " ".join(story.notes(small(resolves=3.2, planned=30, done=24)))
+    told = " ".join(story.notes(small(measured_half_width=3.2, planned=30, done=24)))
     assert "24 of 30 planned cells are done, 3 failed" in told
-    assert "about 3.2 points apart, more than δ = 2" in told
+    assert "3.2 points" in told
     assert story.notes(small(failed=0)) == []
 
 
@@ -271,8 +290,8 @@ def test_the_page_says_where_thieves_were_searched() -> None:
     cards = (card("probs", 50), card("probs", 200), card("label", 50))
     lines = (line(0), line(1, phase="selection", card=cards[0].card))
     text = seen(judgement(cards=cards, lines=lines))
-    assert "Thieves were searched on the first card only; the winners were then tried on the other" in text
-    assert "No search: thieves as they come." in seen(judgement(cards=cards))
+    assert "Attacks were searched on the first threat model only; the winners were then tried on the other" in text
+    assert "No search: attacks as they come." in seen(judgement(cards=cards))
 
 
 def test_no_loss_is_said_too() -> None:

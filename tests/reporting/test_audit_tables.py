@@ -11,7 +11,7 @@ from reporting import audits
 from reporting.audits import card, judgement, thief
 from reporting.test_audit_page import Visible, small
 from undistill.auditing.judgement import Contrast, Judgement
-from undistill.reporting.audit import cells, curves, lanes, tables
+from undistill.reporting.audit import cells, curves, first, lanes, tables
 from undistill.reporting.audit.write import plain, write_audit
 from undistill.reporting.written import Report
 
@@ -29,7 +29,8 @@ def test_all_outputs_hold_the_exposure(report: Report) -> None:
         (folder / "report.tex").read_text(),
     ]
     for row in report.values["tables"]["exposure"]:
-        for text in (*texts, report.text):
+        assert f"{row['mean']:.1f}" in report.text
+        for text in texts:
             assert f"{row['mean']:.1f}" in text
             assert f"{row['low']:.1f} to {row['high']:.1f}" in text
             assert f"{row['undefended_mean']:.1f}" in text
@@ -58,7 +59,7 @@ def test_exposure_without_a_twin_has_no_columns_for_one() -> None:
     assert not [head for head in grid.heads if "twin" in head]
     assert all(len(row) == len(grid.heads) for row in grid.rows)
     assert grid.rows[0][5].text == "no verdict"
-    assert grid.rows[0][5].spread == "no twin to compare with"
+    assert grid.rows[0][5].spread == "no control to compare with"
 
 
 def test_an_equivalent_beyond_the_largest_number_says_so() -> None:
@@ -112,14 +113,14 @@ def test_latex_is_escaped_and_booktabs(tmp_path: Path) -> None:
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
 
 
-def test_the_terminal_has_exposure_verdicts_flags_and_the_page(report: Report) -> None:
+def test_the_last_screen_of_the_terminal_answers_and_fits(report: Report) -> None:
     lines = report.text.splitlines()
     assert lines[-1] == f"Page: {report.page}"
-    assert any(line.startswith("all probabilities") and "94.9 (94.3 to 95.5)" in line for line in lines)
-    assert (
-        "Served as probs, 200 questions: Verdict: partial. The lower bound of what was taken is above nothing." in lines
-    )
-    assert any(line.startswith("temperature masking (Served as probs, 200 questions): τ 1 gets") for line in lines)
+    assert [
+        head for head in (first.GETS, first.HELPS, first.ACTION) if not any(x.startswith(head) for x in lines)
+    ] == []
+    assert len(lines) <= 24
+    assert max(map(len, lines[:-1])) <= 80
     assert not any(line.endswith(" ") for line in lines)
 
 
@@ -164,7 +165,7 @@ def test_gains_are_measured_from_the_floor() -> None:
 def test_questions_have_a_curve_a_serving_and_the_student_alone() -> None:
     curve = curves.by_questions(judgement())
     assert curve is not None
-    assert [name for name, _ in curve.lines][-1] == "student alone, by labelled images"
+    assert [name for name, _ in curve.lines][-1] == "baseline, no access, by labeled images"
     assert [name for name, _ in curve.lines][-2] == curves.TWIN
     assert len(curve.lines) == 6
     assert [point.x for point in curve.lines[0][1]] == [50, 200, 1000]
@@ -176,6 +177,6 @@ def test_questions_have_a_curve_a_serving_and_the_student_alone() -> None:
 def test_temperatures_of_both_sides() -> None:
     curve = curves.by_temperature(card(), small())
     assert curve is not None
-    assert [name for name, _ in curve.lines] == ["defended model", "undefended twin"]
+    assert [name for name, _ in curve.lines] == ["defended model", "undefended control"]
     assert [point.x for point in curve.lines[0][1]] == [1, 2, 4, 8, 20]
     assert curves.by_temperature(card(search={}), small()) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from reporting.test_audit_page import Visible
 from undistill.auditing.judgement import Judgement
 from undistill.errors import UsageError
 from undistill.reporting.audit import scatter
-from undistill.reporting.audit.compare import write_comparison
+from undistill.reporting.audit.compare import named, ranks, write_comparison
 from undistill.reporting.audit.contest import Entrant, contests, definition, dominates, lonely
 
 
@@ -25,7 +26,7 @@ def audit(
     servings: tuple[str, ...] = ("probs",),
     **changes: Any,
 ) -> Judgement:
-    """One defense on cards of 200 questions; the same twin each time."""
+    """One defense on threat models of 200 queries; the same control each time."""
     mine = [victim("m", "defended", s, accuracy=accuracy, brier=brier, top5=99.5) for s in servings]
     twin = [victim("normal", "undefended", s) for s in servings]
     values = {
@@ -88,7 +89,7 @@ def test_different_twins_are_different_rows() -> None:
     other = audit(0.5)
     other = other.model_copy(update={"victims": (other.victims[0], victim("normal", "undefended", accuracy=98.0))})
     [contest] = contests([("one", audit(0.5)), ("two", other)])
-    assert [e.name for e in contest.entrants][2:] == ["undefended twin of one", "undefended twin of two"]
+    assert [e.name for e in contest.entrants][2:] == ["undefended control of one", "undefended control of two"]
 
 
 def test_cards_are_never_mixed() -> None:
@@ -125,7 +126,7 @@ def test_one_audit_and_two_of_a_name_are_refused() -> None:
         contests([("one", audit())])
     with pytest.raises(UsageError, match="called 'one'"):
         contests([("one", audit()), ("one", audit())])
-    with pytest.raises(UsageError, match="no card in common"):
+    with pytest.raises(UsageError, match="no threat model in common"):
         contests([("one", audit()), ("two", audit(servings=("label",)))])
 
 
@@ -139,11 +140,64 @@ def test_four_files_say_the_same(tmp_path: Path) -> None:
     rows = values["cards"][0]["rows"]
     assert [row["dominated_by"] for row in rows] == [[], ["nasty"], []]
     for row in rows:
-        assert all(f"{row['thief']:.1f}" in text and f"{row['accuracy']:.1f}" in text for text in texts)
+        assert all(f"{row['thief']:.1f}" in text for text in texts)
+        assert all(f"{row['accuracy']:.1f}" in text for text in texts[:3])
     assert definition(2.0) in page
     assert "Not all were audited by the same suite" in page
     assert report.text.splitlines()[-1] == f"Page: {report.page}"
-    assert "dominated is reverse" in page
+    assert "Dominated on some threat model: reverse." in page
+
+
+def test_audits_are_named_by_their_defense_and_not_by_their_folder() -> None:
+    plain = audit(0.0, 99.2)
+    nasty = plain.victims[0].model_copy(update={"defense": {"name": "nasty"}})
+    behind = plain.victims[0].model_copy(
+        update={"defense": {}, "behind": ({"name": "stingy"}, {"name": "rounding", "digits": 1})}
+    )
+    nasty, behind, bare = (
+        one.model_copy(update={"label": "m"}) for one in (nasty, behind, nasty.model_copy(update={"defense": {}}))
+    )
+    own = [plain.model_copy(update={"victims": (one, plain.victims[1])}) for one in (nasty, behind, bare)]
+    names = [name for name, _ in named([(Path(f"runs/a{place}"), each) for place, each in enumerate(own)])]
+    assert names == ["nasty", "stingy then rounding", "no defense"]
+    twice = [name for name, _ in named([(Path("runs/a"), own[0]), (Path("runs/b"), own[0])])]
+    assert twice == ["nasty (a)", "nasty (b)"]
+
+
+def test_a_ranking_puts_what_leaves_an_attacker_least_first_and_ties_share_a_rank() -> None:
+    pairs = [("weak", audit(0.0)), ("costly", audit(0.95, 97.0, 9.0)), ("good", audit(0.9))]
+    [contest] = contests(pairs)
+    found = [(rank, each.name) for rank, each in ranks(contest, 1.0)]
+    assert found[:2] == [(1, "good"), (1, "costly")]
+    assert found[2][0] == 3
+
+
+def test_names_in_the_plot_are_apart_and_none_is_left_out() -> None:
+    pairs = [(f"defense-{place}", audit(0.5 + 0.001 * place)) for place in range(8)]
+    [contest] = contests(pairs)
+    spec = scatter.spec(contest, "brier")
+    assert spec is not None
+    [values] = [layer["data"]["values"] for layer in spec["layer"] if layer["mark"]["type"] == "text"]
+    places = sorted(value["at"] for value in values)
+    low, high = next(x["encoding"]["y"]["scale"]["domain"] for x in spec["layer"] if x["mark"]["type"] == "text")
+    assert {value["name"] for value in values} == {entrant.name for entrant in contest.entrants}
+    assert min(b - a for a, b in itertools.pairwise(places)) > 0.04 * (high - low)
+    assert low <= places[0]
+    assert places[-1] <= high
+
+
+def test_one_large_loss_does_not_press_the_others_together() -> None:
+    pairs = [
+        ("a", audit(0.5, brier=1.5)),
+        ("b", audit(0.4, brier=1.6)),
+        ("c", audit(0.3, brier=1.9)),
+        ("d", audit(0.2, brier=60.0)),
+    ]
+    [contest] = contests(pairs)
+    spec = scatter.spec(contest, "brier")
+    assert spec is not None
+    assert "symlog" in json.dumps(spec)
+    assert scatter.ordered(contest)[0][0] == "brier"  # no defense costs accuracy, so that plot comes last
 
 
 def test_the_same_judgements_give_the_same_bytes(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def shell() -> Shell:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two lines of a thief's log instead of twenty."""
+    """Two lines of an attack's log instead of twenty."""
     monkeypatch.setattr(making, "EPOCHS", 2)
 
 
@@ -50,7 +50,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory, shell: Shell) -> tuple[st
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, shell: Shell, teachers: tuple[str, str]) -> tuple[Path, Outcome]:
-    """A quick audit with a twin, as one command."""
+    """A quick audit with a control, as one command."""
     folder = tmp_path_factory.mktemp("audit") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(making, "EPOCHS", 2)
@@ -67,8 +67,8 @@ def test_an_audit_ends_in_a_page(done: tuple[Path, Outcome]) -> None:
         "report.json",
         "report.tex",
     }
-    assert "best thief found" in said.out
-    assert "no verdict" in said.out
+    assert "best extracted model" in said.out
+    assert len(said.out.splitlines()) <= 24
     assert "Page: " in said.out
 
 
@@ -88,7 +88,7 @@ def test_cell_by_cell_gives_the_same_page(
     folder, single = done[0], tmp_path / "single"
     planned = shell("audit", "plan", teachers[0], "--control", teachers[1], "--delta", "60", *PLAN, "-o", str(single))
     assert planned.code == 0, planned.err
-    count = int(re.findall(r"(\d+) cells of quick", planned.out)[0])
+    count = int(re.findall(r"(\d+) cells of timed@1", planned.out)[0])
     assert re.search(rf"stage 1: --index \d+ to {count - 1}:", planned.out)
     keys = [cell["key"] for cell in json.loads((single / "audit.json").read_text())["cells"]]
     assert shell("audit", "cell", str(single), keys[0], "-q").code == 0
@@ -117,7 +117,7 @@ def test_what_is_missing_makes_it_inconclusive_and_says_so(
     judged = shell("audit", "judge", str(tmp_path / "a"))
     assert judged.code == 0, judged.err
     assert "5 of " in judged.out
-    assert "inconclusive" in judged.out
+    assert "Not yet known" in judged.out
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(shell: Shell, teachers: tuple[str, str], tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(shell: Shell, teachers: tu
     assert said.code == 0
     assert "cells of standard@1" in said.out
     assert "expected to resolve" in said.out
-    assert "skipped: thieves who hold the weights" in said.out
+    assert "skipped: attackers who hold the weights" in said.out
     assert not (tmp_path / "a").exists()
 
 
@@ -197,7 +197,7 @@ def test_a_cell_is_named_by_key_or_index_alone(done: tuple[Path, Outcome], shell
 def test_a_report_of_an_audit_is_its_page(done: tuple[Path, Outcome], shell: Shell, tmp_path: Path) -> None:
     said = shell("report", str(done[0]), "-o", str(tmp_path / "page"))
     assert said.code == 0
-    assert "best thief found" in said.out
+    assert "best extracted model" in said.out
     mixed = shell("report", str(done[0]), str(tmp_path), "-o", str(tmp_path / "other"))
     assert mixed.code == 2
     assert "undistill compare" in mixed.err

@@ -1,8 +1,9 @@
-"""What an audit is asked to do, and what that means: cards, thieves, seeds, attacks of one's own."""
+"""What an audit is asked to do, and what that means: cards, attacks, seeds, attacks of one's own."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,11 +25,16 @@ from undistill.oracle.victim import Victim
 from undistill.registry import problem
 from undistill.training.recipe import Recipe, Student
 
+USUAL_TIME = 600.0
+"""Seconds that the suite that grows takes, unless it is given others."""
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 60.0}
+LONGEST_TIME = 30 * 24 * 3600.0
 ALWAYS_SKIPPED = (
     Skipped(
-        what="data-free thieves (dafl, deep-inversion)", why="hours each; `undistill attack --card data-free` runs one"
+        what="data-free attacks (dafl, deep-inversion)",
+        why="hours each; `undistill attack --threat-model data-free` runs one",
     ),
-    Skipped(what="thieves with images of another kind (knockoff)", why="not built yet"),
+    Skipped(what="attackers with images of another kind (knockoff)", why="not built yet"),
 )
 
 
@@ -36,7 +42,7 @@ ALWAYS_SKIPPED = (
 class Request:
     """What an audit is asked to do; `None` is left to the suite and the model. See `audit`."""
 
-    suite: str = "quick"
+    suite: str = "timed"
     card: str | Card = "unlabelled/fresh"
     serve: Sequence[str] = ()
     questions: Sequence[int] = ()
@@ -51,6 +57,20 @@ class Request:
     unseen: bool = False
     method: str | dict[str, Any] | None = None
     teachers: int = 3
+    time: str | float | None = None
+    name: str | None = None
+
+
+def time_of(request: Request) -> float:
+    """Seconds that an audit may add seeds for; `10m`, `90s`, `1.5h`, or a number of minutes. UsageError for what is no time."""
+    given = request.time
+    if given is None:
+        return USUAL_TIME
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:([smh])[a-z]*)?\s*", str(given).lower())
+    seconds = float(found[1]) * UNITS[found[2] or ""] if found else 0.0
+    if not 0 < seconds <= LONGEST_TIME:
+        raise UsageError(f"{given!r} is no time for an audit; write 90s, 10m or 2h, at most 30 days")
+    return seconds
 
 
 def with_more(chosen: Suite, also: Sequence[str | dict[str, Any]]) -> Suite:
@@ -58,7 +78,7 @@ def with_more(chosen: Suite, also: Sequence[str | dict[str, Any]]) -> Suite:
     for given in also:
         attack = ATTACKS.make(given)
         if attack.control or not attack.holds_images:
-            raise UsageError(f"{attack.name} is no thief who asks about images: an audit cannot add it")
+            raise UsageError(f"{attack.name} queries no images: an audit cannot add it")
         inside = attack.needs is Access.WEIGHTS
         kind = "labels" if attack.reads is Access.LABEL else "soft"
         more = ({"name": attack.name, **attack.settings} if isinstance(given, dict) else {"name": attack.name},)
@@ -81,38 +101,44 @@ def seeds_of(request: Request, chosen: Suite, first: int) -> range:
 
 
 def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[Card]:
-    """Every way of serving × every number of questions, the strongest and first one first."""
+    """Every output access × every query budget, the strongest and first one first."""
     base, whole = _base(request.card)
     if base.data == "none":
-        raise UsageError("an audit's thieves hold images; `undistill attack --card data-free` runs one that holds none")
+        raise UsageError(
+            "an audit's attacks hold images; `undistill attack --threat-model data-free` runs one that holds none"
+        )
     pool = data.pool if base.pool == "fresh" else data.train
     if pool is None:
         raise UsageError(
-            "no fresh images were set aside, which the card wants: train the model with -s data.pool=…, or take --card paper"
+            "no fresh images were set aside, which the threat model needs: train the model with -s data.pool=…, or take "
+            "--threat-model paper"
         )
     usual: tuple[int | None, ...] = (base.questions,)
     if base.questions is None and base.pool == "fresh" and base.share == 1.0:
-        first = max(2, min(1000, len(pool) // 8))
-        usual = (first, *(n for n in (2 * first, 4 * first) if chosen.verdicts and n <= len(pool)))
-    every = ("probs", "top5:2", "top1", "label") if chosen.verdicts else ("probs", "label")
+        first = _first_budget(len(pool), data.num_classes) if chosen.grows else max(2, min(1000, len(pool) // 8))
+        several = chosen.verdicts or chosen.grows
+        usual = (first, *(n for n in (2 * first, 4 * first) if several and n <= len(pool)))
+    every: tuple[str, ...] = ("probs", "top5:2", "top1", "label") if chosen.verdicts else ("probs", "label")
+    if chosen.grows:
+        boxes = any(isinstance(victim.model, BlackBox) for victim in victims.values())
+        held = not boxes and not request.behind  # who has the weights sees no output defense
+        every = ("probs", "top1", "label", *(("weights",) if held else ()))
     serve = tuple(request.serve) or ((base.serving,) if whole else every)
     kinds = [victim.model.kind for victim in victims.values() if isinstance(victim.model, BlackBox)]
     made = [base.served(name) for name in dict.fromkeys(serve)]
     made = [card for card in made if all(card.access <= kind for kind in kinds)]
     if not made:
         raise UsageError(
-            f"{kinds[0].label} is all that the model answers: none of --serve {','.join(serve)} can be had"
+            f"{kinds[0].label} is all that the model returns: none of --access {','.join(serve)} can be had"
         )
     order = sorted(made, key=lambda card: (card.access is Access.WEIGHTS, -card.access, -(card.top or 5)))
     counts = tuple(request.questions) or usual
     for count in counts:
         if count is not None and not 2 <= count <= len(pool):
-            raise UsageError(
-                f"the {base.pool} pool has {len(pool):,} images; {count:,} questions cannot be asked about them"
-            )
+            raise UsageError(f"the {base.pool} pool has {len(pool):,} images; {count:,} queries need as many")
     start = "public" if request.public else base.start
     if start == "public" and request.public is None:
-        raise UsageError(f"the card {base} starts from public weights: name them with --public")
+        raise UsageError(f"the threat model {base} starts from public weights: name them with --public")
     for victim in victims.values():
         _playable(victim, base, counts, request)
     return [
@@ -122,17 +148,20 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
     ]
 
 
+def _first_budget(pool: int, classes: int) -> int:
+    """An eighth of the pool, at most 1,000; of a small pool enough for two images a class, at most half of it."""
+    return max(2, min(1000, pool // 8), min(max(20, 2 * classes), pool // 2))
+
+
 def _playable(victim: Victim, base: Card, counts: Sequence[int | None], request: Request) -> None:
-    """UsageError for a victim that no thief of these cards could be tried on."""
+    """UsageError for a victim that no attack of these cards could be tried on."""
     if base.pool == "fresh" and not (victim.fresh_pool or request.unseen):
         raise UsageError(
             f"nothing says which images {victim.label} and what it came from were trained on, so none are known to be fresh; if "
-            "you know that it never saw those of data.pool, say so (--unseen, unseen=True)"
+            "you know that it never saw those of data.pool, say so (--assume-fresh, assume_fresh=True)"
         )
     if isinstance(victim.model, BlackBox) and None in counts:
-        raise UsageError(
-            f"{victim.label} would be asked about every view of every image: give a number with --questions"
-        )
+        raise UsageError(f"{victim.label} would be queried on every view of every image: give a budget with --queries")
 
 
 def without_search(chosen: Suite, why: str) -> tuple[Suite, tuple[Skipped, ...]]:
@@ -150,14 +179,14 @@ def without_search(chosen: Suite, why: str) -> tuple[Suite, tuple[Skipped, ...]]
 
 
 def _base(card: str | Card) -> tuple[Card, bool]:
-    """(a card, whether it was given whole); else only DATA/POOL was, and any way of serving goes with it."""
+    """(a threat model, whether it was given whole); else only DATA/POOL was, and any output access goes with it."""
     if isinstance(card, str) and card.count("/") == 1:
         return Card.parse(f"probs/{card}/random"), False
     return Card.parse(card), True
 
 
 def thieves_of(request: Request, recipe: Recipe, data: Splits, victim: Victim | None) -> Thieves:
-    """How thieves are trained: as the recipe has it, for steps that fit the size of the images."""
+    """How attacks are trained: as the recipe has it, for steps that fit the size of the images."""
     values = recipe.dump()
     steps = request.steps or (400 if data.train.image_size <= 16 else 1500)
     return Thieves(
@@ -183,7 +212,7 @@ def _digest(weights: Path) -> str:
 
 
 def _own(recipe: Recipe, victim: Victim | None, request: Request) -> dict[str, Any]:
-    """The victim's own architecture, which a thief may guess; the recipe's student where the victim shows none."""
+    """The victim's own architecture, which an attacker may guess; the recipe's student where the victim shows none."""
     if victim is None:
         settings = recipe.model.model_dump(mode="json", by_alias=True)
     elif (
@@ -220,10 +249,10 @@ def left_out(chosen: Suite, cards: Sequence[Card], request: Request) -> list[Ski
     if all(card.access < Access.WEIGHTS for card in cards):
         names = ", ".join(dict.fromkeys(str(s["name"]) for s in chosen.inside))
         found.append(
-            Skipped(what=f"thieves who hold the weights ({names})", why="not served; --serve weights tries them")
+            Skipped(what=f"attackers who hold the weights ({names})", why="not served; --access weights tries them")
         )
     if request.public is None:
         found.append(
-            Skipped(what="thieves who start from public weights", why="none were named; --public WEIGHTS tries them")
+            Skipped(what="attackers who start from public weights", why="none were named; --public WEIGHTS tries them")
         )
     return found

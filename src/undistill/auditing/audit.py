@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,18 @@ from undistill.auditing.asking import (
     left_out,
     seeds_of,
     thieves_of,
+    time_of,
     with_more,
     without_search,
 )
 from undistill.auditing.desk import Desk, compute
-from undistill.auditing.planned import Plan, Skipped, Subject
+from undistill.auditing.evidence import read as read_evidence
+from undistill.auditing.planned import Plan, Planned, Skipped, Subject
 from undistill.auditing.planner import Planner
+from undistill.auditing.precision import ENOUGH, precision
 from undistill.auditing.subjects import GIVEN, check, subject, teachers
 from undistill.auditing.suite import Suite, expected_resolution, suite, usual_delta
+from undistill.auditing.tell import cores
 from undistill.data import Splits
 from undistill.data.load import load
 from undistill.errors import UsageError
@@ -45,10 +50,26 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Ready:
-    """A plan and what its cells are computed from."""
+    """A plan and what its cells are computed from.
+
+    `replan` gives the same plan with another number of report seeds, where the suite adds seeds for `seconds`; else None.
+    """
 
     plan: Plan
     desk: Desk
+    replan: Callable[[int], Plan] | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an audit is: cells of `total`, the report seeds that they give, seconds left as far as that can be told."""
+
+    done: int
+    total: int
+    seeds: int
+    left: float | None
+    line: str
 
 
 def prepare(
@@ -70,7 +91,7 @@ def prepare(
         raise UsageError("audit what? Name a MODEL, or a defense with --method: one of the two")
     if model is None and (control is not None or request.behind or request.answers):
         raise UsageError(
-            "a method is audited on teachers of its own: --control, --behind and --answers go with a MODEL"
+            "a method is audited on teachers of its own: --control, --output-defense and --answers go with a MODEL"
         )
     recipe = _recipe(model, recipe)
     splits = data if data is not None else load(recipe.data)
@@ -86,7 +107,8 @@ def prepare(
         sides = {"defended": (model, request.behind), "undefended": (twin, ())}
         known = {side: pair for side, pair in sides.items() if pair[0] is not None}
         victims = {
-            side: _victim(given or "", splits, request.answers, behind) for side, (given, behind) in known.items()
+            side: _victim(given or "", splits, request.answers, behind, request.name if side == "defended" else None)
+            for side, (given, behind) in known.items()
         }
         check(victims, splits, delta)
         for victim in victims.values():
@@ -94,19 +116,35 @@ def prepare(
                 victim.network.to(choose_device(device))
             victim.plausible(splits, accept=accept_accuracy, strict=True)
         subjects = tuple(subject(side, given or "", victims[side], request) for side, (given, _) in known.items())
-    plan = _plan(request, recipe, splits, subjects, victims, delta).model_copy(update={"command": command})
+
+    def replan(seeds: int | None) -> Plan:
+        asked = request if seeds is None else replace(request, seeds=seeds)
+        return _plan(asked, recipe, splits, subjects, victims, delta).model_copy(update={"command": command})
+
+    plan = replan(None)
     by_hand = {each.name: victims[each.side] for each in subjects if each.model == GIVEN}
     kept = data if by_hand or not splits.settings else None  # what no path leads to stays in this process
     desk = Desk(Path(out), None if cells is None else Path(cells), device, bank, by_hand, kept)
-    return Ready(plan, desk)
+    grows = suite(request.suite).grows and request.seeds is None and model is not None
+    seconds = time_of(request)
+    if request.time is not None and not grows:
+        raise UsageError(
+            f"--time belongs to the suite timed, which adds seeds until it is used; {request.suite} with "
+            f"{'--method' if model is None else '--seeds' if request.seeds else 'its own seeds'} takes what it takes"
+        )
+    return Ready(plan, desk, replan if grows else None, seconds)
 
 
 def _victim(
-    model: Model, data: Splits, answers: str | None, behind: Sequence[str | dict[str, Any] | AnswerDefense]
+    model: Model,
+    data: Splits,
+    answers: str | None,
+    behind: Sequence[str | dict[str, Any] | AnswerDefense],
+    name: str | None = None,
 ) -> Victim:
     """A victim; `answers` belongs to a function or a table alone."""
     foreign = isinstance(model, str | Path) and not Path(model).is_dir()
-    return resolve(model, data, answers=answers if foreign else None, behind=behind)
+    return resolve(model, data, answers=answers if foreign else None, called=name, behind=behind)
 
 
 def _plan(
@@ -152,33 +190,118 @@ def _searchable(
     if not chosen.search:
         return chosen, ()
     if card.data != "labelled" and any(isinstance(victim.model, BlackBox) for victim in victims.values()):
-        return without_search(chosen, "a thief without labels would have to ask the function about more images")
+        return without_search(chosen, "an attacker without labels would have to query the function on more images")
     held = len(data.pool or ()) - (card.questions or 0 if card.pool == "fresh" else 0)
     if data.val is None and held < 1:
         return without_search(chosen, "no image is left to score it on; -s data.val=0.1 or a larger pool leaves some")
     return chosen, ()
 
 
-def run(ready: Ready, *, jobs: int | None = None, say: Say | None = None) -> None:
-    """Write the plan and compute all of its cells that are not there."""
+def run(
+    ready: Ready, *, jobs: int | None = None, say: Say | None = None, watch: Callable[[Progress], None] | None = None
+) -> Plan:
+    """Write the plan and compute all of its cells that are not there; returns the plan, with the seeds that were added.
+
+    Where seeds are added, each round ends whole: a round that is not expected to fit into the time is not begun. Rounds are sized
+    by the width of the intervals alone, never by what they say.
+    """
     folder, desk = ready.desk.folder, ready.desk
+    if desk.victims or desk.data is not None:
+        jobs = 1  # what no path leads to cannot be told to another process
     with locked(folder):
-        planned.write(folder, ready.plan)
-        todo = desk.todo(ready.plan)
-        if say is not None and len(todo) < len(ready.plan.cells):
-            say(f"{len(ready.plan.cells) - len(todo)} of {len(ready.plan.cells)} cells are there already")
-        waits = {cell.key for cell in todo}
-        if desk.victims or desk.data is not None:
-            jobs = 1  # what no path leads to cannot be told to another process
-        work = [
-            Job(cell.key, compute, (desk, cell.key), tuple(need for need in cell.needs if need in waits))
-            for cell in todo
-        ]
-        for number, line in enumerate(run_jobs(work, processes(jobs, desk.device)), start=1):
-            if say is not None:
-                say(f"[{number}/{len(work)}] {line}")
+        plan = _begun(ready)
+        planned.write(folder, plan, grown=ready.replan is not None)
+        todo = desk.todo(plan)
+        if say is not None and len(todo) < len(plan.cells):
+            say(f"{len(plan.cells) - len(todo)} of {len(plan.cells)} cells are there already")
+        clock = Clock(ready.seconds, _usual(desk, plan, processes(jobs, desk.device) or cores()))
+        while True:
+            for line in _computed(desk, todo, jobs):
+                clock.add()
+                if say is not None:
+                    say(line)
+                if watch is not None:
+                    done = len(plan.cells) - len(todo) + clock.round
+                    watch(Progress(done, len(plan.cells), len(plan.seeds), clock.left_of(len(todo)), line))
+            more = None if ready.replan is None else _more(ready, plan, clock)
+            if more is None:
+                break
+            plan = more
+            planned.write(folder, plan, grown=True)
+            todo = desk.todo(plan)
+            clock.round = 0
         with suppress(OSError):  # it is not there, or a cell is at work in it
             (folder / "work").rmdir()
+    return plan
+
+
+class Clock:
+    """The time that an audit has used, and what a cell takes of it: `usual` seconds until one is done."""
+
+    def __init__(self, seconds: float, usual: float = 0.0) -> None:
+        self.began, self.seconds, self.usual = time.monotonic(), seconds, usual
+        self.cells = self.round = 0
+
+    def add(self) -> None:
+        """A cell is done."""
+        self.cells += 1
+        self.round += 1
+
+    @property
+    def spent(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began
+
+    def left_of(self, cells: int) -> float:
+        """Seconds that the rest of a round of so many cells is expected to take; needs a cell that is done."""
+        return (cells - self.round) * self.spent / self.cells
+
+    def room(self) -> int:
+        """How many more cells fit into the time, less a tenth of it for the page."""
+        left = 0.9 * self.seconds - self.spent
+        of_a_cell = self.spent / self.cells if self.cells else self.usual
+        return max(0, int(left / of_a_cell)) if of_a_cell > 0 else 0
+
+
+def _usual(desk: Desk, plan: Plan, count: int) -> float:
+    """Seconds of wall time that a cell of the folder took, on average, in so many processes; 0.0 where there is none."""
+    found = [
+        cell.seconds for planned_ in plan.cells if (cell := desk.done(planned_.key)) is not None and cell.seconds > 0
+    ]
+    return sum(found) / len(found) / count if found else 0.0
+
+
+def _begun(ready: Ready) -> Plan:
+    """The plan with as many seeds as the folder's own already has, where seeds are added."""
+    path = ready.desk.folder / planned.FILE
+    if ready.replan is not None and path.is_file():
+        old = planned.read(ready.desk.folder)
+        if len(old.seeds) > len(ready.plan.seeds):
+            more = ready.replan(len(old.seeds))
+            return more if planned.grows(ready.plan, more) else ready.plan
+    return ready.plan
+
+
+def _computed(desk: Desk, todo: Sequence[Planned], jobs: int | None) -> Iterator[str]:
+    """A line for each of these cells, as it is done."""
+    waits = {cell.key for cell in todo}
+    work = [
+        Job(cell.key, compute, (desk, cell.key), tuple(need for need in cell.needs if need in waits)) for cell in todo
+    ]
+    yield from run_jobs(work, processes(jobs, desk.device))
+
+
+def _more(ready: Ready, plan: Plan, clock: Clock) -> Plan | None:
+    """The plan of the next round; None where δ is resolved, the time is used, or no number of seeds resolves it."""
+    assert ready.replan is not None
+    found = precision(read_evidence(ready.desk.folder))
+    seeds = len(plan.seeds)
+    wanted = found.seeds if found.seeds is not None else ENOUGH
+    if found.width <= plan.delta or wanted <= seeds:
+        return None
+    of_a_seed = max(1, len(ready.replan(seeds + 1).cells) - len(plan.cells))
+    count = min(wanted, 2 * seeds, seeds + clock.room() // of_a_seed)
+    return ready.replan(count) if count > seeds else None
 
 
 def _recipe(model: Model | None, recipe: str | Path | dict[str, Any] | Recipe | None) -> Recipe:
@@ -190,7 +313,7 @@ def _recipe(model: Model | None, recipe: str | Path | dict[str, Any] | Recipe | 
     if source is None and isinstance(model, str | Path) and (Path(model) / "config.yaml").exists():
         source = resolve(model).recipe
     if source is None:
-        raise UsageError("the model brings no recipe for its thieves; name one with --config")
+        raise UsageError("the model brings no recipe for its attackers; name one with --config")
     return source
 
 

@@ -1,4 +1,4 @@
-"""What a judgement says of one card: thieves, levels, contrasts, verdict and sentence. Never imports torch."""
+"""What a judgement says of one card: attacks, levels, contrasts, verdict and sentence. Never imports torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from undistill.auditing.naming import title, unique_names
 from undistill.auditing.wording import sentence
 
 ABOUT = {
-    "headroom": ("A_soft0 − floor", "what soft answers of the undefended twin are worth over labels alone"),
-    "gap": ("A_soft − floor", "what soft answers of the defended model are still worth over labels alone"),
-    "took": ("A_soft0 − max(A_def, floor)", "what the defense took from the best thief found"),
-    "over_alone": ("A_def − A_ref", "what the defended model is worth to a thief that holds labels"),
-    "twin_over_alone": ("A_soft0 − A_ref", "what the undefended twin is worth to a thief that holds labels"),
+    "headroom": ("A_soft0 − floor", "what soft outputs of the undefended control are worth over labels alone"),
+    "gap": ("A_soft − floor", "what soft outputs of the defended model are still worth over labels alone"),
+    "took": ("A_soft0 − max(A_def, floor)", "what the defense took from the best attack found"),
+    "over_alone": ("A_def − A_ref", "what the defended model is worth to an attacker that holds labels"),
+    "twin_over_alone": ("A_soft0 − A_ref", "what the undefended control is worth to an attacker that holds labels"),
 }
 """The contrasts by their formula, and what they are about."""
 
@@ -95,7 +95,7 @@ def _share(case: Case, side: str, best: Arm | None) -> float | None:
 
 
 def _record(case: Case, name: str) -> Estimate | None:
-    """A contrast of a card with a twin; what a defense took is never below nothing in print."""
+    """A contrast of a threat model with a control; what a defense took is never below nothing in print."""
     difference = getattr(case.contrasts, name)
     if math.isnan(difference.mean) or case.card.access is Access.LABEL:
         return None
@@ -140,7 +140,7 @@ def _search(case: Case) -> dict[str, tuple[Point, ...]]:
 
 
 def _tried(case: Case) -> int:
-    """Different thieves of the defended model, search included."""
+    """Different attacks of the defended model, search included."""
     report = {signature(cell) for arm in case.arms if arm.side == "defended" for cell in arm.cells[:1]}
     done = case.evidence.done
     searched = {signature(done[p.key]) for p in case.evidence.search(case.text, "defended") if p.key in done}

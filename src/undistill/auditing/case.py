@@ -1,4 +1,4 @@
-"""One card's case: its thieves, what they amount to, and what stands against a verdict. Never imports torch."""
+"""One card's case: its attacks, what they amount to, and what stands against a verdict. Never imports torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from undistill.errors import UsageError
 
 @dataclass(frozen=True)
 class Case:
-    """One card of an audit. `text` is the card as the plan writes it."""
+    """One card of an audit. `text` is the threat model as the plan writes it."""
 
     evidence: Evidence
     text: str
@@ -37,12 +37,12 @@ class Case:
 
     @property
     def labelled(self) -> bool:
-        """Whether the thief holds true labels."""
+        """Whether the attacker holds true labels."""
         return self.card.data == "labelled"
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
-        """All thieves and students alone."""
+        """All attacks and baselines."""
         return self.evidence.arms(self.text)
 
     @cached_property
@@ -57,7 +57,7 @@ class Case:
 
     @cached_property
     def compare(self) -> Callable[[Arm, Arm], Difference]:
-        """The paired difference of two thieves."""
+        """The paired difference of two attacks."""
         return comparer(self.evidence.plan)
 
     def best(self, side: str, *roles: str) -> Arm | None:
@@ -67,7 +67,7 @@ class Case:
 
     @cached_property
     def best_found(self) -> Arm | None:
-        """The best thief of the defended model, however it reads, more effort and other students among them."""
+        """The best attack of the defended model, however it reads, more effort and other students among them."""
         return self.best("defended", *SOFT, "labels", "effort")
 
     def searched(self, side: str) -> list[Ranked]:
@@ -76,9 +76,9 @@ class Case:
 
     @property
     def needed(self) -> tuple[Planned, ...]:
-        """The planned cells that the card's verdict rests on: its thieves, the search they come from, what users get.
+        """The planned cells that the threat model's verdict rests on: its attacks, the search they come from, what users get.
 
-        Thieves with more effort are not among them: they count for exposure alone.
+        Attacks with more effort are not among them: they count for exposure alone.
         """
         plan = self.evidence.plan
         here = [p for p in plan.of(self.text) if p.role not in ("curve", "served", "effort")]
@@ -89,7 +89,7 @@ class Case:
 
     @cached_property
     def problems(self) -> tuple[str, ...]:
-        """What makes the card inconclusive whatever the numbers say, each a sentence."""
+        """What makes the threat model inconclusive whatever the numbers say, each a sentence."""
         return tuple(self._problems())
 
     def _problems(self) -> Iterator[str]:
@@ -107,9 +107,9 @@ class Case:
                 f"{done[failed[0].key].why or 'no reason is known'}."
             )
         for arms, what in (
-            (self.sides.labels.all, "a thief of labels"),
-            (self.sides.soft.all, "a thief that reads more than labels"),
-            (self.sides.soft0.all, "such a thief of the undefended twin"),
+            (self.sides.labels.all, "an attack of labels"),
+            (self.sides.soft.all, "an attacker that reads more than labels"),
+            (self.sides.soft0.all, "such an attack of the undefended control"),
         ):
             if not (missing or stale or failed or any(arm.runs for arm in arms)):
                 yield f"{what[0].upper()}{what[1:]} is missing here."
@@ -120,10 +120,10 @@ class Case:
         return f"{len(cells)} of {len(self.needed)} planned cells {'is' if len(cells) == 1 else 'are'}"
 
     def _refused(self) -> Iterator[str]:
-        """Why the undefended twin is no control."""
+        """Why the undefended control is no control."""
         reached = [self.evidence.accuracy(side, self.card.serving) for side in ("defended", "undefended")]
         if reached[0] is None or reached[1] is None:
-            yield "What users get from the model or its twin was not measured."
+            yield "What users get from the model or its control was not measured."
             return
         try:
             check_control(reached[0], reached[1], self.evidence.plan.delta, (self.evidence.plan.fingerprint,))
@@ -135,9 +135,9 @@ class Case:
         """(what the rules say, why); (None, why) where there is nothing to judge by."""
         plan = self.evidence.plan
         if not plan.controlled:
-            return None, "Without an undefended twin there is no telling what a defense took."
+            return None, "Without an undefended control there is no telling what a defense took."
         if self.card.access is Access.LABEL:
-            return None, "Served as labels, there are no softer answers to defend."
+            return None, "Served as labels, there are no soft outputs to defend."
         if self.problems:
             return INCONCLUSIVE, " ".join(self.problems)
         verdict = str(decide(self.contrasts, plan.delta))

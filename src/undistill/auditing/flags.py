@@ -16,7 +16,7 @@ TITLES: dict[str, str] = {name: doubt[0] for name, doubt in (OF_CARDS | OF_SEARC
 
 
 def raised(evidence: Evidence, cases: Sequence[Case]) -> tuple[Flag, ...]:
-    """All flags of an audit: card by card those of thieves and searches, then those of the whole."""
+    """All flags of an audit: card by card those of attacks and searches, then those of the whole."""
     flags: list[Flag] = []
     for name, (_, seen) in (OF_CARDS | OF_SEARCHES).items():
         for case in cases:
@@ -27,7 +27,7 @@ def raised(evidence: Evidence, cases: Sequence[Case]) -> tuple[Flag, ...]:
 
 
 def _once(flags: Iterable[Flag]) -> Iterable[Flag]:
-    """What the search of one card shows is told once, not again for each card that shares it."""
+    """What the search of one card shows is told once, not again for each threat model that shares it."""
     seen: set[tuple[str, str]] = set()
     for flag in flags:
         if flag.name not in OF_SEARCHES or (flag.name, flag.about) not in seen:

@@ -14,7 +14,7 @@ Seen = Iterator[tuple[str, tuple[str, ...]]]
 Doubt = Callable[[Evidence], Seen]
 DOUBTS: dict[str, tuple[str, Doubt]] = {}
 SAME_ANSWER = 1e-6
-"""The largest difference between two answers to one question that rounding explains."""
+"""The largest difference between two answers to one query that rounding explains."""
 IN_KIND = 5.0
 """Points between trained and fresh images, in confidence or accuracy, from which answers are called different in kind."""
 
@@ -29,17 +29,17 @@ def doubt(name: str, title: str) -> Callable[[Doubt], Doubt]:
     return register
 
 
-@doubt("random-answers", "The model answers the same question differently")
+@doubt("random-answers", "The model returns different outputs for the same query")
 def random_answers(evidence: Evidence) -> Seen:
-    """Averaging over repeated questions may give more than single answers do."""
+    """Averaging over repeated queries may give more than single outputs do."""
     for subject, served in _by_victim(evidence):
         worst = max(served, key=lambda cell: cell.numbers.get("repeat", 0.0))
         if (repeat := worst.numbers.get("repeat", 0.0)) > SAME_ANSWER:
-            about = f"{subject.label or subject.name}: asked twice, a probability differs by up to {repeat:.2g}."
+            about = f"{subject.label or subject.name}: queried twice, a probability differs by up to {repeat:.2g}."
             yield about, (worst.id,)
 
 
-@doubt("trained-fresh-differ", "Answers about trained and fresh images differ in kind")
+@doubt("trained-fresh-differ", "Outputs on trained and fresh images differ in kind")
 def trained_fresh_differ(evidence: Evidence) -> Seen:
     """Answers tell which images the model was trained on, and what holds for one kind may not hold for the other."""
     for subject, served in _by_victim(evidence):
@@ -51,13 +51,13 @@ def trained_fresh_differ(evidence: Evidence) -> Seen:
                 yield about, (cell.id,)
 
 
-@doubt("costs-users", "The defended model is worse than its twin")
+@doubt("costs-users", "The defended model is worse than its control")
 def costs_users(evidence: Evidence) -> Seen:
     """Part of what the defense took may be what a less accurate model teaches less of."""
     for serving in dict.fromkeys(Card.parse(card).serving for card in evidence.plan.cards):
         ours, twin = evidence.accuracy("defended", serving), evidence.accuracy("undefended", serving)
         if ours is not None and twin is not None and twin - ours > evidence.plan.delta:
-            yield f"Users get {ours:.1f} % right, from the twin {twin:.1f}.", ()
+            yield f"Users get {ours:.1f} % right, from the control {twin:.1f}.", ()
             return
 
 
@@ -73,12 +73,12 @@ def top1_utility(evidence: Evidence) -> Seen:
             )
 
 
-@doubt("effort-not-tried", "It is not known whether more effort helps the thief")
+@doubt("effort-not-tried", "It is not known whether more effort helps the attacker")
 def effort_not_tried(evidence: Evidence) -> Seen:
-    """No thief with twice the steps or a wider student, or cells of them that are lost."""
+    """No attack with twice the steps or a wider student, or cells of them that are lost."""
     planned = [p for p in evidence.plan.cells if p.role == "effort" and not evidence.empty(p)]
     if not planned:
-        yield "No thief was given twice the steps or a wider student.", ()
+        yield "No attack was given twice the steps or a wider student.", ()
     found = [(p, evidence.done.get(p.key)) for p in planned]
     lost = [(p, cell) for p, cell in found if cell is None or cell.accuracy is None]
     if lost:
@@ -88,9 +88,9 @@ def effort_not_tried(evidence: Evidence) -> Seen:
         yield f"{are}, {p.label} at seed {p.seed} first: {why}.", tuple(cell.id for _, cell in lost if cell is not None)
 
 
-@doubt("one-architecture", "All thieves use one network")
+@doubt("one-architecture", "All attacks use one network")
 def one_architecture(evidence: Evidence) -> Seen:
-    """Another network may learn more from the same answers."""
+    """Another network may learn more from the same outputs."""
     thieves = [p for p in evidence.plan.cells if p.side == "defended" and p.role in ("soft", "labels", "naive")]
     found = [evidence.done[p.key] for p in thieves if p.key in evidence.done]
     networks = {cell.student for cell in found if cell.student}
@@ -98,14 +98,14 @@ def one_architecture(evidence: Evidence) -> Seen:
         cell = found[0]
         wider = any("student.width" in p.times for p in evidence.plan.cells if p.key in evidence.done)
         more = ", but for one that is twice as wide" if wider else ""
-        yield f"Every thief is {student_text(cell.student, cell.student_settings)}{more}.", ()
+        yield f"Every extracted model is {student_text(cell.student, cell.student_settings)}{more}.", ()
 
 
-@doubt("no-public-start", "No thief starts from public weights")
+@doubt("no-public-start", "No attacker starts from public weights")
 def no_public_start(evidence: Evidence) -> Seen:
-    """A thief who starts from a network that somebody published needs fewer questions."""
+    """An attacker who starts from a network that somebody published needs fewer queries."""
     if evidence.plan.cards and all(Card.parse(card).start == "random" for card in evidence.plan.cards):
-        yield "Every thief starts from random weights.", ()
+        yield "Every attacker starts from random weights.", ()
 
 
 @doubt("no-adaptive-attack", "No attack was written knowing this defense")
@@ -137,7 +137,7 @@ def mixed_environment(evidence: Evidence) -> Seen:
 
 
 def _by_victim(evidence: Evidence) -> Iterator[tuple[Subject, list[Cell]]]:
-    """Each victim with what users get from it, by way of serving; those alone of whom something was measured."""
+    """Each victim with what users get from it, by output access; those alone of whom something was measured."""
     for subject in evidence.plan.subjects:
         planned = [p for p in evidence.plan.cells if p.role == "served" and p.victim == subject.name]
         served = [evidence.done[p.key] for p in planned if p.key in evidence.done]

@@ -1,4 +1,4 @@
-"""Flags that a card's reported thieves raise. Each function gives (what was seen, cells) pairs, none for no doubt."""
+"""Flags that a threat model's reported attacks raise. Each function gives (what was seen, cells) pairs, none for no doubt."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def doubt(name: str, title: str) -> Callable[[Doubt], Doubt]:
     return register
 
 
-@doubt("diverged-or-chance", "A thief's training broke down")
+@doubt("diverged-or-chance", "An attack's training broke down")
 def diverged_or_chance(case: Case) -> Seen:
-    """A thief with cells that diverged, or whose accuracy is little above guessing."""
+    """An attacker with cells that diverged, or whose accuracy is little above guessing."""
     guess = 100 / case.evidence.plan.classes
     for arm in case.arms:
         if arm.lost:
@@ -44,17 +44,17 @@ def diverged_or_chance(case: Case) -> Seen:
             yield f"{name_of(arm)} reaches {arm.mean:.1f} %, guessing {guess:.1f}.", _ids(arm)
 
 
-@doubt("below-alone", "Thieves who hold labels do worse with the model than without it")
+@doubt("below-alone", "Attackers who hold labels do worse with the model than without it")
 def below_alone(case: Case) -> Seen:
-    """The best thief of the defended model is below a student alone, though it has the same labels."""
+    """The best attack of the defended model is below a baseline, though it has the same labels."""
     over = case.contrasts.over_alone
     if case.labelled and over.finite and over.upper < 0:
-        yield f"The best thief found is {-over.mean:.1f} points below a student without the model.", ()
+        yield f"The best attack found is {-over.mean:.1f} points below the baseline.", ()
 
 
-@doubt("hard-beats-soft", "Labels alone teach more than the paper's student learns from soft answers")
+@doubt("hard-beats-soft", "Labels alone teach more than the paper's student learns from soft outputs")
 def hard_beats_soft(case: Case) -> Seen:
-    """Naive distillation of the defended model is below the thief of labels that the search chose."""
+    """Naive distillation of the defended model is below the attack of labels that the search chose."""
     labels = case.sides.labels.chosen
     for arm in of(case.arms, "defended", "naive"):
         if labels is not None and (gap := case.compare(arm, labels)).upper < 0:
@@ -66,17 +66,17 @@ def hard_beats_soft(case: Case) -> Seen:
 
 @doubt("head-refit", "A new last layer on the model's features undoes the defense")
 def head_refit(case: Case) -> Seen:
-    """A thief who refits the last layer is within a point of the best thief of the undefended twin."""
+    """An attacker who refits the last layer is within a point of the best attack of the undefended control."""
     twin = case.best("undefended", *SOFT, "labels")
     for arm in of(case.arms, "defended", *SOFT, "labels", "effort"):
         refit = arm.runs and arm.cells[0].attack == "head-refit"
         if refit and twin is not None and arm.mean >= twin.mean - REFIT:
-            yield f"{name_of(arm)} reaches {arm.mean:.1f} %, the best thief of the twin {twin.mean:.1f}.", _ids(arm)
+            yield f"{name_of(arm)} reaches {arm.mean:.1f} %, the best attack of the control {twin.mean:.1f}.", _ids(arm)
 
 
-@doubt("still-improving", "More effort still helps the thief")
+@doubt("still-improving", "More effort still helps the attacker")
 def still_improving(case: Case) -> Seen:
-    """The best thief with more steps or a wider student beats all that were given the usual effort, on the same seeds."""
+    """The best attack with more steps or a wider student beats all that were given the usual effort, on the same seeds."""
     usual = [arm for arm in of(case.arms, "defended", *SOFT, "labels") if arm.runs]
     for arm in of(case.arms, "defended", "effort"):
         got = arm.by_unit()
@@ -95,7 +95,7 @@ def still_improving(case: Case) -> Seen:
             )
 
 
-@doubt("sanitising-helps", "Cleaning the answers first helps the thief")
+@doubt("sanitising-helps", "Cleaning the outputs first helps the attacker")
 def sanitising_helps(case: Case) -> Seen:
     """An attack that changes answers before it learns from them beats plain distillation, in the search or in the report."""
     clean, plain = (
@@ -116,7 +116,7 @@ def sanitising_helps(case: Case) -> Seen:
             return
 
 
-@doubt("too-weak", "Undefended distillation does not beat what a thief has without soft answers")
+@doubt("too-weak", "Undefended distillation does not beat what an attacker has without soft outputs")
 def too_weak(case: Case) -> Seen:
     """Headroom that is not shown to be there: nothing can be taken, and nothing can be seen to be taken."""
     room = case.contrasts.headroom
@@ -124,20 +124,20 @@ def too_weak(case: Case) -> Seen:
         yield f"Headroom is {room.mean:.1f} points, and may be none: its lower bound is {room.lower:.1f}.", ()
 
 
-@doubt("trained-pool", "The thief asks about the model's own training images")
+@doubt("trained-pool", "The attacker asks about the model's own training images")
 def trained_pool(case: Case) -> Seen:
     """On images that it was trained on, a model's top class nearly is the label."""
     if case.card.data == "unlabelled" and case.card.pool == "trained":
         yield "On the images that it learnt, a model's labels are nearly the true ones.", ()
 
 
-@doubt("vouched", "That the images are fresh is somebody's word")
+@doubt("vouched", "That the images are fresh is asserted, not verified")
 def vouched(case: Case) -> Seen:
     """Cells whose images nobody can show to be unseen by the victim."""
     ids = tuple(cell.id for arm in case.arms for cell in arm.cells if cell.vouched)
     if ids:
         what = "1 cell" if len(ids) == 1 else f"{len(ids)} cells"
-        yield f"In {what} nothing but somebody's word says that the model never saw the thief's images.", ids
+        yield f"In {what} that the model never saw the attacker's images is asserted and not verified.", ids
 
 
 @doubt("few-seeds", "Fewer than five seeds or teachers")

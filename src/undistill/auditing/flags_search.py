@@ -1,4 +1,4 @@
-"""Flags that the search and the served answers of a card raise. Each gives (what was seen, cells) pairs."""
+"""Flags that the search and the served outputs of a threat model raise. Each gives (what was seen, cells) pairs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from undistill.auditing.flags_card import Doubt, Seen
 
 DOUBTS: dict[str, tuple[str, Doubt]] = {}
 SPREAD = 3.0
-"""How many times the twin's spread of logits is suspicious."""
+"""How many times the control's spread of logits is suspicious."""
 
 
 def doubt(name: str, title: str) -> Callable[[Doubt], Doubt]:
@@ -64,7 +64,7 @@ def edge_of_grid(case: Case) -> Seen:
         yield f"Distillation is best at τ {best:g}, tried were {min(tried):g} to {max(tried):g}.", ()
 
 
-@doubt("scale-masking", "The model's logits are far more spread out than its twin's")
+@doubt("scale-masking", "The model's logits are far more spread out than its control's")
 def scale_masking(case: Case) -> Seen:
     """Large logits change what a temperature does, without hiding anything."""
     spreads = {}

@@ -14,6 +14,7 @@ from undistill.auditing.evidence import read as read_evidence
 from undistill.auditing.flags import raised
 from undistill.auditing.judgement import Judgement, Line, VictimResult
 from undistill.auditing.naming import settings_text, student_text
+from undistill.auditing.outlook import outlook
 from undistill.auditing.verdict import half_width
 from undistill.auditing.wording import not_tried
 from undistill.errors import UsageError
@@ -53,11 +54,12 @@ def judge(folder: Path) -> Judgement:
         not_tried=not_tried(plan),
         lines=tuple(_lines(evidence)),
         provenance=_provenance(evidence),
-        commands=tuple(text for text in (plan.command, f"undistill audit judge {folder}") if text),
+        commands=tuple(text for text in (plan.command, f"undistill report {folder}") if text),
         planned=len(plan.cells),
         done=sum(p.key in done and done[p.key].status != "failed" for p in plan.cells),
         failed=sum(cell.status == "failed" for cell in done.values()),
         seconds=round(sum(cell.seconds for cell in computed.values()), 3),
+        outlook=outlook(evidence),
     )
 
 
@@ -70,7 +72,7 @@ def _victims(evidence: Evidence) -> Iterator[VictimResult]:
         yield VictimResult(
             name=subject.name,
             side=subject.side,
-            label=subject.label or cell.victim,
+            label=(subject.label or cell.victim).replace(", the twin", " (control)"),
             network=subject.network or cell.student,
             defense=subject.defense or cell.defense,
             behind=subject.behind,

@@ -67,7 +67,7 @@ class Contrast(Record):
 
 
 class Point(Record):
-    """One point of a curve: `x` questions or temperature, accuracy (or score) in percent."""
+    """One point of a curve: `x` queries or temperature, accuracy (or score) in percent."""
 
     x: float
     y: float
@@ -79,9 +79,9 @@ class Point(Record):
 class CardResult(Record):
     """Everything about one card: who got what, what that means.
 
-    `exposure` is the best thief found as a share of the victim's accuracy, percent. `label_equivalents`: how many labelled
+    `exposure` is the best attack found as a share of the victim's accuracy, percent. `label_equivalents`: how many labelled
     images give
-    a student alone the same; `label_equivalents_beyond`: more than the largest number that was tried (which is then given).
+    a baseline the same; `label_equivalents_beyond`: more than the largest number that was tried (which is then given).
     `headroom`, `took` in points, `removed` a share (percent), only where the headroom's lower bound is above δ.
     `verdict` None: no control, or the suite gives no verdicts; `indication` is then what the rules would say of the same numbers.
     """
@@ -117,15 +117,15 @@ class CardResult(Record):
     search: dict[str, tuple[Point, ...]] = {}
     """Scores on held-out images of the search, by side: the temperature response of `kd` (x τ)."""
     tried: int = 0
-    """How many different thieves of the defended model were tried, search included."""
+    """How many different attacks of the defended model were tried, search included."""
 
 
 class VictimResult(Record):
-    """What users get, and how the answers look. Percent, but for NLL (nats, None where a true class got no probability at all).
+    """What users get, and how the outputs look. Percent, but for NLL (nats, None where a true class got no probability at all).
 
     `brier` is 100 Σ (p − y)², the sum over classes, mean over images: 0 to 200. `spread` is the mean standard deviation of an
-    answer's log-probabilities over the classes shown; `second` maps τ to the mean share of the runner-up against the top class
-    at that temperature.
+    answer's log-probabilities over the classes shown; `second` maps τ to the mean ratio of the runner-up's probability
+    over the top one's at that temperature, 0 to 1.
     """
 
     name: str
@@ -180,6 +180,29 @@ class Line(Record):
     command: str
 
 
+class Outlook(Record):
+    """What the first screen needs beside the numbers.
+
+    `model`, `control`: the names that their owner gave them. `place`: where the model is. `width`: half-width of the differences
+    that the answer rests on, points; None where there are no intervals. `seeds_needed`: report seeds that are expected to bring it
+    to δ, None where `images_needed` test images would be needed first; `command` computes what is missing in about `minutes` on
+    two cores. `chance`: accuracy of guessing, percent. `few`: why the data are too few, "" where they are enough.
+    """
+
+    model: str
+    control: str = ""
+    defended: bool = False
+    folder: str = ""
+    place: str = ""
+    width: float | None = None
+    seeds_needed: int | None = None
+    images_needed: int | None = None
+    minutes: float | None = None
+    command: str = ""
+    chance: float | None = None
+    few: str = ""
+
+
 class Judgement(Record):
     """The whole judgement. The page, the tables and `undistill compare` are pure functions of it."""
 
@@ -197,7 +220,7 @@ class Judgement(Record):
     victims: tuple[VictimResult, ...]
     cards: tuple[CardResult, ...]
     learning: tuple[Point, ...] = ()
-    """A student alone on x labelled images."""
+    """A baseline on x labeled images."""
     flags: tuple[Flag, ...]
     not_tried: tuple[str, ...]
     """Sentences: what the plan skipped and what no audit can try."""
@@ -208,6 +231,7 @@ class Judgement(Record):
     done: int = 0
     failed: int = 0
     seconds: float = 0.0
+    outlook: Outlook | None = None
 
     def dump(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -23,7 +23,7 @@ def name_of(arm: Arm) -> str:
         return arm.label
     cell = arm.cells[0]
     if arm.side == "alone":
-        return "a student alone"
+        return "a baseline"
     if arm.role == "effort":
         return arm.label
     settings = settings_text(cell.attack_settings)
@@ -32,16 +32,23 @@ def name_of(arm: Arm) -> str:
 
 
 def unique_names(arms: tuple[Arm, ...]) -> dict[Arm, str]:
-    """A name for each: where two of a side share one, what tells them apart is added: the serving, the network, their place."""
+    """A name for each, no two of a side alike: what tells them apart is added, such as the access, the network, or their place."""
     names = {arm: name_of(arm) for arm in arms}
     for suffix in (_served, _network, _rank):
-        alike: dict[tuple[str, str], list[Arm]] = defaultdict(list)
-        for arm, name in names.items():
-            alike[arm.side, name].append(arm)
-        for group in alike.values():
+        for group in _alike(names):
             if len({suffix(arm) for arm in group}) > 1:
                 names |= {arm: names[arm] + suffix(arm) for arm in group if not names[arm].endswith(suffix(arm))}
+    for group in _alike(names):
+        names |= {arm: f"{names[arm]}, no. {place}" for place, arm in enumerate(group, start=1)}
     return names
+
+
+def _alike(names: dict[Arm, str]) -> list[list[Arm]]:
+    """Groups of one side that share a name."""
+    alike: dict[tuple[str, str], list[Arm]] = defaultdict(list)
+    for arm, name in names.items():
+        alike[arm.side, name].append(arm)
+    return [group for group in alike.values() if len(group) > 1]
 
 
 def _served(arm: Arm) -> str:
@@ -55,19 +62,18 @@ def student_text(name: str, settings: dict[str, Any]) -> str:
 
 
 def title(card: Card, images: int) -> str:
-    """A card in a few words: `1,000 unlabelled images, served as probabilities`."""
+    """A card in a few words: `1,000 unlabeled images, probabilities`."""
     if card.data == "none":
         return f"no images, {serving(card)}"
     pool = "" if card.pool == "fresh" else " that the model was trained on"
     start = ", starting from public weights" if card.start == "public" else ""
-    return f"{images:,} {card.data} images{pool}, {serving(card)}{start}"
+    held = {"labelled": "labeled", "unlabelled": "unlabeled"}.get(card.data, card.data)
+    return f"{images:,} {held} images{pool}, {serving(card)}{start}"
 
 
 def serving(card: Card) -> str:
-    """How the victim is served, in words."""
-    return {"weights": "released weights", "logits": "served as logits", "label": "served as labels"}.get(
-        card.serving, f"served as {shown(card)}"
-    )
+    """The output access, in words."""
+    return {"weights": "released weights", "label": "labels only"}.get(card.serving, shown(card))
 
 
 def shown(card: Card) -> str:

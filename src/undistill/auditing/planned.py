@@ -226,16 +226,27 @@ def key_of(fixed: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([SCHEMA, fixed], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write(folder: Path, plan: Plan) -> None:
-    """Put the plan into the folder; UsageError where it holds another one, whose cells would be mixed with this one's."""
+def write(folder: Path, plan: Plan, *, grown: bool = False) -> None:
+    """Put the plan into the folder; UsageError where it holds another one, whose cells would be mixed with this one's.
+
+    A `grown` plan may have more seeds and their cells than the one that is there.
+    """
     path = folder / FILE
     if path.exists():
         old = read(folder)
-        if _fixed(old) != _fixed(plan):
+        if _fixed(old) != _fixed(plan) and not (grown and grows(old, plan)):
             raise UsageError(
                 f"{folder} holds another audit ({old.title}): {_difference(old, plan)}; choose another folder"
             )
     write_json(path, plan.dump())
+
+
+def grows(old: Plan, new: Plan) -> bool:
+    """Whether a plan is another one with more seeds: the same in all else, and with every cell that the other has."""
+    before, after = _fixed(old), _fixed(new)
+    cells = {cell["key"]: cell for cell in after.pop("cells")}
+    held = all(cells.get(cell["key"]) == cell for cell in before.pop("cells"))
+    return held and set(before.pop("seeds")) <= set(after.pop("seeds")) and before == after
 
 
 def read(folder: Path) -> Plan:

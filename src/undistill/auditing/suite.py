@@ -20,7 +20,8 @@ class Suite:
     `soft` are thieves that read more than labels, `labels` those that read labels alone, `inside` those that need the weights,
     `public` those that need somebody's public weights. A suite with `search` seeds tries them and the grids first and reports its
     `ranks` best attacks; one without reports them as they come.
-    `most` caps the cells of one victim and its controls, at `seeds` report seeds.
+    `most` caps the cells of one victim and its controls, at `seeds` report seeds. A suite that `grows` begins with `seeds` and adds
+    more until differences of δ are resolved or its time is used.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Suite:
     rates: tuple[float, ...] = ()
     curve: tuple[float, ...] = ()
     effort: int = 0
+    grows: bool = False
 
 
 NAIVE: Settings = {"name": "kd", "temperature": 4.0}
@@ -52,6 +54,17 @@ QUICK = Suite(
     labels=({"name": "label-only"},),
     inside=({"name": "head-refit"},),
     public=({"name": "linear-probe"},),
+)
+TIMED = Suite(
+    name="timed@1",
+    verdicts=False,
+    seeds=2,
+    most=250,
+    soft=QUICK.soft,
+    labels=QUICK.labels,
+    inside=QUICK.inside,
+    public=QUICK.public,
+    grows=True,
 )
 STANDARD = Suite(
     name="standard@1",
@@ -82,7 +95,7 @@ STANDARD = Suite(
     curve=(0.5, 2.0, 4.0),
     effort=3,
 )
-SUITES = {"quick": QUICK, "standard": STANDARD, "standard@1": STANDARD}
+SUITES = {"timed": TIMED, "timed@1": TIMED, "quick": QUICK, "standard": STANDARD, "standard@1": STANDARD}
 FIRST_SEARCH_SEED = 10_000
 """Seeds of the search start here, so that none is ever reported."""
 
@@ -115,3 +128,21 @@ def expected_resolution(units: int, test_images: int) -> float | None:
     of_seeds = student_t.ppf(0.95, units - 1) * spread / units**0.5
     of_images = norm.ppf(0.95) * 100 * (0.02 / test_images) ** 0.5
     return round(float((of_seeds**2 + of_images**2) ** 0.5), 2)
+
+
+MEASURED = (0.7, 2.3)
+"""Half-width of a verdict's differences over `expected_resolution`, lowest and highest of the audits in `results/audits`: a verdict
+compares the best of several attacks, so its bounds are those of the widest pair."""
+
+
+def resolution_range(units: int, test_images: int) -> tuple[float, float] | None:
+    """The smallest difference that an audit is expected to resolve, in points, as a range; None for one unit."""
+    usual = expected_resolution(units, test_images)
+    return None if usual is None else (MEASURED[0] * usual, MEASURED[1] * usual)
+
+
+def seeds_for(wanted: float, test_images: int, most: int = 200) -> int | None:
+    """Seeds at which the middle of that range is at most `wanted` points; None where `most` seeds are not enough."""
+    middle = (MEASURED[0] * MEASURED[1]) ** 0.5
+    found = (n for n in range(2, most + 1) if middle * (expected_resolution(n, test_images) or 0.0) <= wanted)
+    return next(found, None)

@@ -5,34 +5,100 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 
+from undistill.access import Card
+from undistill.auditing.outlook import budgets, too_few
 from undistill.auditing.planned import Plan
+from undistill.auditing.suite import resolution_range, seeds_for
 
 ROLES = {
     "served": "what users get",
     "search": "the search",
-    "soft": "thieves of scores",
-    "labels": "thieves of labels",
+    "soft": "attacks on scores",
+    "labels": "attacks on labels",
     "naive": "the paper's student",
-    "alone": "students alone",
-    "curve": "students alone, other numbers of images",
-    "effort": "the best thief with more effort",
+    "alone": "baselines",
+    "curve": "baselines, other numbers of images",
+    "effort": "the best attack with more effort",
 }
+
+
+def announced(
+    plan: Plan,
+    span: tuple[float, float],
+    *,
+    seeds: tuple[int, int] | None = None,
+    seconds: float | None = None,
+    total: int | None = None,
+) -> list[str]:
+    """What is about to be computed, how long that takes and how precise it will be; a line each.
+
+    Args:
+        plan: of the first round.
+        span: seconds of wall time that what is missing of it takes, from and to.
+        seeds: how many are expected to fit into the time, from and to, where the suite adds some.
+        seconds: the time, where the suite adds seeds until it is used.
+        total: images of the data in all.
+    """
+    accesses = sorted(
+        dict.fromkeys(Card.parse(card).serving for card in plan.cards), key=lambda name: name == "weights"
+    )
+    counts = ", ".join(f"{count:,}" for count in budgets(plan))
+    lines = [f"{plan.title}: outputs {', '.join(accesses)}; {counts or 'all'} queries"]
+    few, many = (max(count, len(plan.seeds)) for count in seeds or (0, 0))
+    takes = f"take {period(*span)}" if span[1] > 1 else "are there already"
+    if seconds is None:
+        lines.append(f"{len(plan.cells)} trainings {takes}")
+    else:
+        lines.append(
+            f"the first {len(plan.seeds)} seeds {takes}; seeds are added until {clock(seconds)} are used, or until"
+        )
+        lines.append(f"differences of δ = {plan.delta:g} points are resolved on {plan.test_images:,} test images")
+    if plan.question == "model" and (best := resolution_range(many, plan.test_images)) is not None:
+        worst = resolution_range(few, plan.test_images) or best
+        how_many = f"{few} seeds" if few == many else f"{few} to {many} seeds"
+        lines.append(f"expected: differences of {best[0]:.1f} to {worst[1]:.1f} points, with {how_many}")
+        if best[0] > plan.delta and seeds_for(plan.delta, plan.test_images) is None:
+            lines.append(
+                f"warning: no number of seeds resolves {plan.delta:g} points on {plan.test_images:,} test images"
+            )
+    if small := too_few(plan.test_images, budgets(plan), plan.classes, total):
+        lines.append(f"warning: {small}")
+    return lines
+
+
+def period(low: float, high: float) -> str:
+    """`2 to 4 min`, `48 s to 2 min`."""
+    one, other = clock(low), clock(high)
+    if one == other:
+        return f"about {one}"
+    number, unit = one.split()
+    return f"{number if other.endswith(f' {unit}') else one} to {other}"
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def told(plan: Plan, jobs: int | None = None) -> list[str]:
     """What will be computed, what it costs, what it can resolve, and what is skipped."""
-    count = jobs or len(os.sched_getaffinity(0))
+    count = jobs or cores()
     seconds = sum(cell.seconds or 0.0 for cell in plan.cells)
-    resolves = "nothing" if plan.resolves is None else f"differences of about {plan.resolves:g} points"
+    units = len({s.teacher for s in plan.subjects}) if plan.question == "method" else len(plan.seeds)
+    found = resolution_range(units, plan.test_images)
+    resolves = "nothing" if found is None else f"differences of {found[0]:.1f} to {found[1]:.1f} points"
     lines = [
         f"{plan.title}: {len(plan.cells)} cells of {plan.suite}, seeds {span(plan.seeds)}",
-        f"about {clock(seconds)} of one process, {clock(seconds / count)} with {count}; a few steps were timed",
+        f"{clock(seconds)} of processor time, {period(seconds / count, 2 * seconds / count)} in {count} processes, by steps that "
+        "were timed",
         f"δ {plan.delta:g} points on {plan.test_images:,} test images; expected to resolve {resolves}",
     ]
     if not plan.verdicts:
         lines.append(f"{plan.suite} gives an indication, no verdict")
     elif not plan.controlled:
-        lines.append("no --control: exposure alone, no verdict")
+        lines.append("no --control: what an attacker gets, no verdict on a defense")
     stages: dict[int, list[int]] = defaultdict(list)
     for place, cell in enumerate(plan.cells):
         stages[cell.stage].append(place)

@@ -1,12 +1,12 @@
-"""The rules: from differences between thieves to what may be said about a defense. Never imports torch.
+"""The rules: from differences between attacks to what may be said about a defense. Never imports torch.
 
-Every rule is about the best of several thieves, and picking the best by the numbers that are then judged would fool us. So it is
-an intersection-union test: to say that the best of A is at least x above the best of B, one thief of A, chosen by the search
-without test images, must be x above *every* thief of B; to say that it is at most x above, *every* thief of A must be at most x
-above one chosen thief of B. Each single bound is one-sided at 95 %, and a statement that needs several of them to hold at once is
+Every rule is about the best of several attacks, and picking the best by the numbers that are then judged would fool us. So it is
+an intersection-union test: to say that the best of A is at least x above the best of B, one attack of A, chosen by the search
+without test images, must be x above *every* attack of B; to say that it is at most x above, *every* attack of A must be at most x
+above one chosen attack of B. Each single bound is one-sided at 95 %, and a statement that needs several of them to hold at once is
 wrong in at most 5 %, however many there are (Berger 1982, Technometrics 24(4)).
 
-A thief with a lost cell is unknown: its bounds are infinite, which no rule can use. Unknown can only take statements away.
+An attacker with a lost cell is unknown: its bounds are infinite, which no rule can use. Unknown can only take statements away.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STRENGTH: Mapping[str, int] = {INCONCLUSIVE: 0, NOTHING: 0, NO_EFFECT: 0, PARTIA
 
 @dataclass(frozen=True)
 class Side(Generic[Arm]):
-    """Thieves of one kind, all that were reported, and the one that the search ranked first."""
+    """Attacks of one kind, all that were reported, and the one that the search ranked first."""
 
     all: tuple[Arm, ...] = ()
     chosen: Arm | None = None
@@ -46,11 +46,11 @@ class Side(Generic[Arm]):
 
 @dataclass(frozen=True)
 class Arms(Generic[Arm]):
-    """What a card's verdict is made of.
+    """What a threat model's verdict is made of.
 
-    `soft`, `labels`: thieves of the defended model that read more than labels, or labels alone; `defended`: both; `thieves`: both,
-    and where the thief holds labels also students alone, which it can always train. `soft0`: soft thieves of the undefended twin.
-    `alone`: students without a victim, empty where the thief holds no labels. `floor`: `labels` and `alone`. `closed`: the
+    `soft`, `labels`: attacks of the defended model that read more than labels, or labels alone; `defended`: both; `attacks`: both,
+    and where the attacker holds labels also baselines, which it can always train. `soft0`: soft attacks of the undefended control.
+    `alone`: students without a victim, empty where the attacker holds no labels. `floor`: `labels` and `alone`. `closed`: the
     defended model shows labels alone, so that `soft` is `labels`.
     """
 
@@ -69,7 +69,7 @@ class Contrasts:
     """The differences that a verdict rests on, in points; single ones, or arrays for many audits at once.
 
     `headroom` A_soft0 − floor · `gap` A_soft − floor · `took` A_soft0 − max(A_def, floor) · `over_alone` A_def − A_ref ·
-    `twin_over_alone` A_soft0 − A_ref. The floor is A_label, and where the thief holds labels the better of that and A_ref. The
+    `twin_over_alone` A_soft0 − A_ref. The floor is A_label, and where the attacker holds labels the better of that and A_ref. The
     last two are unknown on cards without labels.
     """
 
@@ -103,7 +103,7 @@ def best_minus_best(first: Side[Arm], second: Side[Arm], compare: Compare[Arm]) 
 
 
 def contrasts(arms: Arms[Arm], compare: Compare[Arm]) -> Contrasts:
-    """All differences of a card; `compare(a, b)` is the paired difference a − b of two thieves."""
+    """All differences of a threat model; `compare(a, b)` is the paired difference a − b of two attacks."""
     return Contrasts(
         headroom=best_minus_best(arms.soft0, arms.floor, compare),
         gap=_closed_gap(arms, compare) if arms.closed else best_minus_best(arms.soft, arms.floor, compare),
@@ -156,19 +156,19 @@ def decide(found: Contrasts, delta: float) -> NDArray[np.str_]:
 def check_control(
     defended_accuracy: float, undefended_accuracy: float, delta: float, fingerprints: Sequence[str]
 ) -> None:
-    """UsageError for an undefended twin that cannot be compared with: other data, or more than δ points less accurate.
+    """UsageError for an undefended control that cannot be compared with: other data, or more than δ points less accurate.
 
-    A worse twin teaches its thieves less, so that any defense would seem to take little, or its labels to be worth much.
+    A worse control teaches its attacks less, so that any defense would seem to take little, or its labels to be worth much.
     """
     if len(set(fingerprints)) > 1:
         raise UsageError(
             f"the control was made from other data: fingerprints {', '.join(sorted(set(fingerprints)))}; "
-            "train the undefended twin on the defended model's data"
+            "train the undefended control on the defended model's data"
         )
     if defended_accuracy - undefended_accuracy > delta:
         raise UsageError(
             f"the control reaches {undefended_accuracy:.1f} %, the defended model {defended_accuracy:.1f}: less by more "
-            f"than δ = {delta:g}; take a twin trained as well as the defended model"
+            f"than δ = {delta:g}; take a control trained as well as the defended model"
         )
 
 
@@ -177,23 +177,23 @@ def explain(verdict: str, found: Contrasts, delta: float, *, closed: bool = Fals
     room, took, gap = found.headroom, found.took, found.gap
     if verdict == NOTHING:
         return (
-            f"The undefended twin's soft answers are worth at most {room.upper:.1f} points over what a thief has without them; "
+            f"The undefended control's soft outputs are worth at most {room.upper:.1f} points over what works without them; "
             f"less than {delta:g} is taken for nothing."
         )
     if verdict == WORTHLESS:
         return (
-            f"The best thief found is at most {max(found.over_alone.upper, 0):.1f} points above a student without the model; from "
-            f"the undefended twin it would be at least {found.twin_over_alone.lower:.1f} above."
+            f"The best attack found is at most {max(found.over_alone.upper, 0):.1f} points above the baseline; from "
+            f"the undefended control it would be at least {found.twin_over_alone.lower:.1f} above."
         )
     if verdict == REDUCED and closed:
         return (
-            "It answers with labels alone, and what labels give is what is left; undefended, soft answers are worth at least "
+            "It answers with labels alone, and what labels give is what is left; undefended, soft outputs are worth at least "
             f"{room.lower:.1f} points."
         )
     if verdict == REDUCED:
         return (
-            f"The best thief found that reads more than labels is at most {max(gap.upper, 0):.1f} points above the best that reads "
-            f"labels alone; undefended, soft answers are worth at least {room.lower:.1f} points."
+            f"The best attack found that reads more than labels is at most {max(gap.upper, 0):.1f} points above the best on "
+            f"labels alone; undefended, soft outputs are worth at least {room.lower:.1f} points."
         )
     if verdict == NO_EFFECT:
         return (
@@ -206,7 +206,7 @@ def explain(verdict: str, found: Contrasts, delta: float, *, closed: bool = Fals
             if gap.half <= delta
             else f"; with {gap.half:.1f} points either way it cannot be told whether all is gone"
         )
-        return f"The defense took {span(took)} of {span(room)} points that soft answers are worth{left}."
+        return f"The defense took {span(took)} of {span(room)} points that soft outputs are worth{left}."
     return _unresolved(found, delta)
 
 
@@ -225,7 +225,7 @@ def half_width(found: Contrasts) -> float:
 def _unresolved(found: Contrasts, delta: float) -> str:
     half = half_width(found)
     if not math.isfinite(half):
-        return "There are no intervals: a thief that is compared has lost cells, or there is one unit alone."
+        return "There are no intervals: an attacker that is compared has lost cells, or there is one unit alone."
     if half > delta:
         return f"These cells resolve {half:.1f} points, δ is {delta:g}: more seeds are needed."
     return (

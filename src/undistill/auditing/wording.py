@@ -11,7 +11,7 @@ from undistill.auditing.naming import shown
 from undistill.auditing.planned import Plan
 from undistill.auditing.verdict import INCONCLUSIVE, NOTHING
 
-ALWAYS = "An attack that nobody thought of: every number is of the best thief found, and a better one may exist."
+ALWAYS = "An attack that nobody thought of: every number is of the best attack found, and a better one may exist."
 
 
 def sentence(
@@ -24,9 +24,9 @@ def sentence(
     labels: Estimate | None,
     equivalents: tuple[float | None, bool],
 ) -> str:
-    """What a card amounts to: the best thief found beside the model, its twin, labels alone; then what the defense took."""
+    """What a threat model amounts to: the best attack found beside the model, its control and labels; what the defense took."""
     if best is None:
-        return "No thief of your model has been computed yet."
+        return "No attack of your model has been computed yet."
     parts = [_reached(case, tried, images, best)]
     served = case.evidence.accuracy("defended", case.card.serving)
     if served is not None:
@@ -40,7 +40,7 @@ def sentence(
     number, beyond = equivalents
     if number is not None:
         more = "more than " if beyond else "about "
-        parts.append(f"Without your model, a thief would need {more}{number:,.0f} labelled images for that")
+        parts.append(f"Without your model, an attacker would need {more}{number:,.0f} labeled images for that")
     parts += _took(case)
     return " ".join(f"{part}." for part in parts)
 
@@ -48,10 +48,11 @@ def sentence(
 def _reached(case: Case, tried: int, images: int, best: Estimate) -> str:
     card = case.card
     answers = "your weights" if card.access is Access.WEIGHTS else _yours(card)
-    held = f"{images:,} {card.data} images" if card.data != "none" else "no images of its own"
+    kind = {"labelled": "labeled", "unlabelled": "unlabeled"}.get(card.data, card.data)
+    held = f"{images:,} {kind} images" if card.data != "none" else "no images of its own"
     if card.pool == "trained":
         held += " that your model was trained on"
-    who = f"the best of {tried} thieves found" if tried != 1 else "the one thief tried"
+    who = f"the best of {tried} attacks found" if tried != 1 else "the one attack tried"
     interval = "" if best.low is None or best.high is None else f" (95 %: {best.low:.1f}–{best.high:.1f})"
     return f"With {held} and {answers}, {who} reached {best.mean:.1f} %{interval}"
 
@@ -68,12 +69,12 @@ def _took(case: Case) -> Iterator[str]:
     room, took = case.contrasts.headroom, case.contrasts.took
     if verdict == NOTHING:
         yield (
-            f"Soft answers of the undefended twin are worth {max(room.mean, 0.0):.1f} points here, so there is nothing "
+            f"Soft outputs of the undefended control are worth {max(room.mean, 0.0):.1f} points here, so there is nothing "
             "to defend"
         )
         return
     yield (
-        f"The defense took {max(took.mean, 0.0):.1f} of the {room.mean:.1f} points that any defense keeping your answers could take"
+        f"The defense took {max(took.mean, 0.0):.1f} of the {room.mean:.1f} points that any defense keeping your outputs could take"
     )
 
 

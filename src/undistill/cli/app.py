@@ -71,11 +71,23 @@ def root(
 )
 def demo(
     out: Out = Path("runs/demo"),
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The first seed.", rich_help_panel=JOB)] = 0,
-    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="How many seeds.", rich_help_panel=JOB)] = 3,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", metavar="N", help="Another seed shares no teacher and no draw.", rich_help_panel=JOB),
+    ] = 0,
+    teachers: Annotated[
+        int,
+        typer.Option(
+            "--teachers", "--seeds", metavar="N", help="Pairs of a normal and a nasty teacher.", rich_help_panel=JOB
+        ),
+    ] = 6,
+    draws: Annotated[
+        int,
+        typer.Option("--draws", metavar="N", help="Draws of query images against each pair.", rich_help_panel=JOB),
+    ] = 2,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="One seed, three epochs: a check that everything runs.", rich_help_panel=JOB),
+        typer.Option("--quick", help="One pair, one draw, a few steps: does everything run?", rich_help_panel=JOB),
     ] = False,
     fresh: Fresh = False,
     jobs: Jobs = None,
@@ -87,9 +99,9 @@ def demo(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train, protect and attack classifiers of digits; draw the page.
+    """Train normal and nasty teachers of digits, attack both, and draw the page.
 
-    Takes minutes on two cores; needs no GPU and no download. The same command goes on where it was interrupted.
+    Takes about two minutes on two cores; needs no GPU and no download. The same command goes on where it was interrupted.
     """
     from undistill.oracle.bank import Bank
     from undistill.reporting.report import write_report
@@ -98,7 +110,16 @@ def demo(
     kept = Bank.of(bank, bank_limit)
     with Reporter(quiet=quiet) as reporter:
         verbs.begin_in(out, reporter, fresh=fresh)
-        run_demo(out, seed=seed, seeds=seeds, quick=quick, resume=True, jobs=jobs, bank=kept, say=reporter.say)
+        run_demo(
+            out,
+            seed=seed,
+            teachers=teachers,
+            draws=draws,
+            quick=quick,
+            resume=True,
+            jobs=jobs,
+            bank=kept,
+        )
     verbs.show_report(write_report([out], out / "report"), as_json=as_json, open_page=open_page)
 
 

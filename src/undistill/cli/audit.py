@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shlex
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from undistill.cli import verbs
 from undistill.cli.options import (
@@ -31,55 +34,143 @@ from undistill.cli.options import use_plugins as _use_plugins
 from undistill.cli.progress import Reporter
 from undistill.errors import RunError, UsageError
 
-Cells = Annotated[Path | None, typer.Option("--cells", help="Folder of cells that audits share; default in OUT.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; default one a core, one on CUDA.")]
+Cells = Annotated[
+    Path | None, typer.Option("--cells", help="Folder of cells that audits share.", show_default="OUT/cells")
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes.", show_default="one a core, one on CUDA")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an audit.")]
+AuditOut = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder to write.", show_default="runs/audit-NAME of MODEL")
+]
+EVERY = 15.0
+"""Seconds between lines of progress where there is no terminal."""
+JOB, BUDGET, DATA, MORE, RUNNING = (
+    "The job",
+    "Output access and query budget",
+    "Data",
+    "Attackers and precision",
+    "Running",
+)
+"""Groups of options in the help."""
+PANELS = {
+    **dict.fromkeys(("model", "control", "data", "time", "out", "suite", "name"), JOB),
+    **dict.fromkeys(("access", "queries", "output_defense", "threat_model", "answers", "assume_fresh"), BUDGET),
+    **dict.fromkeys(
+        ("students", "extra_attack", "public", "seeds", "steps", "delta", "method", "teachers", "config", "sets"), MORE
+    ),
+    **dict.fromkeys(("data_dir", "pool", "size", "image_column", "label_column", "skip_corrupt"), DATA),
+}
+"""The group of each option and their order; the others belong to the last group."""
+OLD = {
+    "--serve": "--access",
+    "--questions": "--queries",
+    "--behind": "--output-defense",
+    "--unseen": "--assume-fresh",
+    "--also": "--extra-attack",
+    "--called": "--name",
+    "--card": "--threat-model",
+}
+"""Names that options had; they are still read."""
 
 
 @dataclass(frozen=True)
 class Asked:
     """What is audited, and how: the same for an audit and for its plan alone."""
 
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="The model to audit; none with --method.")] = None
-    control: Annotated[str | None, typer.Option("--control", help="Its undefended twin; verdicts need one.")] = None
-    suite: Annotated[str, typer.Option("--suite", help="quick (an indication) or standard (verdicts).")] = "quick"
-    card: Annotated[
-        str,
-        typer.Option("--card", help="What the thief holds: unlabelled/fresh, labelled/fresh, paper, or a whole card."),
-    ] = "unlabelled/fresh"
-    serve: Annotated[
-        str | None, typer.Option("--serve", help="Ways of serving, by comma: probs,top5:2,top1,labels,weights.")
-    ] = None
-    questions: Annotated[
-        str | None, typer.Option("--questions", help="Numbers of questions, by comma; the first is searched on.")
-    ] = None
-    students: Annotated[
-        str | None, typer.Option("--students", help="Thieves' networks, by comma, with widths: cnn:0.5,resnetc20.")
-    ] = None
-    seeds: Annotated[int | None, typer.Option("--seeds", help="Report seeds; with --method, for each teacher.")] = None
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Training steps of a thief with a number of questions.")
-    ] = None
-    delta: Annotated[float | None, typer.Option("--delta", help="The smallest difference that matters, points.")] = None
-    public: Annotated[str | None, typer.Option("--public", help="Public weights that thieves start from.")] = None
-    also: Annotated[
-        list[str] | None, typer.Option("--also", metavar="ATTACK", help="An attack of your own, tried too; repeatable.")
-    ] = None
-    behind: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--behind", help="Answer-side defense in front of MODEL: stingy, 'rounding digits=1'; repeatable."
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A run or model folder, timm:NAME@weights, package.module:callable; none with --method.",
+            show_default=False,
         ),
     ] = None
+    control: Annotated[
+        str | None,
+        typer.Option(
+            "--control",
+            help="The same network without the defense; whether a defense helps needs one.",
+            show_default=False,
+        ),
+    ] = None
+    suite: Annotated[
+        str,
+        typer.Option("--suite", help="timed (adds seeds), quick (minutes, fixed), standard (search, verdicts)."),
+    ] = "timed"
+    time: Annotated[
+        str | None, typer.Option("--time", help="Add seeds for this long: 90s, 10m, 2h.", show_default="10m")
+    ] = None
+    access: Annotated[
+        str | None,
+        typer.Option(
+            "--access",
+            help="Output accesses, by comma: probs, top5:2, top1, label, logits, weights.",
+            show_default="probs,top1,label,weights",
+        ),
+    ] = None
+    queries: Annotated[
+        str | None,
+        typer.Option("--queries", help="Query budgets, by comma.", show_default="1/8, 1/4 and 1/2 of the pool"),
+    ] = None
+    output_defense: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output-defense",
+            metavar="NAME",
+            help="Changes MODEL's outputs: stingy, 'rounding digits=1'; repeatable.",
+            show_default=False,
+        ),
+    ] = None
+    threat_model: Annotated[
+        str,
+        typer.Option("--threat-model", help="The attacker's images: unlabelled/fresh, labelled/fresh, paper."),
+    ] = "unlabelled/fresh"
     answers: Annotated[
         str | None,
-        typer.Option("--answers", help="MODEL is a function that answers with logits, probs, topk or label."),
+        typer.Option(
+            "--answers", help="MODEL is a function; its outputs: logits, probs, topk, label.", show_default=False
+        ),
     ] = None
-    unseen: Annotated[bool, typer.Option("--unseen", help="Your word that MODEL never saw the fresh pool.")] = False
+    assume_fresh: Annotated[
+        bool,
+        typer.Option("--assume-fresh", help="Assert that MODEL was not trained on the pool; nothing verifies it."),
+    ] = False
+    name: Annotated[
+        str | None, typer.Option("--name", help="What reports call MODEL.", show_default="MODEL's own name")
+    ] = None
+    students: Annotated[
+        str | None,
+        typer.Option(
+            "--students", help="Attackers' networks: cnn:0.5,resnetc20.", show_default="MODEL's own architecture"
+        ),
+    ] = None
+    extra_attack: Annotated[
+        list[str] | None,
+        typer.Option("--extra-attack", metavar="NAME", help="Try this attack too; repeatable.", show_default=False),
+    ] = None
+    public: Annotated[
+        str | None, typer.Option("--public", help="Weights that attackers start from.", show_default=False)
+    ] = None
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Fix the number of seeds.", show_default="as many as --time allows")
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps", min=1, help="Training steps of an attacker.", show_default="400, or 1500 above 16 pixels"
+        ),
+    ] = None
+    delta: Annotated[
+        float | None,
+        typer.Option(
+            "--delta", help="Smallest difference that matters, points.", show_default="0.5 to 2, by test images"
+        ),
+    ] = None
     method: Annotated[
-        str | None, typer.Option("--method", help="Audit a defense, on teachers that are trained for it.")
+        str | None,
+        typer.Option("--method", help="Audit a defense on teachers that are trained for it.", show_default=False),
     ] = None
-    teachers: Annotated[int, typer.Option("--teachers", min=1, help="How many teachers, with --method.")] = 3
+    teachers: Annotated[int, typer.Option("--teachers", min=1, help="How many, with --method.")] = 3
 
     accept_accuracy: AcceptAccuracy = False
 
@@ -87,19 +178,61 @@ class Asked:
         """As the library takes it."""
         from undistill.auditing.asking import Request
 
-        outside = ("model", "control", "accept_accuracy")
-        given = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in outside}
-        listed = {name: _list(given[name]) for name in ("serve", "questions", "students")}
-        counts = tuple(_count(text) for text in listed.pop("questions"))
         return Request(
-            **{
-                **given,
-                **listed,
-                "questions": counts,
-                "behind": tuple(self.behind or ()),
-                "also": tuple(self.also or ()),
-            }
+            suite=self.suite,
+            time=self.time,
+            card=self.threat_model,
+            serve=_list(self.access),
+            questions=tuple(_count(text) for text in _list(self.queries)),
+            behind=tuple(self.output_defense or ()),
+            answers=self.answers,
+            unseen=self.assume_fresh,
+            name=self.name,
+            students=_list(self.students),
+            also=tuple(self.extra_attack or ()),
+            public=self.public,
+            seeds=self.seeds,
+            steps=self.steps,
+            delta=self.delta,
+            method=self.method,
+            teachers=self.teachers,
         )
+
+
+class Verb(TyperCommand):
+    """A command with its options in groups, most used first, that still reads the names that options had."""
+
+    def __init__(self, *arguments: Any, **given: Any) -> None:
+        super().__init__(*arguments, **{**given, "rich_markup_mode": "rich"})
+        order = {name: place for place, name in enumerate(PANELS)}
+        self.params.sort(key=lambda parameter: order.get(parameter.name or "", len(order)))
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption):
+                parameter.rich_help_panel = PANELS.get(parameter.name or "", RUNNING)
+                parameter.show_default = parameter.show_default or parameter.default not in (None, False)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """`--help`, in the last group."""
+        found: Any = super().get_help_option(ctx)
+        if found is not None:
+            found.rich_help_panel = RUNNING
+        return found
+
+    def get_usage(self, ctx: Any) -> str:
+        """Without the name of the command that need not be named."""
+        return str(super().get_usage(ctx)).replace(" audit all ", " audit ")
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Old names become the new ones, each with a line that says so."""
+        return super().parse_args(ctx, [_renamed(word) for word in args])
+
+
+def _renamed(word: str) -> str:
+    name, equals, value = word.partition("=")
+    if name not in OLD:
+        return word
+    typer.echo(f"{name} is called {OLD[name]} now", err=True)
+    return f"{OLD[name]}{equals}{value}"
 
 
 class OrAll(TyperGroup):
@@ -108,8 +241,8 @@ class OrAll(TyperGroup):
     default = "all"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the default command in front of a MODEL or of options."""
-        if args and args[0] not in self.commands and args[0] != "--help":
+        """Put the default command in front of a MODEL or of options, `--help` among them."""
+        if args and args[0] not in self.commands:
             args = [self.default, *args]
         return super().parse_args(ctx, args)
 
@@ -118,40 +251,47 @@ app = typer.Typer(
     cls=OrAll,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="What a thief still gets from a model: `undistill audit MODEL -o DIR` does it all (`audit all --help` has the options).",
+    help="What an attacker gets from a model: `undistill audit MODEL` does it all (`undistill audit --help` has the options).",
 )
+EPILOG = """Examples:
+
+  undistill audit runs/my-model
+
+  undistill audit runs/nasty --control runs/normal --time 30m -o runs/audit-nasty
+
+The same command goes on where it was interrupted, and adds seeds with more --time. Parts of it alone:
+undistill audit plan | cell | judge (each has --help)."""
 
 
-@app.command("all")
+@app.command("all", cls=Verb, epilog=EPILOG)
 @shared
 def all_(
     asked: Asked,
-    out: Out,
+    out: AuditOut = None,
     cells: Cells = None,
     jobs: Jobs = None,
     *,
     options: Options,
 ) -> None:
-    """Plan an audit, compute its cells and draw its page.
+    """What an attacker gets from MODEL, by output access and query budget; whether its defense helps; what to do.
 
-    What is computed already is found and not done again: an interrupted command goes on.
+    Trains extracted models for at most --time, then writes a page.
     """
     from undistill.auditing.audit import run
-    from undistill.auditing.tell import told
 
     with Reporter(quiet=options.quiet) as reporter:
-        ready = _prepared(reporter, asked, options, out, cells)
+        out = out or _folder_for(asked)
+        ready, splits = _prepared(reporter, asked, options, out, cells)
         if options.dry_run:
             return _show_plan(ready.plan, jobs, as_json=options.as_json)
-        for line in told(ready.plan, jobs)[:3]:
-            reporter.say(line)
-        run(ready, jobs=jobs, say=reporter.say)
+        _announce(reporter, ready, splits, jobs)
+        run(ready, jobs=jobs, watch=Watch(reporter))
     return _judge(out, as_json=options.as_json)
 
 
-@app.command()
+@app.command(cls=Verb)
 @shared
-def plan(asked: Asked, out: Out, *, options: Options) -> None:
+def plan(asked: Asked, out: AuditOut = None, *, options: Options) -> None:
     """Write the plan of an audit: its cells, their cost, what is skipped and why.
 
     Each cell is then `undistill audit cell DIR KEY` or `--index N`, stage after stage.
@@ -159,7 +299,8 @@ def plan(asked: Asked, out: Out, *, options: Options) -> None:
     from undistill.auditing import planned
 
     with Reporter(quiet=options.quiet) as reporter:
-        ready = _prepared(reporter, asked, options, out, None)
+        out = out or _folder_for(asked)
+        ready, _ = _prepared(reporter, asked, options, out, None)
     if not options.dry_run:
         planned.write(out, ready.plan)
     _show_plan(ready.plan, None, as_json=options.as_json)
@@ -210,7 +351,7 @@ def cell(
 
 @app.command()
 def judge(folder: Folder, as_json: Json = False, verbose: Verbose = False) -> None:
-    """Judge the cells of an audit and draw its page; what is missing makes it inconclusive."""
+    """Draw the page of an audit from the cells that are there, as `undistill report DIR` does."""
     _judge(folder, as_json=as_json)
 
 
@@ -220,12 +361,11 @@ def compare(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Set audits side by side: what thieves got against what users lost."""
+    """Set audits side by side: what attackers get against what users lose."""
     from undistill.auditing.judge import judge as judged
-    from undistill.reporting.audit.compare import write_comparison
+    from undistill.reporting.audit.compare import named, write_comparison
 
-    found = [(folder.name, judged(folder)) for folder in folders]
-    verbs.show_report(write_comparison(found, out), as_json=as_json)
+    verbs.show_report(write_comparison(named([(folder, judged(folder)) for folder in folders]), out), as_json=as_json)
 
 
 def _judge(folder: Path, *, as_json: bool) -> None:
@@ -236,8 +376,70 @@ def _judge(folder: Path, *, as_json: bool) -> None:
     verbs.show_report(write_report([folder], folder / "report"), as_json=as_json)
 
 
-def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cells: Path | None) -> Any:
-    """The plan, with what each cell is expected to take."""
+def _folder_for(asked: Asked) -> Path:
+    """`runs/audit-NAME`, by the model's or the method's own name."""
+    from undistill.auditing.outlook import PLAIN
+
+    given = asked.name or asked.model or asked.method or ""
+    path = given.partition("@")[0].rpartition(":")[2].replace("\\", "/")
+    name = next((part for part in reversed(path.split("/")) if part not in PLAIN), "model")
+    return Path("runs") / f"audit-{re.sub(r'[^A-Za-z0-9._-]+', '-', name.partition(' ')[0])}"
+
+
+def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> None:
+    """Say how long it takes and how precise it will be; UsageError where the least that can be done takes far more time."""
+    from undistill.auditing.forecast import span
+    from undistill.auditing.tell import announced, clock, cores
+    from undistill.jobs import processes
+
+    todo = ready.desk.todo(ready.plan)
+    count = 1 if ready.desk.victims else processes(jobs, ready.desk.device) or cores()
+    takes = span(todo, count)
+    total = sum(len(part) for part in (splits.train, splits.pool, splits.val, splits.test) if part is not None)
+    if ready.replan is None:
+        lines = announced(ready.plan, (takes.low, takes.high), total=total)
+    else:
+        if takes.low > TOO_LONG * ready.seconds:
+            raise UsageError(
+                f"the least that this audit can do, {len(ready.plan.seeds)} seeds, takes about {clock(takes.low)} here and --time "
+                f"is {clock(ready.seconds)}: give it --time {math.ceil(takes.high / 60)}m, or fewer --queries, --access or --steps"
+            )
+        whole = span(ready.plan.cells, count)
+        fitting = [int(ready.seconds * len(ready.plan.seeds) / max(each, 1e-3)) for each in (whole.high, whole.low)]
+        seeds = (min(fitting[0], MOST), min(fitting[1], MOST))
+        lines = announced(ready.plan, (takes.low, takes.high), seeds=seeds, seconds=ready.seconds, total=total)
+    for line in lines:
+        reporter.say(line)
+
+
+MOST = 40
+"""Seeds that an announcement counts on at most; δ is usually resolved before."""
+TOO_LONG = 3.0
+"""How many times its time the first round may be expected to take before the audit is refused."""
+
+
+class Watch:
+    """One line of progress with the time left: a bar on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter, self.last = reporter, 0.0
+
+    def __call__(self, now: Any) -> None:
+        """A cell is done."""
+        from undistill.auditing.tell import clock
+
+        if self.reporter.console.is_terminal:
+            self.reporter.count("trainings", now.done, now.total)
+        elif time.monotonic() - self.last > EVERY or now.done == now.total:
+            self.last = time.monotonic()
+            left = "" if now.left is None else f", {clock(now.left)} left" if now.done < now.total else ""
+            self.reporter.say(f"{now.done} of {now.total} trainings, {now.seeds} seeds{left}")
+        if ": failed" in now.line or now.line.startswith("failed"):
+            self.reporter.say(now.line)
+
+
+def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cells: Path | None) -> tuple[Any, Any]:
+    """(the plan, with what each cell is expected to take; the data)."""
     from undistill.auditing.audit import prepare
     from undistill.training.recipe import read
 
@@ -265,16 +467,16 @@ def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cel
         command=_command(),
         accept_accuracy=asked.accept_accuracy,
     )
-    return _forecast(ready, splits, options.device)
+    return _forecast(ready, splits, options.device), splits
 
 
 def _only_what_counts(sets: Sequence[str]) -> None:
     """UsageError for a setting of a recipe that an audit does not read."""
     instead = {
-        "student": "thieves' networks are named with --students",
-        "attack": "the suite names the attacks; --also tries one of your own",
-        "training.epochs": "with a number of questions, --steps says how long thieves train",
-        "training.passes": "with a number of questions, --steps says how long thieves train",
+        "student": "attackers' networks are named with --students",
+        "attack": "the suite names the attacks; --extra-attack tries one more",
+        "training.epochs": "with a query budget, --steps says how long attackers train",
+        "training.passes": "with a query budget, --steps says how long attackers train",
     }
     for setting in sets:
         name = setting.partition("=")[0]
@@ -311,7 +513,7 @@ def _count(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"--questions are whole numbers by comma, not {text!r}") from None
+        raise UsageError(f"--queries are whole numbers by comma, not {text!r}") from None
 
 
 def _command() -> str:

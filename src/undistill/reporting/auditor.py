@@ -20,24 +20,38 @@ if TYPE_CHECKING:
 USUAL: Any = "usual"
 
 
+OLD = {
+    "serve": "access",
+    "questions": "queries",
+    "behind": "output_defense",
+    "unseen": "assume_fresh",
+    "also": "extra_attack",
+    "called": "name",
+    "card": "threat_model",
+}
+"""Names that arguments had; they are still read."""
+
+
 def audit(
     model: Model | None,
     data: Splits | None = None,
     *,
     control: Model | None = None,
-    suite: str = "quick",
-    card: str | Card = "unlabelled/fresh",
-    serve: Sequence[str] = (),
-    questions: Sequence[int] = (),
+    suite: str = "timed",
+    time: str | float | None = None,
+    threat_model: str | Card = "unlabelled/fresh",
+    access: Sequence[str] = (),
+    queries: Sequence[int] = (),
+    output_defense: Sequence[str | dict[str, Any] | AnswerDefense] = (),
+    answers: str | None = None,
+    assume_fresh: bool = False,
+    name: str | None = None,
     students: Sequence[str | dict[str, Any]] = (),
+    extra_attack: Sequence[str | dict[str, Any]] = (),
+    public: str | None = None,
     seeds: int | None = None,
     steps: int | None = None,
     delta: float | None = None,
-    public: str | None = None,
-    also: Sequence[str | dict[str, Any]] = (),
-    behind: Sequence[str | dict[str, Any] | AnswerDefense] = (),
-    answers: str | None = None,
-    unseen: bool = False,
     accept_accuracy: bool = False,
     method: str | dict[str, Any] | None = None,
     teachers: int = 3,
@@ -48,62 +62,82 @@ def audit(
     device: str = "auto",
     bank: Bank | None = USUAL,
     say: Callable[[str], None] | None = None,
+    **old: Any,
 ) -> Report:
-    """What a thief still gets from a model. What was computed before is found in `out` and not done again.
+    """What an attacker gets from a model. What was computed before is found in `out` and not computed again.
 
     Args:
         model: as `attack` takes it; None with `method`.
         data: the victim's; None to load what its recipe names. A model that no path leads to needs them.
-        control: the undefended twin: same data, about as accurate. Without one, exposure alone; behind a defense it is `model`.
-        suite: `quick`, an indication in minutes, or `standard` (the newest version), which gives verdicts.
-        card: what the thief holds: `unlabelled/fresh`, `labelled/fresh`, `paper`, or a whole card.
-        serve: ways of serving: `probs`, `top5:2`, `top1`, `label`, `weights`. None for the suite's.
-        questions: numbers of questions; the first is searched on. None for an eighth of the pool, and for a suite with verdicts
-            twice and four times as many.
-        students: thieves' networks: `cnn:0.5` or settings; the first is searched with. None for the victim's own architecture.
+        control: the same network without the defense: same data, about as accurate. Without one the audit says what an attacker
+            gets, and not whether a defense helps; with an output defense it is `model` itself.
+        suite: `timed` adds seeds until differences of `delta` are resolved or `time` is used; `quick` is an indication in minutes;
+            `standard` (the newest version) searches and gives verdicts.
+        time: of the suite `timed`: `"10m"`, `"90s"`, `"2h"`, or a number of minutes.
+        threat_model: what the attacker holds: `unlabelled/fresh`, `labelled/fresh`, `paper`, or all of it.
+        access: output accesses: `probs`, `top5:2`, `top1`, `label`, `weights`. None for the suite's.
+        queries: query budgets; the first is searched on. None for an eighth of the pool, and twice and four times as many.
+        output_defense: output defenses of `model`, the first one first.
+        answers: what a callable returns.
+        assume_fresh: asserts, unverified, that a model of unknown origin was not trained on the fresh pool.
+        name: what reports call a callable.
+        students: attackers' networks: `cnn:0.5` or settings; the first is searched with. None for the victim's own architecture.
+        extra_attack: attacks of your own, tried too.
+        public: weights that attackers start from.
         seeds: report seeds; with a method, for each teacher. None for the suite's.
-        steps: training steps of a thief with a number of questions.
+        steps: training steps of an attacker with a query budget.
         delta: the smallest difference that matters, in points of accuracy. None for half a point on 10,000 test images, 2 on 500.
-        public: weights that thieves start from.
-        also: attacks of one's own, tried too.
-        behind: answer-side defenses in front of `model`, the first one first.
-        answers: what a callable answers with.
-        unseen: your word that a model of unknown origin never saw the fresh pool.
         accept_accuracy: go on with a model whose accuracy cannot be that of a classifier of these data.
         method: a defense to audit as a method, on pairs of teachers that are trained for it.
         teachers: how many pairs.
-        recipe: of thieves (and of a method's teachers); None for the one that `model` was trained by.
+        recipe: of attackers (and of a method's teachers); None for the one that `model` was trained by.
         out: folder of the audit.
         cells: folder of cells, for audits to share; None for `cells` in `out`.
         jobs: processes; None for one a core. 1 where the model or the data were handed over as objects.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
-        bank: keeps a network's answers; None keeps nothing.
-        say: told each cell.
+        bank: keeps a network's outputs; None keeps nothing.
+        say: receives a line for each cell.
+        **old: earlier names of these arguments: serve, questions, behind, unseen, also, called, card.
 
     Returns:
         The report in `out/report`: `text` for a terminal, `values`, and the `page`.
 
     Raises:
         UsageError: models, data or settings that do not fit, a control that is none, a folder that holds another audit.
+        TypeError: an argument of another name.
     """
     from undistill.auditing.asking import Request
     from undistill.auditing.audit import prepare, run
     from undistill.oracle.bank import USUAL as USUAL_BANK
 
+    if unknown := [key for key in old if key not in OLD]:
+        raise TypeError(f"audit() got an unexpected keyword argument {unknown[0]!r}")
+    wanted = {
+        "threat_model": threat_model,
+        "access": access,
+        "queries": queries,
+        "output_defense": output_defense,
+        "assume_fresh": assume_fresh,
+        "name": name,
+        "extra_attack": extra_attack,
+        **{OLD[key]: value for key, value in old.items()},
+    }
     asked = Request(
         suite=suite,
-        card=card,
-        serve=serve,
-        questions=questions,
+        time=time,
+        card=wanted["threat_model"],
+        serve=wanted["access"],
+        questions=wanted["queries"],
+        behind=wanted["output_defense"],
+        answers=answers,
+        unseen=wanted["assume_fresh"],
+        name=wanted["name"],
         students=students,
+        also=wanted["extra_attack"],
+        public=public,
         seeds=seeds,
         steps=steps,
         delta=delta,
-        public=public,
-        also=also,
-        behind=behind,
-        answers=answers,
-        unseen=unseen,
         method=method,
         teachers=teachers,
     )

@@ -11,7 +11,7 @@ from undistill.reporting.rows import Arm, Group, Section, Summary, Victim
 
 def decimals(n_test: int) -> int:
     """Digits behind the point that a percentage of so many images deserves."""
-    return 2 if n_test >= 5000 else 1
+    return 2 if n_test >= 5000 else 1 if n_test >= 100 else 0
 
 
 def twins(summary: Summary) -> list[tuple[Victim, Victim]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from undistill.auditing.cell import Cell, collect, read_arrays
 from undistill.auditing.judge import judge
 from undistill.auditing.planned import FILE as AUDIT
 from undistill.errors import UsageError
-from undistill.files import read_json, write_text
+from undistill.files import write_text
+from undistill.report.demo import write_demo
 from undistill.reporting import limits, story, table
 from undistill.reporting.audit.write import write_audit
 from undistill.reporting.page import render
@@ -20,6 +20,7 @@ from undistill.reporting.response import Response, response
 from undistill.reporting.rows import Summary
 from undistill.reporting.summary import summarise
 from undistill.reporting.written import Report, link
+from undistill.reproduction.demo_result import is_demo
 from undistill.reproduction.plan import FILE
 
 __all__ = ["Report", "write_report"]
@@ -49,12 +50,14 @@ def write_report(folders: Sequence[Path], out: Path) -> Report:
                 f"{plans[0]} holds a reproduction and {others[0]} does not; draw them into two reports, one of each kind"
             )
         return write_reproduction(folders, out)
+    if len(folders) == 1 and is_demo(folders[0]):
+        return write_demo(folders[0], out)
     found = _find(folders)
     summary = summarise(cell for _, cell in found)
     responses = _responses(summary, {cell.id: folder for folder, cell in found})
     files = {cell.id: folder / f"{cell.id}.json" for folder, cell in found}
     links = {name: link(file, out) for name, file in files.items() if file.is_file()}
-    commands = story.commands(summary, _demos(folders))
+    commands = story.commands(summary)
     facts = story.provenance(summary)
     shows, does_not = limits.shows(summary), limits.does_not_show(summary, responses[0] if responses else None)
     more = {"shows": shows, "does_not_show": does_not, "provenance": facts, "commands": commands}
@@ -90,9 +93,3 @@ def _responses(summary: Summary, places: dict[str, Path]) -> list[Response]:
         response(cell, read_arrays(places[cell.id], cell), summary.name_of[cell.id], list(summary.names))
         for cell in chosen.values()
     ]
-
-
-def _demos(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The settings of the demos that the folders are, in order."""
-    found = [read_json(path) for folder in folders if (path := folder / "demo.json").is_file()]
-    return [settings for settings in found if isinstance(settings, dict)]

@@ -42,8 +42,9 @@ def page(
 
 @cache
 def asset(name: str) -> str:
-    """A file of this package, by its path in it."""
-    return files("undistill.reporting").joinpath(name).read_text(encoding="utf-8")
+    """A file of this package by its path in it, or `report/FILE` of the documents' package."""
+    package = "undistill" if name.startswith("report/") else "undistill.reporting"
+    return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def _policy(*scripts: str) -> str:
@@ -67,10 +68,10 @@ def _environment() -> Environment:
         loader=FunctionLoader(asset), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.filters["prose"] = lambda text: text.replace(" %", "\u00a0%")  # a number and its unit stay on one line
-    environment.filters["ticks"] = _ticks
+    environment.filters["ticks"] = ticks
     return environment
 
 
-def _ticks(text: str) -> Markup:
-    """Escaped text whose `words in backticks` are set as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
+def ticks(text: str) -> Markup:
+    """Escaped text whose `words in back-ticks` are set as code; a number and its % stay on one line."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text).replace(" %", "\u00a0%"))))  # noqa: S704

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from undistill.auditing.cell import Cell
 from undistill.reporting import findings
@@ -128,14 +126,10 @@ ENVIRONMENT = {
 }
 
 
-def commands(summary: Summary, demos: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Command lines that compute these cells again. `demos` are the settings of the demos they come from."""
-    lines = []
-    for demo in demos:
-        quick = " --quick" if demo.get("quick") else f" --seeds {demo.get('seeds', 1)}"
-        lines.append(f"undistill demo --seed {demo.get('seed', 0)}{quick}")
-    thieves = [cell for section in summary.sections for cell in section.cells if cell.experiment == "attack"]
-    return lines + list(dict.fromkeys(_attack(cell) for cell in thieves))
+def commands(summary: Summary) -> list[str]:
+    """Command lines that compute these cells again."""
+    attacked = [cell for section in summary.sections for cell in section.cells if cell.experiment == "attack"]
+    return list(dict.fromkeys(_attack(cell) for cell in attacked))
 
 
 def _attack(cell: Cell) -> str:

@@ -140,9 +140,14 @@ def aligned(lines: list[list[str]]) -> str:
 
 def markdown(lines: Sequence[Sequence[str]]) -> list[str]:
     """A table's lines; the first are its heads."""
-    cells = [[inert(text).replace("|", "\\|") for text in line] for line in lines]
-    rows = [f"| {' | '.join(line)} |" for line in cells]
+    rows = [markdown_row(line) for line in lines]
     return [rows[0], f"|{'---|' * len(lines[0])}", *rows[1:]]
+
+
+def markdown_row(line: Sequence[str]) -> str:
+    """One line of a table."""
+    cells = [inert(text).replace("|", "\\|") for text in line]
+    return f"| {' | '.join(cells)} |"
 
 
 def inert(text: str) -> str:

@@ -11,18 +11,18 @@ from undistill.reporting.naming import number
 
 HEADS = (
     "cell",
-    "learnt from",
+    "trained on outputs of",
     "role",
     "victim",
     "attack",
     "settings",
     "student",
-    "card",
+    "threat model",
     "seed",
     "phase",
     "accuracy, %",
     "search score, %",
-    "questions",
+    "queries",
     "seconds",
     "status",
     "command",
@@ -48,7 +48,7 @@ class Column:
 
 def columns() -> list[Column]:
     """The heads, in order."""
-    numeric = {"seed", "accuracy, %", "search score, %", "questions", "seconds"}
+    numeric = {"seed", "accuracy, %", "search score, %", "queries", "seconds"}
     return [Column(head, head in numeric) for head in HEADS]
 
 

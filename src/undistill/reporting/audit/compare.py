@@ -1,26 +1,44 @@
-"""Several judgements → one page that sets defenses side by side: what a thief gets against what users lose."""
+"""Several judgements → one page that sets defenses side by side: what an attacker gets against what users lose."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from undistill.auditing.judgement import Judgement
 from undistill.files import write_text
-from undistill.reporting import shell
+from undistill.report.document import Block as Shown
+from undistill.report.document import (
+    Columns,
+    Details,
+    Document,
+    Facts,
+    Format,
+    Items,
+    Note,
+    Section,
+    Table,
+    Text,
+    Value,
+    table,
+)
+from undistill.report.render import html, markdown, text, write_svg
 from undistill.reporting.audit import scatter, story
-from undistill.reporting.audit.contest import Audits, Contest, contests, definition, lonely
+from undistill.reporting.audit.contest import Audits, Contest, Entrant, contests, definition, lonely
 from undistill.reporting.audit.grid import Grid
-from undistill.reporting.audit.page import STYLES, Figure
+from undistill.reporting.audit.page import Figure
 from undistill.reporting.audit.standing import standing
-from undistill.reporting.audit.write import as_json, as_tex, plain, write_svg
-from undistill.reporting.naming import listed, plural
-from undistill.reporting.table import inert
+from undistill.reporting.audit.words import digits_of, serving_text
+from undistill.reporting.audit.write import as_json, as_tex
+from undistill.reporting.naming import listed, number, plural
 from undistill.reporting.written import Report
 
-TITLE = "What does each defense take from a thief, and what from users?"
+TITLE = "Which defense leaves an attacker least, and what does it cost users?"
+MOST_NAMED = 4
+"""Defenses of one rank that the first sentence names."""
+FILES = {"report.md": "report.md", "report.json": "report.json", "report.tex": "report.tex"}
 
 
 @dataclass(frozen=True)
@@ -32,24 +50,51 @@ class Block:
     figures: list[Figure]
 
 
+def named(found: Sequence[tuple[Path, Judgement]]) -> list[tuple[str, Judgement]]:
+    """Each judgement by its defense; where two share one, by the model's own name, and then by its folder."""
+    names = [_defense(judgement) for _, judgement in found]
+    for other in (lambda folder, judgement: _model(judgement), lambda folder, judgement: folder.name):
+        twice = {name for name in names if names.count(name) > 1}
+        names = [
+            f"{name} ({other(*pair)})" if name in twice and other(*pair) not in ("", name) else name
+            for name, pair in zip(names, found, strict=True)
+        ]
+    return [(name, judgement) for name, (_, judgement) in zip(names, found, strict=True)]
+
+
+def _defense(judgement: Judgement) -> str:
+    """`nasty`, `stingy then rounding (digits 1)`, or `no defense`."""
+    ours = next((victim for victim in judgement.victims if victim.side == "defended"), None)
+    parts = [] if ours is None else [_component(item) for item in (ours.defense, *ours.behind) if item.get("name")]
+    return " then ".join(parts) or "no defense"
+
+
+def _component(item: Mapping[str, Any]) -> str:
+    return str(item["name"])
+
+
+def _model(judgement: Judgement) -> str:
+    return judgement.outlook.model if judgement.outlook else ""
+
+
 def write_comparison(judgements: Sequence[tuple[str, Judgement]], out: Path) -> Report:
     """Write `out/index.html`, `report.md`, `report.json`, `report.tex` and `figures/*.svg` from named judgements.
 
     A pure function of them: the same give the same bytes. Cards that only one of them has are listed and never mixed.
 
     Raises:
-        UsageError: fewer than two, two of one name, different data, test images or δ, or no card in common.
+        UsageError: fewer than two, two of one name, different data, test images or δ, or no threat model in common.
         RunError: `out` cannot be written.
     """
     blocks = [_block(place, contest, judgements) for place, contest in enumerate(contests(judgements))]
     values, page = as_values(blocks, judgements), out / "index.html"
     pictures = {
-        figure.name: write_svg(out / "figures" / f"{figure.name}.svg", figure.spec).name
+        figure.name: f"figures/{write_svg(out / 'figures' / f'{figure.name}.svg', figure.block()).name}"
         for block in blocks
         for figure in block.figures
     }
     write_text(page, render(blocks, judgements))
-    write_text(out / "report.md", as_markdown(blocks, judgements, pictures))
+    write_text(out / "report.md", markdown(document(blocks, judgements), pictures))
     write_text(out / "report.json", as_json(values))
     write_text(out / "report.tex", as_tex(TITLE, [block.grid for block in blocks]))
     return Report(f"{as_text(blocks, judgements)}\n\nPage: {page}", values, page)
@@ -57,29 +102,119 @@ def write_comparison(judgements: Sequence[tuple[str, Judgement]], out: Path) -> 
 
 def render(blocks: list[Block], audits: Audits) -> str:
     """The page."""
-    return shell.page(
-        "audit/compare.html.j2",
-        styles=STYLES,
-        title=TITLE,
-        lead=lead(blocks, audits),
-        notes=notes(audits),
-        definition=definition(audits[0][1].delta),
-        blocks=[_filled(place, block) for place, block in enumerate(blocks)],
-        lonely=lonely(audits),
-        audits=[{"name": name, "facts": _facts(judgement)} for name, judgement in audits],
-    )
+    return html(document(blocks, audits))
+
+
+def document(blocks: list[Block], audits: Audits) -> Document:
+    """A ranking and its plot first; then every threat model, folded."""
+    first = deciding(blocks)
+    screen: list[Shown] = [Text(text, "lead") for text in lead(blocks, audits)]
+    ranks = ranking(first, audits)
+    parts: list[tuple[Shown, ...]] = [(ranks,)]
+    if first.figures:
+        parts.append((first.figures[0].block(),))
+    screen += [Note(text) for text in notes(audits)]
+    screen.append(Columns(tuple(parts)))
+    sections = [_section(place, block) for place, block in enumerate(blocks)]
+    if alone := lonely(audits):
+        texts = tuple(f"`{card}`: {name}" for card, name in alone)
+        body = (Text("Nothing on these threat models can be compared."), Items(texts))
+        sections.append(Section("Threat models of one audit alone", "lonely", body, folded=True))
+    facts = tuple(Details(name, (Facts(_facts(judgement)),)) for name, judgement in audits)
+    sections.append(Section("Audits", "audits", (Text(definition(audits[0][1].delta), "quiet"), *facts), folded=True))
+    return Document(TITLE, tuple(screen), tuple(sections), eyebrow="undistill comparison", files=FILES)
+
+
+def _section(place: int, block: Block) -> Section:
+    absent = listed(list(block.contest.absent))
+    body: list[Shown] = [Text(f"`{block.contest.card.card}`", "quiet")]
+    body += [Text(f"Not audited on this threat model: {absent}.")] if absent else []
+    body += [figure.block() for figure in block.figures] or [
+        Text("Fewer than two rows have an accuracy and an undefended control, so there is nothing to draw.", "quiet")
+    ]
+    body.append(block.grid.block())
+    return Section(story.heading(block.contest.card), f"card-{place}", tuple(body), folded=True)
+
+
+def deciding(blocks: list[Block]) -> Block:
+    """The threat model that is ranked: the first on which more than labels is served, short of the weights."""
+    soft = [block for block in blocks if block.contest.card.serving not in ("label", "weights")]
+    return (soft or blocks)[0]
+
+
+def ranks(contest: Contest, delta: float) -> list[tuple[int, Entrant]]:
+    """(rank, defense), the best for the owner first: the attacker's accuracy, lower is better; without an accuracy last.
+
+    Those within δ of the first of a rank share it, and are ordered by what users lose.
+    """
+    there = sorted((e for e in contest.entrants if e.thief is not None), key=lambda e: e.thief.mean if e.thief else 0.0)
+    found: list[tuple[int, Entrant]] = []
+    while there:
+        least = there[0].thief.mean if there[0].thief else 0.0
+        alike = [e for e in there if e.thief is not None and e.thief.mean <= least + delta]
+        rank = len(found) + 1
+        found += [
+            (rank, e) for e in sorted(alike, key=lambda e: (e.lost.get("brier") or 0.0, e.lost.get("accuracy") or 0.0))
+        ]
+        there = there[len(alike) :]
+    return found + [(len(found) + 1, e) for e in contest.entrants if e.thief is None]
+
+
+def ranking(block: Block, audits: Audits) -> Table:
+    """What an owner reads in ten seconds: rank, defense, what an attacker gets, what users lose."""
+    digits = max(digits_of(judgement) for _, judgement in audits)
+    rows: list[dict[str, Value]] = []
+    for rank, entrant in ranks(block.contest, audits[0][1].delta):
+        thief = entrant.thief
+        rows.append(
+            {
+                "rank": rank,
+                "defense": entrant.name if entrant.defended else f"({entrant.name})",
+                "attacker": thief.mean if thief else None,
+                "low": thief.low if thief else None,
+                "high": thief.high if thief else None,
+                "accuracy": entrant.lost.get("accuracy"),
+                "brier": entrant.lost.get("brier"),
+            }
+        )
+    columns = {
+        "defense": Format(),
+        "rank": Format(),
+        "attacker": Format("best extracted model", digits=digits, unit="%", interval=("low", "high")),
+        "accuracy": Format("users lose: accuracy", digits=digits, unit="points"),
+        "brier": Format("Brier score", digits=digits, unit="points"),
+    }
+    delta = audits[0][1].delta
+    caption = f"{story.heading(block.contest.card)}. Lower is better in every column; within δ = {delta:g} points ranks are shared."
+    return table("ranking", caption, rows, columns)
 
 
 def lead(blocks: list[Block], audits: Audits) -> list[str]:
-    """What stands side by side, and who is dominated where."""
-    named = listed([name for name, _ in audits])
-    found = [f"Side by side, on {plural(len(blocks), 'card')} that their audits share: {named}."]
-    for block in blocks:
-        beaten = [entrant.name for entrant in block.contest.entrants if entrant.defended and entrant.beaten]
-        title = story.heading(block.contest.card)
-        text = f"dominated {'is' if len(beaten) == 1 else 'are'} {listed(beaten)}" if beaten else "none is dominated"
-        found.append(f"{title}: {text}.")
-    return [*found, "Each thief's number is the best one found: a better thief may exist."]
+    """Which defense leaves an attacker least, at which cost, and which are dominated."""
+    block = deciding(blocks)
+    found, digits = ranks(block.contest, audits[0][1].delta), max(digits_of(judgement) for _, judgement in audits)
+    best = [e for rank, e in found if rank == 1 and e.thief is not None]
+    texts = []
+    if best and best[0].thief is not None:
+        names = [entrant.name for entrant in best]
+        shown = names if len(names) <= MOST_NAMED else [*names[: MOST_NAMED - 1], f"{len(names) - MOST_NAMED + 1} more"]
+        means = [entrant.thief.mean for entrant in best if entrant.thief]
+        reached = (
+            number(means[0], digits)
+            if len(means) == 1
+            else f"{number(min(means), digits)} to {number(max(means), digits)}"
+        )
+        queries = block.contest.card.questions
+        budget = "" if queries is None else f" with {plural(queries, 'query', 'queries')}"
+        serving = serving_text(block.contest.card.serving)
+        twins = [e.thief.mean for e in block.contest.entrants if not e.defended and e.thief]
+        beside = f"; undefended {number(min(twins), digits)} %" if twins else ""
+        texts.append(f"Least for an attacker{budget} and {serving}: {listed(shown)} ({reached} %{beside}).")
+    beaten = sorted({e.name for b in blocks for e in b.contest.entrants if e.defended and e.beaten})
+    texts.append(
+        f"Dominated on some threat model: {listed(beaten)}." if beaten else "No defense is dominated by another one."
+    )
+    return [*texts, "Each number is the best attack found; a better one may exist."]
 
 
 def notes(audits: Audits) -> list[str]:
@@ -88,7 +223,7 @@ def notes(audits: Audits) -> list[str]:
     suites = {judgement.suite for _, judgement in audits}
     if len(suites) > 1:
         each = "; ".join(f"{suite}: {listed([n for n, j in audits if j.suite == suite])}" for suite in sorted(suites))
-        found.append(f"Not all were audited by the same suite ({each}). A larger one has looked harder for thieves.")
+        found.append(f"Not all were audited by the same suite ({each}). A larger one has looked harder for attacks.")
     questions = {judgement.question for _, judgement in audits}
     if len(questions) > 1:
         found.append(
@@ -128,57 +263,23 @@ def as_values(blocks: list[Block], audits: Audits) -> dict[str, Any]:
 
 
 def as_text(blocks: list[Block], audits: Audits) -> str:
-    """For a terminal."""
-    parts = [TITLE, "\n".join(map(plain, lead(blocks, audits))), *(f"Note: {plain(note)}" for note in notes(audits))]
-    parts += [block.grid.text() for block in blocks]
-    alone = [f"Only {plain(name)} was audited on {plain(card)}." for card, name in lonely(audits)]
-    return "\n\n".join([*parts, definition(audits[0][1].delta), *alone])
-
-
-def as_markdown(blocks: list[Block], audits: Audits, pictures: dict[str, str]) -> str:
-    """`report.md`: the page, with its charts as links."""
-    lines = [f"# {TITLE}", "", *(f"{inert(text)}\n" for text in lead(blocks, audits))]
-    lines += [f"> {inert(note)}\n" for note in notes(audits)]
-    lines += [definition(audits[0][1].delta), ""]
-    for block in blocks:
-        lines += [f"## {inert(story.heading(block.contest.card))}", "", f"Card: {inert(block.contest.card.card)}", ""]
-        lines += [block.grid.sheet().md()]
-        lines += (
-            [f"Not audited on this card: {inert(listed(list(block.contest.absent)))}.\n"]
-            if block.contest.absent
-            else []
-        )
-        lines += [f"![{inert(figure.title)}](figures/{pictures[figure.name]})\n" for figure in block.figures]
-    lines += ["## Cards of one audit alone", ""] if lonely(audits) else []
-    lines += [f"- {inert(card)}: {inert(name)}" for card, name in lonely(audits)]
-    lines += ["", "## Audits", "", *(f"- {inert(name)}: {inert(str(_facts(j)))}" for name, j in audits), ""]
-    return "\n".join(lines)
+    """For a terminal: the ranking."""
+    screen: list[Shown] = [Text(said) for said in lead(blocks, audits)]
+    screen += [Note(said) for said in notes(audits)]
+    return text(Document(TITLE, (*screen, ranking(deciding(blocks), audits))))
 
 
 def _block(place: int, contest: Contest, audits: Audits) -> Block:
     figures = []
-    for measure, (_, title) in scatter.MEASURES.items():
+    for measure, (_, title) in scatter.ordered(contest):
         spec = scatter.spec(contest, measure)
         if spec is not None:
             gone = scatter.left_out(contest, measure)
             out = f" Not drawn, for want of a number: {listed(gone)}." if gone else ""
-            caption = f"Numbers are the table's. Lower and further left is better. Bars: 95 % intervals.{out}"
+            caption = f"Lower and further left is better. Bars: 95 % intervals.{out}"
             figures.append(Figure(f"scatter-{place}-{measure}", title, spec, scatter.legend(contest), caption))
     return Block(contest, standing(place, contest, dict(audits)), figures)
 
 
 def _facts(judgement: Judgement) -> dict[str, str]:
     return {"suite": judgement.suite, "δ": f"{judgement.delta:g}", **judgement.provenance}
-
-
-def _filled(place: int, block: Block) -> dict[str, Any]:
-    absent = listed(list(block.contest.absent))
-    return {
-        "id": f"card-{place}",
-        "title": story.heading(block.contest.card),
-        "code": block.contest.card.card,
-        "absent": f"Not audited on this card: {absent}." if absent else "",
-        "table": block.grid.table(),
-        "first": block.figures[0].block() if block.figures else None,
-        "others": [figure.block() for figure in block.figures[1:]],
-    }

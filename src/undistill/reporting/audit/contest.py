@@ -1,4 +1,4 @@
-"""Defenses set side by side on the cards that their audits share, and which of them are dominated."""
+"""Defenses set side by side on the threat models that their audits share, and which of them are dominated."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ DATA = ("fingerprint", "data fingerprint", "data")
 
 @dataclass(frozen=True)
 class Entrant:
-    """A defense on one card, or the undefended twin: what the best thief found got, and what users get (percent; NLL in nats).
+    """A defense on one card, or the undefended control: what the best attack found got, and what users get (percent; NLL in nats).
 
-    `number` is the same on every card, `beaten` the numbers of those that dominate it. `lost` is what users lose against
-    the twin, by measure; larger is worse.
+    `number` is the same on every threat model, `beaten` the numbers of those that dominate it. `lost` is what users lose against
+    the control, by measure; larger is worse.
     """
 
     number: int
@@ -38,7 +38,7 @@ class Entrant:
 
     @property
     def defended(self) -> bool:
-        """False for an undefended twin."""
+        """False for an undefended control."""
         return self.card is not None
 
 
@@ -52,10 +52,10 @@ class Contest:
 
 
 def contests(audits: Audits) -> list[Contest]:
-    """The cards that two audits or more share, in the first audit's order.
+    """The threat models that two audits or more share, in the first audit's order.
 
     Raises:
-        UsageError: fewer than two audits, two of one name, audits of different data, test images or δ, or no card in common.
+        UsageError: fewer than two audits, two of one name, different data, test images or δ, or no threat model in common.
     """
     refuse_strangers(audits)
     delta = audits[0][1].delta
@@ -71,21 +71,23 @@ def contests(audits: Audits) -> list[Contest]:
         present = {name for name, _, _ in there}
         found.append(Contest(card, judged, tuple(name for name, _ in audits if name not in present)))
     if not found:
-        raise UsageError(f"{listed([name for name, _ in audits])} have no card in common; audit them on the same cards")
+        raise UsageError(
+            f"{listed([name for name, _ in audits])} have no threat model in common; audit them on the same cards"
+        )
     return found
 
 
 def lonely(audits: Audits) -> list[tuple[str, str]]:
-    """(card, audit) where only one audit has the card."""
+    """(card, audit) where only one audit has the threat model."""
     holders = [(card.card, [name for name, j in audits if _of(j, card.card)]) for card in _every_card(audits)]
     return [(card, names[0]) for card, names in holders if len(names) == 1]
 
 
 def dominates(one: Entrant, other: Entrant, delta: float) -> bool:
-    """Whether `one` is no worse in thief's accuracy, users' accuracy and Brier score, and clearly better in one of them.
+    """Whether `one` is no worse in attack's accuracy, users' accuracy and Brier score, and clearly better in one of them.
 
-    Clearly: the thief's whole interval lies below the other's, or users' accuracy or Brier score is better by more than `delta`.
-    What was not measured on either side is left out; without both thieves and both users' accuracies nothing is said.
+    Clearly: the attack's whole interval lies below the other's, or users' accuracy or Brier score is better by more than `delta`.
+    What was not measured on either side is left out; without both attacks and both users' accuracies nothing is said.
     """
     mine, theirs = one.users, other.users
     if one.thief is None or other.thief is None or mine["accuracy"] is None or theirs["accuracy"] is None:
@@ -102,10 +104,11 @@ def dominates(one: Entrant, other: Entrant, delta: float) -> bool:
 def definition(delta: float) -> str:
     """What is meant by dominated, for the page."""
     return (
-        "Dominated: on the same card another row does no worse in the best thief's accuracy (lower is better), in users' accuracy "
-        "and in their Brier score, and is clearly better in one of them: the 95 % interval of its thief lies wholly below, or its "
-        f"users' accuracy or Brier score is better by more than δ = {delta:g} points. Without intervals thieves do not count as "
-        "clearly apart; a Brier score that one of the two lacks is left out. The undefended twin takes part."
+        "Dominated: on the same threat model another row does no worse in the best extracted model's accuracy (lower is better), "
+        "in users' accuracy and in their Brier score, and is clearly better in one of them: the 95 % interval of its extracted "
+        f"model is wholly below, or its users' accuracy or Brier score is better by more than δ = {delta:g} points. Without "
+        "intervals extracted models do not count as clearly apart; a Brier score that one of the two lacks is left out. The "
+        "undefended control takes part."
     )
 
 
@@ -169,7 +172,7 @@ def _entrant(name: str, judgement: Judgement, card: CardResult) -> Entrant:
 
 
 def _twins(there: list[tuple[str, Judgement, CardResult]]) -> list[Entrant]:
-    """The undefended twins, each once: audits that share one have the same numbers."""
+    """The undefended controls, each once: audits that share one have the same numbers."""
     found: dict[str, tuple[Entrant, list[str]]] = {}
     for name, judgement, card in there:
         victims, best = served_to(judgement, "undefended", card.serving), best_of(card, "undefended")
@@ -182,7 +185,7 @@ def _twins(there: list[tuple[str, Judgement, CardResult]]) -> list[Entrant]:
         found.setdefault(f"{users} {thief}", (entrant, []))[1].append(name)
     if len(found) == 1:
         return [entrant for entrant, _ in found.values()]
-    return [replace(entrant, name=f"undefended twin of {listed(names)}") for entrant, names in found.values()]
+    return [replace(entrant, name=f"undefended control of {listed(names)}") for entrant, names in found.values()]
 
 
 def _users(victims: list[VictimResult]) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Curves of an audit: accuracy by questions, by temperature of the search, the runner-up's share by temperature."""
+"""Curves of an audit: accuracy by queries, by temperature of the search, the runner-up's share by temperature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from undistill.reporting.theme import DASHES, MUTED, SHAPES, Spec, colour_variab
 
 GREY = ("var(--series-0)", "circle", [2, 2])
 HEIGHT = 300
-TWIN = "undefended twin, best of all ways of serving"
+DODGE = 0.02
+"""Between lines at one x, as a share of it."""
+TWIN = "undefended control, best access"
 Look = tuple[str, str, list[int]]
 """Colour, shape and dashes of a line."""
 
@@ -30,6 +32,8 @@ class Curve:
     lines: tuple[tuple[str, tuple[Point, ...]], ...]
     looks: Mapping[str, Look]
     rule: float | None = None
+    dodge: bool = False
+    """Whether points at one x are drawn side by side, for the lines lie close together."""
 
     @property
     def legend(self) -> Legend:
@@ -37,37 +41,45 @@ class Curve:
         return [(name, self.looks[name][0], self.looks[name][1]) for name, _ in self.lines]
 
 
-def by_questions(judgement: Judgement) -> Curve | None:
-    """Best thief found by number of questions, a line a way of serving; the student alone by labelled images. None for one x."""
+def by_questions(judgement: Judgement, *, several: bool = True) -> Curve | None:
+    """Best extracted model by number of queries, a line an output access; the baseline by labeled images.
+
+    None without an accuracy, and with `several` also for a single number.
+    """
     held: dict[str, list[Point]] = {}
-    several = len({kind_text(card) for card in judgement.cards}) > 1
+    alike = len({kind_text(card) for card in judgement.cards}) > 1
     for card in judgement.cards:
         best = best_of(card, "defended")
         got = accuracy_of(card)
         if card.questions is None or got is None:
             continue
-        name = serving_text(card.serving) + (f", {kind_text(card)}" if several else "")
+        name = serving_text(card.serving) + (f", {kind_text(card)}" if alike else "")
         point = Point(x=card.questions, y=got.mean, low=got.low, high=got.high, name=best.name if best else "")
         held.setdefault(name, []).append(point)
-    if len({point.x for own in held.values() for point in own}) + len(judgement.learning) < 2 or not held:
+    numbers = len({point.x for own in held.values() for point in own}) + len(judgement.learning)
+    if not held or (several and numbers < 2):
         return None
     lines = [(name, _sorted(own)) for name, own in held.items()]
     looks = {name: _look(place) for place, (name, _) in enumerate(lines)}
-    if not several and (twin := _twin(judgement)):
+    if not alike and (twin := _twin(judgement)):
         lines.append((TWIN, twin))
         looks[TWIN] = _side_look("undefended")
-    if judgement.learning:
-        alone = "student alone, by labelled images"
-        lines.append((alone, _sorted(judgement.learning)))
+    budgets = {point.x for _, own in lines for point in own}
+    learning = tuple(point for point in judgement.learning if several or point.x in budgets)
+    if learning:
+        alone = "baseline, no access, by labeled images"
+        lines.append((alone, _sorted(learning)))
         looks[alone] = GREY
     own_accuracy = [v.accuracy for v in judgement.victims if v.side == "defended"]
     rule = sum(own_accuracy) / len(own_accuracy) if own_accuracy else None
-    title = "Best thief found, by questions"
-    return Curve(title, "questions (student alone: labelled images)", "accuracy, %", tuple(lines), looks, rule)
+    title = "Accuracy of the best extracted model, by queries"
+    return Curve(
+        title, "queries (baseline: labeled images)", "accuracy, %", tuple(lines), looks, rule, dodge=not several
+    )
 
 
 def _twin(judgement: Judgement) -> tuple[Point, ...]:
-    """The best copy found of the undefended twin by number of questions, over all ways of serving."""
+    """The best extracted model of the undefended control by query budget, over all output accesses."""
     found: dict[int, Point] = {}
     for card in judgement.cards:
         best = best_of(card, "undefended")
@@ -97,7 +109,7 @@ def by_temperature(card: CardResult, judgement: Judgement) -> Curve | None:
     if not lines:
         return None
     title = f"Temperature response, {card.title}"
-    return Curve(title, "τ that the thief trains with", "score on held-out images, %", tuple(lines), looks)
+    return Curve(title, "τ of the attack", "score on held-out images, %", tuple(lines), looks)
 
 
 def runners_up(judgement: Judgement) -> Curve | None:
@@ -113,7 +125,7 @@ def runners_up(judgement: Judgement) -> Curve | None:
             looks[name] = _side_look(victim.side) if first else _look(len(lines) + 1)
     if not lines:
         return None
-    return Curve("Runner-up's share by temperature", "τ", "runner-up against top class, %", tuple(lines), looks)
+    return Curve("Runner-up's probability over the top one, by temperature", "τ", "ratio, 0 to 1", tuple(lines), looks)
 
 
 def spec(curve: Curve) -> Spec:
@@ -129,7 +141,7 @@ def spec(curve: Curve) -> Spec:
     layers: list[Any] = []
     if curve.rule is not None:
         rule = alt.Chart(alt.Data(values=[{"y": round(curve.rule, 4)}])).mark_rule(color=MUTED, strokeDash=[6, 3])
-        layers.append(rule.encode(y=y, tooltip=[alt.Tooltip("y:Q", title="the model itself", format=".2f")]))
+        layers.append(rule.encode(y=y, tooltip=[alt.Tooltip("y:Q", title="the model itself", format=".1f")]))
     base = alt.Chart(alt.Data(values=values))
     layers.append(base.mark_line(strokeWidth=2, aria=False).encode(x=x, y=y, color=colour, strokeDash=dash))
     sure = [value for value in values if value["low"] is not None]
@@ -138,9 +150,9 @@ def spec(curve: Curve) -> Spec:
         layers.append(bars.encode(x=x, y=alt.Y("low:Q", title=curve.y), y2="high:Q", color=colour))
     tips = [
         alt.Tooltip("line:N"),
-        alt.Tooltip("x:Q", title=curve.x, format=",~g"),
+        alt.Tooltip("at:Q", title=curve.x, format=",~g"),
         alt.Tooltip("y:Q", title=curve.y, format=".2f"),
-        alt.Tooltip("what:N", title="thief"),
+        alt.Tooltip("what:N", title="attack"),
     ]
     dots = base.mark_point(size=56, filled=True, opacity=1)
     layers.append(dots.encode(x=x, y=y, color=colour, shape=shape, tooltip=tips, description="told:N"))
@@ -149,7 +161,7 @@ def spec(curve: Curve) -> Spec:
 
 
 def _x(curve: Curve, values: list[dict[str, Any]]) -> alt.X:
-    places = sorted({value["x"] for value in values})
+    places = sorted({value["at"] for value in values})
     log = _logarithmic(curve)
     scale = alt.Scale(type="log", nice=False, padding=14) if log else alt.Scale(zero=False, nice=False, padding=14)
     axis = alt.Axis(
@@ -169,23 +181,30 @@ def _apart(places: list[float]) -> list[float]:
 
 def _values(curve: Curve) -> list[dict[str, Any]]:
     """Records of all points, at their own x."""
-    return [_value(name, point) for name, own in curve.lines for point in own]
+    middle = (len(curve.lines) - 1) / 2
+    step = DODGE if curve.dodge and _logarithmic(curve) else 0.0
+    return [
+        _value(name, point, x=point.x * (1 + step * (place - middle)), unit=" %" if "%" in curve.y else "")
+        for place, (name, own) in enumerate(curve.lines)
+        for point in own
+    ]
 
 
 def _logarithmic(curve: Curve) -> bool:
     places = [point.x for _, own in curve.lines for point in own]
-    return min(places) > 0 and max(places) / min(places) > 4
+    return min(places) > 0 and (max(places) / min(places) > 4 or curve.dodge)
 
 
-def _value(name: str, point: Point) -> dict[str, Any]:
+def _value(name: str, point: Point, *, x: float, unit: str) -> dict[str, Any]:
     return {
         "line": name,
-        "x": point.x,
+        "x": round(x, 4),
+        "at": point.x,
         "y": round(point.y, 4),
         "low": None if point.low is None or point.high is None else round(point.low, 4),
         "high": None if point.low is None or point.high is None else round(point.high, 4),
         "what": point.name or "–",
-        "told": f"{name}, {point.x:,g}: {point.y:.2f} %",
+        "told": f"{name}, {point.x:,g}: {point.y:.2f}{unit}",
     }
 
 
@@ -194,7 +213,7 @@ def _sorted(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def _look(place: int) -> Look:
-    """The looks of further lines, after the grey of the student alone."""
+    """The looks of further lines, after the grey of the baseline."""
     turn = [2, 3, 4, 5, 6, 1][place % 6]
     return f"var(--series-{turn})", SHAPES[turn % len(SHAPES)], DASHES[1 if place == 0 else turn]
 

@@ -9,27 +9,25 @@ TITLE = "Words used here"
 
 
 def glossary(judgement: Judgement) -> dict[str, str]:
-    """Word → what it means; those of a twin only where there is one."""
+    """Word → what it means; those of an undefended control only where there is one."""
     found = {
-        "thief": "Somebody who asks the model questions and trains a model of their own on its answers; here, a program.",
-        "copy, student": "The model that a thief trains. Its accuracy is how often it is right on test images.",
-        "student alone": "The same kind of student, trained on images with true labels, without any answer of the model.",
-        "labels alone": "The model says its top class and nothing else (also: top class alone).",
+        "attacker": "A person or program that queries the model and trains a model of its own on the outputs.",
+        "extracted model": "The model that an attacker trains. Its accuracy is measured on test images.",
+        "baseline": "The same network, trained on images with true labels, without access to the model.",
+        "labels alone": "The model returns its top class and nothing else (also: top class alone).",
+        "relative accuracy": "Accuracy of the best extracted model as a share of the model's own.",
     }
     if controlled(judgement):
-        found["twin"] = (
-            "The same kind of model, trained without the defense, or without what stands in front of it: what there was to take."
-        )
-        found["headroom"] = (
-            "What soft answers (probabilities) of the undefended twin are worth to a thief over labels alone."
-        )
+        found["undefended control"] = "The same network trained without the defense, or without its output defense."
+        found["headroom"] = "The accuracy that soft outputs of the undefended control are worth over its labels alone."
+        found["reduction"] = "The share of the headroom that the defense takes."
     found["teacher" if judgement.question == "method" else "seed"] = (
         "One more model of the same method, trained anew."
         if judgement.question == "method"
-        else "One more run, with other random choices and other images drawn."
+        else "One more run, with other random choices and other query images."
     )
     found["held-out score, search score"] = (
-        "Accuracy on images kept aside, by which thieves are ranked before they meet the test images."
+        "Accuracy on images that attacks are ranked by, before they meet the test images."
     )
     found["δ"] = f"The difference that counts as none: here {points_text(judgement.delta)} of accuracy."
     return found

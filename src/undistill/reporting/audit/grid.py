@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from undistill.report.document import Format
+from undistill.report.document import Table as Block
 from undistill.reporting.blocks import Entry, Head, Table
 from undistill.reporting.paper.sheet import Sheet, Value
 from undistill.reporting.table import aligned
 
 Row = tuple[Entry, ...]
+NUMBER = re.compile(r"[−+]?[\d,]+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,29 @@ class Grid:
         """For the page."""
         return Table(self.caption, [Head(head) for head in self.heads], [list(row) for row in self.rows], self.style)
 
+    def block(self, *, sortable: bool = False) -> Block:
+        """For a document: each entry with what is printed beside it, numbers as numbers."""
+        frame: dict[str, list[Value]] = {}
+        columns: dict[str, Format] = {}
+        for place, head in enumerate(self.heads):
+            entries = [row[place] for row in self.rows]
+            numbers = place >= self.words and all(
+                NUMBER.fullmatch(entry.text) or entry.text == "–" for entry in entries
+            )
+            digits = max((len(entry.text.partition(".")[2]) for entry in entries), default=0)
+            frame[head] = [_value(entry.text) if numbers else entry.text for entry in entries]
+            asides = ["; ".join(filter(None, (entry.spread, entry.lost))) for entry in entries]
+            links = [entry.href for entry in entries]
+            more: dict[str, str] = {}
+            for what, values in (("note", asides), ("link", links)):
+                if any(values):
+                    frame[f"{head} ({what})"] = list(values)
+                    more[what] = f"{head} ({what})"
+            columns[head] = Format(
+                digits=digits if numbers and digits else None, note=more.get("note", ""), link=more.get("link", "")
+            )
+        return Block(self.name, self.caption, frame, columns, sortable)
+
     def sheet(self) -> Sheet:
         """For Markdown and LaTeX."""
         rows = tuple(tuple(map(joined, row)) for row in self.rows)
@@ -37,6 +64,10 @@ class Grid:
         """For a terminal."""
         lines = [list(self.heads), *([" ".join(joined(entry).split()) for entry in row] for row in self.rows)]
         return f"{self.caption}\n{aligned(lines)}"
+
+
+def _value(text: str) -> Value:
+    return None if text == "–" else float(text.replace("−", "-").replace(",", ""))
 
 
 def joined(entry: Entry) -> str:

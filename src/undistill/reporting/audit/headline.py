@@ -1,4 +1,4 @@
-"""What an owner reads first: how good the best copy is, by way of serving and questions, and what users pay for that."""
+"""What an owner reads first: how good the best copy is, by output access and queries, and what users pay for that."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COSTS = (("accuracy", "accuracy", -1), ("ece", "calibration error", 1), ("brier"
 
 
 def headline(judgement: Judgement) -> Grid:
-    """A row a card: the best copy found, of the twin too, and a student alone on as many labelled images."""
+    """A row a threat model: the best extracted model, of the control too, and a baseline on as many labeled images."""
     digits, twin = digits_of(judgement), controlled(judgement)
     several = len({kind_text(card) for card in judgement.cards}) > 1
     rows, records = [], []
@@ -43,21 +43,21 @@ def headline(judgement: Judgement) -> Grid:
         record: Record = {"card": card.card, "serving": card.serving, "questions": card.questions}
         record |= {**numbers_of("", got), **numbers_of("undefended_", other.accuracy if other else None)}
         records.append({**record, **numbers_of("alone_", card.A_ref)})
-    heads = ["served as", "questions", "best copy found of the audited model, %"]
-    heads += ["best copy found of the undefended twin, %"] if twin else []
+    heads = ["output access", "questions", "best extracted model of the audited model, %"]
+    heads += ["best extracted model of the undefended control, %"] if twin else []
     heads += [
-        "a student alone on as many labelled images, %",
+        "a baseline on as many labeled images, %",
         "teachers" if judgement.question == "method" else "seeds",
     ]
     caption = (
-        "How often a stolen copy is right: accuracy on test images with its 95 % interval. Each copy is the best one found; "
-        "a better one may exist. A student alone never asks the model."
+        "Accuracy on test images of the best extracted model found, with its 95 % interval; a better one may exist. The baseline "
+        "is the same network, trained on as many labeled images without access to the model."
     )
     return Grid("headline", caption, tuple(heads), tuple(rows), tuple(records), 2, "headline")
 
 
 def cost(judgement: Judgement) -> str:
-    """What users lose against the twin, as the first card is served; "" without a twin."""
+    """What users lose against the control, as the first threat model is served; "" without a control."""
     if not judgement.cards:
         return ""
     serving = judgement.cards[0].serving

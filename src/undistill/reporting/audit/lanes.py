@@ -1,4 +1,4 @@
-"""A lane a thief: what it got, or what it gained over labels, with intervals."""
+"""A lane an attack: what it got, or what it gained over labels, with intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from undistill.reporting.paired import Difference
 from undistill.reporting.theme import INK, LINE, MUTED, SHAPES, Spec, colour_variable, finished, styles
 
 SIDES = {"defended": "defended", "undefended": NORMAL, "alone": ALONE}
-"""What a side is called where colours and shapes are given out: the twin looks normal, the student alone is grey."""
+"""What a side is called where colours and shapes are given out: the control looks normal, the baseline is grey."""
 NAMES = (ALONE, NORMAL, "defended")
 HEAD, MARK, GAP = 18, 12, 9
 """Heights in a lane, pixels."""
@@ -30,12 +30,12 @@ def legend(judgement: Judgement, sides: list[str]) -> Legend:
 
 
 def sides_of(card: CardResult) -> list[str]:
-    """The sides that any thief of the card learnt from, in a legend's order."""
+    """The sides that any attack of the threat model learnt from, in a legend's order."""
     return [side for side in SIDES if any(thief.side == side for thief in card.thieves)]
 
 
 def accuracies(card: CardResult, judgement: Judgement) -> Spec | None:
-    """What every thief got; rules mark the model's own accuracy and the best thief of labels. None where nothing was measured."""
+    """What every attack got; rules mark the model's own accuracy and the best attack of labels. None where nothing was measured."""
     points = [
         _point(thief, judgement, thief.accuracy.mean, thief.accuracy.low, thief.accuracy.high)
         for thief in ranked(card)
@@ -43,13 +43,13 @@ def accuracies(card: CardResult, judgement: Judgement) -> Spec | None:
     ]
     own = [v.accuracy for v in judgement.victims if v.side == "defended"]
     rules = [{"v": sum(own) / len(own), "dash": [6, 3], "what": "the model itself"}] if own else []
-    rules += [{"v": card.A_label.mean, "dash": [2, 2], "what": "best thief of labels"}] if card.A_label else []
-    about = f"{card.title}: accuracy of every thief and control, percent. The same numbers are in the table."
+    rules += [{"v": card.A_label.mean, "dash": [2, 2], "what": "best attack of labels"}] if card.A_label else []
+    about = f"{card.title}: accuracy of every attack and control, percent. The same numbers are in the table."
     return _drawing(points, rules, "accuracy on test images, %", about, card, judgement)
 
 
 def gains(card: CardResult, judgement: Judgement) -> Spec | None:
-    """How far every thief is from the best thief of labels alone, seed by seed. None without such a thief."""
+    """How far every attack is from the best attack of labels alone, seed by seed. None without such an attack."""
     floor = label_floor(card)
     if floor is None or floor.accuracy is None:
         return None
@@ -61,14 +61,12 @@ def gains(card: CardResult, judgement: Judgement) -> Spec | None:
         if found is not None:
             points.append(_point(thief, judgement, *found, signs=True, seeds=paired(thief, floor)))
     rules = [{"v": 0.0, "dash": [2, 2], "what": f"labels alone: {floor.name}"}]
-    about = (
-        f"{card.title}: points that each thief gains over the best thief of labels. The same numbers are in the table."
-    )
-    return _drawing(points, rules, "points over the best thief of labels alone", about, card, judgement)
+    about = f"{card.title}: points that each attack gains over the best attack of labels. The same numbers are in the table."
+    return _drawing(points, rules, "points over the best attack of labels alone", about, card, judgement)
 
 
 def label_floor(card: CardResult) -> Thief | None:
-    """The audited model's thief of labels that all others are set against."""
+    """The audited model's attack of labels that all others are set against."""
     own = [t for t in card.thieves if t.side == "defended" and t.reads == "labels" and t.accuracy is not None]
     chosen = [thief for thief in own if thief.chosen]
     if not own:

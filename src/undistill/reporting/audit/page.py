@@ -1,24 +1,33 @@
-"""A judgement as one self-contained HTML page."""
+"""A judgement as a document: the page, and Markdown of the same."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from undistill.auditing.judgement import CardResult, Judgement
-from undistill.reporting import shell
-from undistill.reporting.audit import cells, curves, glossary, headline, lanes, story, tables
+from undistill.report.document import (
+    Block,
+    Chart,
+    Columns,
+    Details,
+    Document,
+    Facts,
+    Items,
+    Note,
+    Section,
+    Text,
+)
+from undistill.report.render import html
+from undistill.reporting.audit import cells, curves, first, glossary, headline, lanes, story, tables
+from undistill.reporting.audit.explained import explained
 from undistill.reporting.audit.grid import Grid
 from undistill.reporting.audit.words import digits_of, meanings, points_text, verdict_sentence
-from undistill.reporting.blocks import chart
-from undistill.reporting.naming import number, plural
+from undistill.reporting.naming import listed, number, plural
 from undistill.reporting.theme import Spec
 
-STYLES = ("page.css", "audit/audit.css")
-SCRIPTS = ("page.js", "audit/audit.js")
-_QUESTIONS = (
-    "Dashed line across: the model itself. Points at the same number may cover each other; the table has them all."
-)
+_QUESTIONS = "Dashed line: the model itself. Points at the same number may cover each other; the table has them all."
+FILES = {"report.md": "report.md", "report.json": "report.json", "report.tex": "report.tex"}
 
 
 @dataclass(frozen=True)
@@ -32,14 +41,10 @@ class Figure:
     caption: str = ""
     numbers: Grid | None = None
 
-    def block(self) -> dict[str, Any]:
-        """For the template."""
-        return {
-            "title": self.title,
-            "legend": self.legend,
-            "chart": chart(self.name, self.spec, caption=self.caption),
-            "numbers": self.numbers.table() if self.numbers else None,
-        }
+    def block(self) -> Chart:
+        """For a document."""
+        numbers = self.numbers.block() if self.numbers else None
+        return Chart(self.name, self.title, self.spec, self.caption, self.legend, numbers)
 
 
 @dataclass(frozen=True)
@@ -86,39 +91,108 @@ def draw(judgement: Judgement) -> Drawn:
     )
 
 
+def document(judgement: Judgement, drawn: Drawn) -> Document:
+    """The whole page: three answers and a chart, then everything that they rest on, folded."""
+    return Document(
+        title=first.title(judgement),
+        lead=first.lead(judgement),
+        sections=tuple(_sections(judgement, drawn)),
+        provenance=provenance(judgement),
+        commands=tuple(judgement.commands),
+        eyebrow=f"undistill audit, suite {judgement.suite}",
+        files=FILES,
+    )
+
+
 def render(judgement: Judgement, drawn: Drawn) -> str:
     """The page."""
-    grouped = story.flags_by_card(judgement)
-    return shell.page(
-        "audit/audit.html.j2",
-        styles=STYLES,
-        scripts=SCRIPTS,
-        title=story.title(judgement),
-        suite=judgement.suite,
-        lead=story.lead(judgement),
-        headline=drawn.headline.table() if drawn.headline.rows else None,
-        words=glossary.glossary(judgement),
-        words_head=glossary.TITLE,
-        searched=story.searched(judgement),
-        notes=story.notes(judgement),
-        exposure=drawn.exposure.table(),
-        share=story.SHARE,
-        questions=drawn.questions.block() if drawn.questions else None,
-        meanings=meanings(judgement),
-        cards=[_card(place, card, judgement, drawn) for place, card in enumerate(judgement.cards)],
-        answers=drawn.answers.table() if drawn.answers.rows else None,
-        second=drawn.second.block() if drawn.second else None,
-        users=drawn.users.table(),
-        flags=[
-            (anchor, heading, [(flag, story.ended(flag.about)) for flag in own]) for anchor, heading, own in grouped
-        ],
-        flag_count=plural(len(judgement.flags), "flag"),
-        not_tried=judgement.not_tried,
-        columns=cells.columns(),
-        lines=cells.rows(judgement),
-        provenance=provenance(judgement),
-        commands=judgement.commands,
+    return html(document(judgement, drawn))
+
+
+def _sections(judgement: Judgement, drawn: Drawn) -> Iterator[Section]:
+    about: list[Block] = [Text(text) for text in story.lead(judgement)]
+    about += [Note(text) for text in story.notes(judgement)]
+    about += [drawn.headline.block()] if drawn.headline.rows else []
+    about.append(Details(glossary.TITLE, (Facts(glossary.glossary(judgement)),)))
+    yield Section("The numbers, and how sure they are", "numbers", tuple(about), folded=True)
+    exposure: list[Block] = [drawn.exposure.block(), Text(story.SHARE, "quiet")]
+    exposure += [drawn.questions.block()] if drawn.questions else []
+    yield Section("What each output access gives away", "exposure", tuple(exposure), folded=True)
+    yield from _cards(judgement, drawn)
+    users: list[Block] = [drawn.users.block()]
+    if drawn.answers.rows:
+        users.append(Details("How the outputs look", (drawn.answers.block(), *_shown(drawn.second))))
+    yield Section("What users get", "users", tuple(users), folded=True)
+    count = plural(len(judgement.flags), "flag")
+    yield Section(f"Reasons to doubt: {count}", "flags", tuple(_flags(judgement)), folded=True)
+    yield Section("What was not tried", "not-tried", tuple(_not_tried(judgement)), folded=True)
+    table = cells.grid(judgement).block(sortable=True) if judgement.lines else Text("The judgement lists none.")
+    yield Section("All cells", "cells", (table,), folded=True)
+
+
+def _cards(judgement: Judgement, drawn: Drawn) -> Iterator[Section]:
+    """Threat model by threat model."""
+    intro: list[Block] = [
+        Text(
+            "A threat model says what the attacker holds, sees and may query. Each attack trains an extracted model; controls "
+            "train the same network on true labels alone (the baseline), or on the outputs of the undefended control."
+        )
+    ]
+    known = meanings(judgement)
+    intro += [Details("What the verdicts mean", (Facts(known),))] if known else []
+    searched = story.searched(judgement)
+    intro += [Text(searched)] if searched else []
+    parts = [_card(place, card, judgement, drawn) for place, card in enumerate(judgement.cards)]
+    yield Section("Each threat model", "cards", (*intro, *parts), folded=True)
+
+
+def _card(place: int, card: CardResult, judgement: Judgement, drawn: Drawn) -> Details:
+    removed = f" Reduction: {number(card.removed)} % of the headroom." if card.removed is not None else ""
+    own = [flag.name for flag in judgement.flags if flag.card == card.id]
+    marked = f" Flags: {listed(own)}." if own else ""
+    body: list[Block] = [Text(f"`{card.card}`", "quiet"), Text(card.sentence)]
+    body.append(Text(f"{verdict_sentence(card, judgement)} {story.sentence(card.why)}{removed}{marked}"))
+    figures = [figure.block() for figure in (drawn.accuracies[place], drawn.gains[place]) if figure]
+    body += [Columns(tuple((figure,) for figure in figures))] if figures else [_EMPTY]
+    body += [drawn.behind[place].block()] if drawn.behind[place].rows else []
+    body.append(Details("Every attack and control", (drawn.thieves[place].block(),)))
+    body += (
+        [Details("The search by temperature", _shown(drawn.temperatures[place]))] if drawn.temperatures[place] else []
     )
+    return Details(story.heading(card), tuple(body), f"card-{place}")
+
+
+_EMPTY = Text("No attack on this threat model has an accuracy, so there is nothing to draw.", "quiet")
+
+
+def _shown(figure: Figure | None) -> tuple[Block, ...]:
+    return () if figure is None else (figure.block(),)
+
+
+def _flags(judgement: Judgement) -> Iterator[Block]:
+    """Each flag that is raised: what was seen where, when it is raised, why, and what to do."""
+    if not judgement.flags:
+        yield Text("No flag was raised. That is no promise: flags only cover the doubts that are written down.")
+        return
+    yield Text("A flag is no verdict: it says what could make these numbers mislead.")
+    seen: dict[str, list[str]] = {}
+    for anchor, heading, own in story.flags_by_card(judgement):
+        for flag in own:
+            place = f"{heading}: " if anchor else ""
+            seen.setdefault(flag.name, []).append(f"{place}{story.ended(flag.about)}")
+    for name, places in seen.items():
+        meaning = explained(name)
+        summary = f"`{name}`: {meaning.title}" if meaning else f"`{name}`"
+        yield Text(summary)
+        yield Items(tuple(places))
+        if meaning:
+            yield Details("When it is raised, why, and what to do", (Facts(meaning.facts),))
+
+
+def _not_tried(judgement: Judgement) -> Iterator[Block]:
+    yield Text("Every accuracy is that of the best extracted model found. A better attack may exist.")
+    if judgement.not_tried:
+        yield Items(tuple(judgement.not_tried))
 
 
 def provenance(judgement: Judgement) -> dict[str, str]:
@@ -135,37 +209,16 @@ def provenance(judgement: Judgement) -> dict[str, str]:
     return {**own, **judgement.provenance}
 
 
-def _card(place: int, card: CardResult, judgement: Judgement, drawn: Drawn) -> dict[str, Any]:
-    flags = sum(flag.card == card.id for flag in judgement.flags)
-    figures = (drawn.accuracies[place], drawn.gains[place])
-    removed = f"The defense removed {number(card.removed)} % of the headroom." if card.removed is not None else ""
-    return {
-        "id": f"card-{place}",
-        "title": story.heading(card),
-        "code": card.card,
-        "sentence": card.sentence,
-        "verdict": verdict_sentence(card, judgement),
-        "word": (card.verdict or card.indication or "none").replace(" ", "-"),
-        "why": story.sentence(card.why),
-        "removed": removed,
-        "figures": [figure.block() for figure in figures if figure],
-        "behind": drawn.behind[place].table() if drawn.behind[place].rows else None,
-        "temperature": figure.block() if (figure := drawn.temperatures[place]) else None,
-        "thieves": drawn.thieves[place].table(),
-        "flags": plural(flags, "flag") if flags else "",
-    }
-
-
 def _accuracies(place: int, card: CardResult, judgement: Judgement) -> Figure | None:
     spec = lanes.accuracies(card, judgement)
-    caption = "Bars: 95 % intervals. Dashed: the model itself. Dotted: the best thief of labels alone."
+    caption = "Bars: 95 % intervals. Dashed: the model itself. Dotted: the best attack of labels alone."
     lost = sum(thief.accuracy is None for thief in card.thieves)
     if lost:
         caption += f" {plural(lost, 'thief', 'thieves')} without an accuracy cannot be drawn."
     legend = lanes.legend(
         judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.thieves)]
     )
-    return Figure(f"dots-{place}", "What each thief got", spec, legend, caption) if spec else None
+    return Figure(f"dots-{place}", "What each attack got", spec, legend, caption) if spec else None
 
 
 def _gains(place: int, card: CardResult, judgement: Judgement) -> Figure | None:
@@ -194,5 +247,6 @@ def _curve(name: str, curve: curves.Curve | None, judgement: Judgement, caption:
         f"{caption} Bars: 95 % intervals." if any(p.low is not None for _, own in curve.lines for p in own) else caption
     )
     lines = [(who, own) for who, own in curve.lines]
-    numbers = tables.points(name, f"{curve.title}: the numbers", curve.x, lines, digits_of(judgement))
+    digits = digits_of(judgement) if "%" in curve.y else 2
+    numbers = tables.points(name, f"{curve.title}: the numbers", (curve.x, curve.y), lines, digits)
     return Figure(name, curve.title, curves.spec(curve), curve.legend, told.strip(), numbers)

@@ -37,7 +37,7 @@ def exposed(card: CardResult, best: Thief | None, other: Thief | None, got: Esti
 
 
 def thief_record(card: CardResult, thief: Thief) -> Record:
-    """A row of a card's thieves."""
+    """A row of a threat model's attacks."""
     return {
         "card": card.card,
         "thief": thief.name,

@@ -1,4 +1,4 @@
-"""The comparison's table: what the best thief got and what users get, a row a defense."""
+"""The comparison's table: what the best attack got and what users get, a row a defense."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from undistill.reporting.naming import number, signed
 
 HEADS = (
     "defense",
-    "best thief, %",
-    "exposure, %",
+    "best extracted model, %",
+    "relative accuracy, %",
     "took of headroom, points",
     "removed, %",
     "users: accuracy, %",
@@ -30,13 +30,13 @@ HEADS = (
 
 
 def standing(place: int, contest: Contest, audits: dict[str, Judgement]) -> Grid:
-    """The table of a card: a row a defense, then the undefended twin; `audits` are by name."""
+    """The table of a threat model: a row a defense, then the undefended control; `audits` are by name."""
     digits = max(digits_of(judgement) for judgement in audits.values())
     rows = tuple(_row(entrant, contest, audits, digits) for entrant in contest.entrants)
     records = tuple(_record(entrant, contest) for entrant in contest.entrants)
     caption = (
-        f"{story.heading(contest.card)}, served as {serving_text(contest.card.serving)}. Best thief found with its 95 % interval; "
-        "for users the difference to the undefended twin below each number. Lower is better for thieves, NLL, ECE and Brier."
+        f"{story.heading(contest.card)}, served as {serving_text(contest.card.serving)}. Best attack found with its 95 % interval; "
+        "for users the difference to the undefended control below each number. Lower is better for attacks, NLL, ECE and Brier."
     )
     return Grid(f"card-{place}", caption, HEADS, rows, records, 1, "compare")
 

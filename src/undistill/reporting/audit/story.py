@@ -1,4 +1,4 @@
-"""What an owner is told first: what each way of serving gives away, up to how many questions, how sure that is, what is missing."""
+"""What an owner is told first: what each output access gives away, up to how many queries, how sure that is, what is missing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from undistill.reporting.audit.words import (
 )
 from undistill.reporting.naming import listed, number, plural
 
-TITLE = "What does a thief still get?"
+TITLE = "What does an attacker get?"
 SHARE = (
-    "Share of the model is the best thief's accuracy over the model's own. “As good as” is how many images with true labels give a \
-student alone the same accuracy; “more than” means that even the largest number tried gives less."
+    "Relative accuracy is that of the best extracted model over the model's own. “As good as” is how many images with true labels "
+    "give a baseline the same accuracy; “more than” means that even the largest number tried gives less."
 )
 
 
 def title(judgement: Judgement) -> str:
-    """The judgement's own, or the question it answers."""
+    """The judgement's own, or the query it answers."""
     return judgement.title or TITLE
 
 
@@ -42,21 +42,22 @@ def notes(judgement: Judgement) -> list[str]:
     if lost > 0 or judgement.failed:
         failed = f", {judgement.failed:,} failed" if judgement.failed else ""
         found.append(
-            f"{judgement.done:,} of {plural(judgement.planned, 'planned cell')} are done{failed}. A cell that is missing can "
-            "lower a verdict and never raises one."
+            f"{judgement.done:,} of {plural(judgement.planned, 'planned cell')} are done{failed}. Missing cells can only "
+            "weaken a verdict."
         )
     if not controlled(judgement):
         found.append(
-            "No undefended twin was given, so there are no verdicts: how much of this is a defense's doing stays open."
+            "No undefended control was given, so there are no verdicts: how much of this is a defense's doing stays open."
         )
     elif not judgement.verdicts:
         found.append(
             f"The suite {judgement.suite} is too small for verdicts: where one would stand, the page gives an indication only."
         )
-    if judgement.resolves is not None and judgement.resolves > judgement.delta:
+    half = judgement.measured_half_width
+    if half is not None and half > judgement.delta:
         found.append(
-            f"This plan was expected to tell differences of about {judgement.resolves:.2g} points apart, more than δ = "
-            f"{judgement.delta:g}: verdicts that need finer ones come out inconclusive."
+            f"Differences are resolved to {half:.1f} points here, and δ = {judgement.delta:g} matters: verdicts that need finer "
+            "ones come out inconclusive."
         )
     return found
 
@@ -76,15 +77,15 @@ def flags_by_card(judgement: Judgement) -> list[tuple[str, str, list[Flag]]]:
 
 
 def heading(card: CardResult) -> str:
-    """What a card is called on the page."""
+    """What a threat model is called on the page."""
     if card.title:
         return card.title
-    asked = f", {plural(card.questions, 'question')}" if card.questions is not None else ""
+    asked = f", {plural(card.questions, 'query', 'queries')}" if card.questions is not None else ""
     return f"Served as {serving_text(card.serving)}{asked}"
 
 
 def verdict_lines(judgement: Judgement) -> Iterator[str]:
-    """A line a card, for a terminal."""
+    """A line a threat model, for a terminal."""
     for card in judgement.cards:
         yield f"{heading(card)}: {verdict_sentence(card, judgement)} {sentence(card.why)}"
 
@@ -131,7 +132,7 @@ def _sure(judgement: Judgement) -> str:
 def _missing(judgement: Judgement) -> str:
     most = max((card.tried for card in judgement.cards), default=0)
     tried = (
-        f"Up to {plural(most, 'thief', 'thieves')} {'was' if most == 1 else 'were'} tried against a way of serving."
+        f"Up to {plural(most, 'thief', 'thieves')} {'was' if most == 1 else 'were'} tried against a output access."
         if most
         else ""
     )
@@ -139,7 +140,7 @@ def _missing(judgement: Judgement) -> str:
     asked = [card.questions for card in judgement.cards if card.serving != "weights"]
     known = [questions for questions in asked if questions is not None]
     if known and len(known) == len(asked):
-        things.append(f"more than {plural(max(known), 'question')}")
+        things.append(f"more than {plural(max(known), 'query', 'queries')}")
     return f"{tried} Not tried: {'; '.join(things)}.".strip() if things else tried
 
 
@@ -150,20 +151,22 @@ def _small(text: str) -> str:
 
 
 def searched(judgement: Judgement) -> str:
-    """On which cards thieves were searched; "" where no cell is listed."""
+    """On which cards attacks were searched; "" where no cell is listed."""
     own = {line.card for line in judgement.lines if line.phase == "selection"}
     if not own:
-        return "No search: thieves as they come." if judgement.lines else ""
+        return "No search: attacks as they come." if judgement.lines else ""
     places = [card for card in judgement.cards if card.card in own]
     if not places or len(places) == len(judgement.cards):
-        return "Thieves were searched on every card." if places else ""
+        return "Attacks were searched on every threat model." if places else ""
     soft = [card for card in places if card.serving != "label"] or places
-    first = "the first card" if soft == [judgement.cards[0]] else listed([f"“{heading(card)}”" for card in soft])
+    first = (
+        "the first threat model" if soft == [judgement.cards[0]] else listed([f"“{heading(card)}”" for card in soft])
+    )
     labels = [card for card in places if card not in soft]
     beside = f" (those that read labels alone on {listed([f'“{heading(card)}”' for card in labels])})" if labels else ""
     return (
-        f"Thieves were searched on {first} only{beside}; the winners were then tried on the other ways of serving and other "
-        "numbers of questions."
+        f"Attacks were searched on {first} only{beside}; the winners were then tried on the other output accesses and other "
+        "query budgets."
     )
 
 

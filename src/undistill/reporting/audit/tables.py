@@ -1,4 +1,4 @@
-"""The judgement's tables: exposure, what users get, the numbers behind a verdict, thieves of a card, all cells."""
+"""The judgement's tables: exposure, what users get, the numbers behind a verdict, attacks of a threat model, all cells."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from undistill.reporting.naming import number, settings_text, signed
 
 
 def exposure(judgement: Judgement) -> Grid:
-    """A row a card: what the best thief found got, from the audited model and from its twin."""
+    """A row a threat model: what the best attack found got, from the audited model and from its control."""
     digits, twin = digits_of(judgement), controlled(judgement)
     rows, records = [], []
     for place, card in enumerate(judgement.cards):
@@ -42,18 +42,24 @@ def exposure(judgement: Judgement) -> Grid:
         row += [verdict_entry(card, judgement, f"#card-{place}"), Entry(best.name if best else "–")]
         rows.append((*row, Entry(f"{card.tried:,}"), Entry(holds_text(card))))
         records.append(exposed(card, best, other, got))
-    heads = ["served as", "questions", "best thief found, %", "share of the model, %", "as good as … labelled images"]
-    heads += ["twin: best thief, %", "twin: share, %"] if twin else []
-    heads += ["verdict", "best thief", "thieves tried", "the thief holds"]
-    caption = "Best thief found: accuracy on test images with its 95 % interval. Share: of the model's own accuracy."
-    caption += " Twin: the undefended one." if twin else ""
+    heads = [
+        "output access",
+        "queries",
+        "best extracted model, %",
+        "relative accuracy, %",
+        "label-equivalent sample size",
+    ]
+    heads += ["control: best extracted model, %", "control: relative accuracy, %"] if twin else []
+    heads += ["verdict", "best attack", "attacks tried", "the attacker holds"]
+    caption = "Best attack found: accuracy on test images with its 95 % interval. Relative accuracy: as a share of the model's own."
+    caption += " Control: the undefended one." if twin else ""
     return Grid("exposure", caption, tuple(heads), tuple(rows), tuple(records), 2, "exposure")
 
 
 def users(judgement: Judgement) -> Grid:
-    """A row a victim: what its users get, and how far that is from the undefended twin's."""
+    """A row a victim: what its users get, and how far that is from the undefended control's."""
     digits = digits_of(judgement)
-    heads = ("model", "stands for", "served as", "accuracy, %", "top-5, %", "NLL, nats", "ECE, %", "Brier, %")
+    heads = ("model", "stands for", "output access", "accuracy, %", "top-5, %", "NLL, nats", "ECE, %", "Brier, %")
     rows, records = [], []
     for victim in judgement.victims:
         twin = twin_of(judgement, victim)
@@ -64,7 +70,9 @@ def users(judgement: Judgement) -> Grid:
         ]
         for name, places in (("accuracy", digits), ("top5", digits), ("nll", 3), ("ece", digits), ("brier", digits)):
             value, other = getattr(victim, name), getattr(twin, name) if twin else None
-            change = f"{signed(value - other, places)} to the twin" if value is not None and other is not None else ""
+            change = (
+                f"{signed(value - other, places)} to the control" if value is not None and other is not None else ""
+            )
             row.append(Entry(number(value, places), change))
         rows.append(tuple(row))
         records.append(user_record(victim))
@@ -79,33 +87,39 @@ def answers(judgement: Judgement) -> Grid:
     """A row a victim: how its answers look."""
     shown = [victim for victim in judgement.victims if victim.spread is not None or victim.second]
     temperatures = sorted({float(t) for victim in shown for t in victim.second})
-    heads = ("model", "stands for", "served as", "logit spread", *(f"runner-up at τ {t:g}, %" for t in temperatures))
+    heads = (
+        "model",
+        "stands for",
+        "output access",
+        "logit spread",
+        *(f"runner-up / top, τ {t:g}" for t in temperatures),
+    )
     rows = []
     for victim in shown:
         second = {float(t): value for t, value in victim.second.items()}
         texts = [victim.label or victim.name, side_text(victim.side, judgement), serving_text(victim.serving)]
-        texts += [number(victim.spread, 2), *(number(second.get(t)) for t in temperatures)]
+        texts += [number(victim.spread, 2), *(number(second.get(t), 2) for t in temperatures)]
         rows.append(tuple(map(Entry, texts)))
     caption = (
         "Logit spread: mean standard deviation of an answer's log-probabilities over the classes shown. "
-        "Runner-up: its mean share against the top class, at temperature τ."
+        "Runner-up / top: mean ratio of their probabilities at temperature τ, from 0 to 1."
     )
     return Grid("answers", caption, heads, tuple(rows), tuple(map(user_record, shown)), 3, "users")
 
 
 def thieves(card: CardResult, judgement: Judgement) -> Grid:
-    """A row a thief of the card, in the order of the dot plot."""
+    """A row an attack of the threat model, in the order of the dot plot."""
     digits = digits_of(judgement)
     heads = (
         "thief",
         "reads",
-        "learnt from",
+        "trained on outputs of",
         "settings",
         "accuracy, %",
         "seeds",
         "lost",
         "search score, %",
-        "questions",
+        "queries",
     )
     rows, records = [], []
     for thief in ranked(card):
@@ -124,7 +138,7 @@ def thieves(card: CardResult, judgement: Judgement) -> Grid:
         rows.append(row)
         records.append(thief_record(card, thief))
     caption = (
-        f"Thieves and controls, {card.title}: accuracy on test images with its 95 % interval. "
+        f"Attacks and controls, {card.title}: accuracy on test images with its 95 % interval. "
         "Lost: cells without an accuracy."
     )
     return Grid("thieves", caption, heads, tuple(rows), tuple(records), 4, "long")
@@ -136,7 +150,7 @@ def behind(card: CardResult, judgement: Judgement) -> Grid:
     parts: list[tuple[str, str, Estimate]] = [(c.name, c.about, c.estimate) for c in card.contrasts]
     known = {estimate for _, _, estimate in parts}
     more = (
-        ("headroom", "what reading more than labels gains on the undefended twin", card.headroom),
+        ("headroom", "what reading more than labels gains on the undefended control", card.headroom),
         ("took", "how much of it the defense took", card.took),
     )
     parts += [(name, about, estimate) for name, about, estimate in more if estimate and estimate not in known]
@@ -160,8 +174,10 @@ def behind(card: CardResult, judgement: Judgement) -> Grid:
     return Grid("contrasts", caption, heads, tuple(rows), tuple(records), 2, "contrasts")
 
 
-def points(name: str, caption: str, x: str, lines: list[tuple[str, tuple[Point, ...]]], digits: int) -> Grid:
-    """The numbers behind a curve."""
+def points(
+    name: str, caption: str, heads: tuple[str, str], lines: list[tuple[str, tuple[Point, ...]]], digits: int
+) -> Grid:
+    """The numbers behind a curve; `heads` say what x and y are."""
     rows = tuple(
         (
             Entry(who),
@@ -177,11 +193,11 @@ def points(name: str, caption: str, x: str, lines: list[tuple[str, tuple[Point, 
         for who, held in lines
         for p in held
     ]
-    return Grid(name, caption, ("line", "point", x, "accuracy, %"), rows, tuple(records), 2, "slim")
+    return Grid(name, caption, ("line", "point", *heads), rows, tuple(records), 2, "slim")
 
 
 def ranked(card: CardResult) -> list[Thief]:
-    """Thieves that read more first, then labels, then controls; within each by what the audited model's thief of that name got."""
+    """Attacks that read more first, then labels, then controls; within each by what that attack got from the audited model."""
     kinds = list(READS)
     top: dict[tuple[str, str], float] = {}
     for thief in card.thieves:

@@ -1,4 +1,4 @@
-"""What ways of serving, cards, sides, verdicts and estimates are called on an audit's page."""
+"""What output accesses, cards, sides, verdicts and estimates are called on an audit's page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ ALL = {
     Access.LOGITS: "all logits",
     Access.WEIGHTS: "the weights",
 }
+VERDICTS = {
+    "nothing to defend": "no soft-label advantage",
+    "worthless to this thief": "no gain over baseline",
+    "reduced to labels": "label-only level",
+}
+"""What verdicts are called on pages, where that is not how they are stored."""
 READS = {"soft": "more than labels", "labels": "labels alone", "nothing": "nothing (control)"}
-NO_TWIN = "no twin to compare with"
+NO_TWIN = "no control to compare with"
 
 
 def serving_text(serving: str) -> str:
@@ -45,7 +51,7 @@ def holds_text(card: CardResult) -> str:
 
 
 def kind_text(card: CardResult) -> str:
-    """`fresh images, no labels`: what a thief holds, without its amount."""
+    """`fresh images, no labels`: what an attack holds, without its amount."""
     parsed = parse_card(card.card)
     whose = (
         "images" if parsed is None or parsed.pool == "none" else f"{parsed.pool} images".replace("trained", "training")
@@ -55,15 +61,15 @@ def kind_text(card: CardResult) -> str:
 
 
 def controlled(judgement: Judgement) -> bool:
-    """Whether an undefended twin is there to compare with."""
+    """Whether an undefended control is there to compare with."""
     return any(victim.side == "undefended" for victim in judgement.victims)
 
 
 def side_text(side: str, judgement: Judgement) -> str:
-    """Whose answers a thief learnt from."""
+    """Whose answers an attack learnt from."""
     several = "s" if judgement.question == "method" else ""
     model = f"defended model{several}" if controlled(judgement) else f"audited model{several}"
-    return {"defended": model, "undefended": f"undefended twin{several}", "alone": "nobody: alone"}[side]
+    return {"defended": model, "undefended": f"undefended control{several}", "alone": "nobody: alone"}[side]
 
 
 def unit_text(judgement: Judgement, count: int) -> str:
@@ -94,41 +100,46 @@ def measured(estimate: Estimate | None, digits: int) -> Entry:
 
 
 def accuracy_of(card: CardResult) -> Estimate | None:
-    """What the best thief of the audited model got."""
+    """What the best attack of the audited model got."""
     best = best_of(card, "defended")
     return card.A_def or (best.accuracy if best else None)
 
 
 def equivalents_text(card: CardResult) -> str:
-    """`850 labelled images`, `more than 4,000 labelled images`, `–`."""
+    """`850 labeled images`, `more than 4,000 labeled images`, `–`."""
     if card.label_equivalents is None:
         return "–"
     more = "more than " if card.label_equivalents_beyond else ""
     return f"{more}{round(card.label_equivalents):,}"
 
 
+def shown(verdict: str) -> str:
+    """A verdict as a page names it."""
+    return VERDICTS.get(verdict, verdict)
+
+
 def verdict_entry(card: CardResult, judgement: Judgement, href: str = "") -> Entry:
     """The verdict, or why there is none."""
     if card.verdict is not None:
-        return Entry(card.verdict, href=href)
+        return Entry(shown(card.verdict), href=href)
     return Entry("no verdict", missing_text(card, judgement), href=href)
 
 
 def missing_text(card: CardResult, judgement: Judgement) -> str:
-    """Why a card has no verdict."""
+    """Why a threat model has no verdict."""
     if not controlled(judgement):
         return NO_TWIN
     if card.serving == "label":
         return "labels alone are the floor"
-    return f"an indication only: {card.indication}" if card.indication else "the suite gives none"
+    return f"an indication only: {shown(card.indication)}" if card.indication else "the suite gives none"
 
 
 def verdict_sentence(card: CardResult, judgement: Judgement) -> str:
-    """`Verdict: reduced to labels.`, `An indication only, no verdict: partial.`, `No verdict: no twin to compare with.`"""
+    """`Verdict: reduced to labels.`, `An indication only, no verdict: partial.`, `No verdict: no control to compare with.`"""
     if card.verdict is not None:
-        return f"Verdict: {card.verdict}."
+        return f"Verdict: {shown(card.verdict)}."
     if controlled(judgement) and card.indication:
-        return f"An indication only, no verdict: {card.indication}."
+        return f"An indication only, no verdict: {shown(card.indication)}."
     return f"No verdict: {missing_text(card, judgement)}."
 
 
@@ -137,21 +148,21 @@ def meanings(judgement: Judgement) -> dict[str, str]:
     d = f"δ = {points_text(judgement.delta)}"
     every = {
         "inconclusive": "It cannot be told: something is missing, or the uncertainty is larger than the effect.",
-        "nothing to defend": f"Soft answers are worth no more than labels even from the undefended twin, within {d}: there is "
-        "nothing that a defense of the soft answers could take.",
-        "worthless to this thief": f"The model's answers gave a thief who has true labels no more than {d} over training alone; "
-        "the undefended twin's gave more.",
-        "reduced to labels": f"The best copy found from soft answers is no more than {d} better than one from labels alone; "
-        "from the undefended twin it is.",
-        "no effect": f"The best copy found is as good as one of the undefended twin, within {d}.",
-        "partial": "The defense lowered the best copy found; whether soft answers are still worth more than labels is open.",
+        "nothing to defend": f"Soft outputs are worth no more than labels even from the undefended control, within {d}: there is "
+        "nothing that a defense of the soft outputs could take.",
+        "worthless to this thief": f"The model's outputs gave an attacker with true labels no more than {d} over the baseline; "
+        "the undefended control's gave more.",
+        "reduced to labels": f"The best extracted model from soft outputs is no more than {d} better than one from labels alone; "
+        "from the undefended control it is.",
+        "no effect": f"The best extracted model is as good as one of the undefended control, within {d}.",
+        "partial": "The defense lowered the best extracted model; whether soft outputs are still worth more than labels is open.",
     }
     used = {word for card in judgement.cards for word in (card.verdict, card.indication) if word}
-    return {word: text for word, text in every.items() if word in used}
+    return {shown(word): text for word, text in every.items() if word in used}
 
 
 def best_of(card: CardResult, side: str) -> Thief | None:
-    """The best thief found of a side: the one the judge names, else the one with the highest mean."""
+    """The best attack found of a side: the one the judge names, else the one with the highest mean."""
     own = [thief for thief in card.thieves if thief.side == side and thief.accuracy is not None]
     name = card.best if side == "defended" else card.best_undefended
     named = [thief for thief in own if thief.name == name]
@@ -160,14 +171,14 @@ def best_of(card: CardResult, side: str) -> Thief | None:
 
 
 def served_to(judgement: Judgement, side: str, serving: str) -> list[VictimResult]:
-    """The victims of a side as they are served on a card; those that are only measured otherwise, where none is."""
+    """The victims of a side as they are served on a threat model; those that are only measured otherwise, where none is."""
     own = [victim for victim in judgement.victims if victim.side == side]
     fitting = [victim for victim in own if serving_text(victim.serving) == serving_text(serving)]
     return fitting or own
 
 
 def twin_of(judgement: Judgement, victim: VictimResult) -> VictimResult | None:
-    """The undefended twin of a defended victim that is served alike: the one at the same place, else the only one."""
+    """The undefended control of a defended victim that is served alike: the one at the same place, else the only one."""
     mine = served_to(judgement, "defended", victim.serving)
     others = served_to(judgement, "undefended", victim.serving)
     if victim.side == "undefended" or not others:

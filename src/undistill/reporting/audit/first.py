@@ -1,0 +1,363 @@
+"""The first screen of an audit: what an attacker gets, whether the defense helps, what to do; each computed from the judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from undistill.auditing.judgement import CardResult, Estimate, Judgement, Outlook, Point
+from undistill.report.document import Chart, Columns, Document, Format, Note, Statement, Table, table
+from undistill.reporting.audit import curves
+from undistill.reporting.audit.headline import VISIBLE
+from undistill.reporting.audit.words import (
+    accuracy_of,
+    controlled,
+    digits_of,
+    points_text,
+    served_to,
+    serving_text,
+    twin_of,
+)
+from undistill.reporting.naming import listed, number, plural
+
+GETS, HELPS, ACTION = "What an attacker gets", "Does the defense help?", "What to do"
+BASELINE, CONTROL = "baseline, no access", "undefended control, best access"
+HELPED = ("partial", "reduced to labels", "worthless to this thief")
+
+
+def title(judgement: Judgement) -> str:
+    """`Audit of nasty`, by the model's own name."""
+    return f"Audit of {name(judgement)}"
+
+
+def name(judgement: Judgement) -> str:
+    """The model's own name in back-ticks; of a method the audit's title."""
+    own = judgement.outlook
+    if judgement.question == "method" or own is None:
+        return judgement.title.replace("`", "") or "a model"
+    return f"`{own.model.replace('`', '')}`"
+
+
+def lead(judgement: Judgement) -> tuple[Columns | Note | Statement | Chart, ...]:
+    """The first screen of the page: three answers, one chart, and what must be known before any number."""
+    drawn = chart(judgement)
+    answers = statements(judgement)
+    screen: tuple[Columns | Statement | Chart, ...] = (
+        (Columns((tuple(answers), (drawn,))),) if drawn is not None else tuple(answers)
+    )
+    return (*(Note(text) for text in warnings(judgement)), *screen)
+
+
+def terminal(judgement: Judgement) -> Document:
+    """The same for a terminal of 80 × 24: the chart is a small table."""
+    small = by_budget(judgement)
+    notes = tuple(Note(text) for text in warnings(judgement))
+    return Document(title(judgement), (*notes, *statements(judgement), *([small] if len(small) else [])))
+
+
+def warnings(judgement: Judgement) -> list[str]:
+    """What must be known before any number."""
+    found = []
+    few = judgement.outlook.few if judgement.outlook else ""
+    if few:
+        found.append(f"{few[0].upper()}{few[1:]}.")
+    lost = judgement.planned - judgement.done
+    if lost > 0 or judgement.failed:
+        failed = f", {judgement.failed:,} failed" if judgement.failed else ""
+        found.append(
+            f"{judgement.done:,} of {plural(judgement.planned, 'planned cell')} are done{failed}. Missing cells can only weaken a "
+            "verdict."
+        )
+    return found
+
+
+def statements(judgement: Judgement) -> list[Statement]:
+    """The three answers."""
+    return [gets(judgement), helps(judgement), action(judgement)]
+
+
+def gets(judgement: Judgement) -> Statement:
+    """What an attacker gets with the largest query budget, by output access, beside the model, the baseline and guessing."""
+    cards = [card for card in largest(judgement) if accuracy_of(card) is not None]
+    if not cards:
+        return Statement(GETS, "Not known yet: no attack has been computed.")
+    digits = digits_of(judgement)
+    named = [cards[0], *(card for card in cards[1:] if card.serving in ("label", "weights"))]
+    parts = []
+    for place, card in enumerate(named):
+        got = accuracy_of(card)
+        assert got is not None
+        sure = f" accuracy (95 %: {_ends(got, digits)})" if place == 0 and got.low is not None else ""
+        parts.append(f"{number(got.mean, digits)} %{sure} from {_the(serving_text(card.serving))}")
+    queries = cards[0].questions
+    budget = "querying every view of every image" if queries is None else f"{plural(queries, 'query', 'queries')}"
+    return Statement(
+        GETS, f"With {budget}, the best extracted model reaches {listed(parts)}. {_beside(judgement, cards[0], digits)}"
+    )
+
+
+def _the(text: str) -> str:
+    return f"the {text}" if text.startswith("top") else text
+
+
+def _beside(judgement: Judgement, card: CardResult, digits: int) -> str:
+    """`nasty itself: 97.4 %; baseline with 200 labeled images and no access: 94.2 %; guessing: 10 %.`"""
+    own = [victim.accuracy for victim in served_to(judgement, "defended", card.serving)]
+    parts = [f"{name(judgement)} itself: {number(sum(own) / len(own), digits)} %"] if own else []
+    if card.A_ref is not None:
+        images = f"{card.images:,} labeled images" if card.images else "as many labeled images"
+        parts.append(f"a baseline with {images} and no access: {number(card.A_ref.mean, digits)} %")
+    if judgement.outlook is not None and judgement.outlook.chance is not None:
+        parts.append(f"guessing: {number(judgement.outlook.chance, 0)} %")
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def helps(judgement: Judgement) -> Statement:
+    """Yes, no, nothing to defend, or not yet, with the command and the minutes that would tell."""
+    own = judgement.outlook
+    if not controlled(judgement):
+        return _uncontrolled(judgement, own)
+    card = deciding(judgement)
+    if card is None:
+        return Statement(HELPS, "It cannot be told: the model returns its top class alone, and so does the control.")
+    word = card.verdict or card.indication or "inconclusive"
+    queries = "" if card.questions is None else f" at {plural(card.questions, 'query', 'queries')}"
+    where = f"{queries} with {serving_text(card.serving)}".strip()
+    sure = "" if card.verdict is not None else " (an indication; `--suite standard` gives a verdict)"
+    if word in HELPED:
+        took = number(card.took.mean) if card.took else "some"
+        room = f" of {number(card.headroom.mean)}" if card.headroom else ""
+        return Statement(
+            HELPS,
+            f"Yes{sure}: {where}, it takes {took}{room} points of headroom{_least(card.took)}.{_cost(judgement)}",
+        )
+    if word == "no effect":
+        upper = number(max(card.took.upper, 0.0)) if card.took and card.took.upper is not None else "few"
+        return Statement(HELPS, f"No{sure}: {where}, it takes at most {upper} points.{_cost(judgement)}")
+    if word == "nothing to defend":
+        upper = number(max(card.headroom.upper, 0.0)) if card.headroom and card.headroom.upper is not None else "few"
+        return Statement(
+            HELPS,
+            f"No{sure}: {where}, there is nothing to take. The control's probabilities are worth at most {upper} points "
+            "over labels alone, which no defense that keeps the predicted class can hide.",
+        )
+    return _not_yet(judgement, card, own)
+
+
+def _uncontrolled(judgement: Judgement, own: Outlook | None) -> Statement:
+    if own is None or own.defended:
+        text = "Not known: no undefended control was given. Train the same network without the defense and name it:"
+        place = own.place if own else "MODEL"
+        return Statement(HELPS, text, (f"undistill audit {place} --control CONTROL",))
+    text = f"{name(judgement)} has no defense that its folder names. To try one and measure it:"
+    folder = f"{own.place}-nasty" if not own.place.startswith("(") and ":" not in own.place else "runs/nasty"
+    place = own.place
+    return Statement(
+        HELPS, text, (f"undistill protect {place} -o {folder}", f"undistill audit {folder} --control {place}")
+    )
+
+
+def _not_yet(judgement: Judgement, card: CardResult, own: Outlook | None) -> Statement:
+    delta = f"δ = {points_text(judgement.delta)}"
+    if own is None or own.width is None:
+        return Statement(HELPS, f"Not yet known: {card.why or 'cells are missing.'}")
+    seen = f"Not yet known: this audit resolves {number(own.width)} points"
+    if own.seeds_needed is None:
+        images = f"; about {own.images_needed:,} test images would" if own.images_needed else ""
+        return Statement(HELPS, f"{seen}, and no number of seeds resolves {delta} on so few test images{images}.")
+    if own.command and own.minutes is not None:
+        text = f"{seen}, {delta} matters. About {own.seeds_needed} seeds would tell, {_minutes(own.minutes)} more on two cores:"
+        return Statement(HELPS, text, (own.command,))
+    if own.width <= judgement.delta:
+        return Statement(
+            HELPS,
+            f"Not clear: {card.why.rstrip('.') or 'the effect is close to a boundary'}. More seeds may tell.",
+        )
+    return Statement(HELPS, f"{seen}, {delta} matters. About {own.seeds_needed} {_units(judgement)} would tell.")
+
+
+def action(judgement: Judgement) -> Statement:
+    """What to do about it: hide the probabilities if that helps, keep the weights, limit queries."""
+    cards = {card.serving: card for card in largest(judgement)}
+    digits, parts = digits_of(judgement), []
+    soft = next((card for key, card in cards.items() if key not in ("label", "weights")), None)
+    label = cards.get("label")
+    gap = next((c.estimate for c in soft.contrasts if c.name == "A_soft − floor"), None) if soft else None
+    own = [victim.accuracy for victim in judgement.victims if victim.side == "defended"]
+    kept = f"accuracy stays {number(sum(own) / len(own), digits)} %" if own else "accuracy stays"
+    mine, theirs = (accuracy_of(card) if card else None for card in (soft, label))
+    if soft is not None and label is not None and mine is not None and theirs is not None:
+        change = f"from {number(mine.mean, digits)} to {number(theirs.mean, digits)} %"
+        if gap is not None and gap.lower is not None and gap.lower > 0 and gap.mean > judgement.delta:
+            parts.append(
+                f"Serve the top class only (`label`): the best extracted model falls {change}; users lose the "
+                f"probabilities, {kept}."
+            )
+        elif gap is not None and gap.upper is not None and (gap.upper <= judgement.delta or (gap.lower or 0.0) > 0):
+            parts.append(
+                f"Hiding probabilities is worth little: labels alone give an attacker {number(theirs.mean, digits)} instead of "
+                f"{number(mine.mean, digits)} %."
+            )
+        else:
+            parts.append(f"Whether to serve the top class only is open: the best extracted model would go {change}.")
+    parts += _limit(judgement, soft or label, digits) + _weights(cards, digits, judgement.delta)
+    return Statement(
+        ACTION, " ".join(parts) or "Audit it with more than one output access or query budget to see what to change."
+    )
+
+
+def _limit(judgement: Judgement, card: CardResult | None, digits: int) -> list[str]:
+    """What fewer queries would leave."""
+    if card is None or card.questions is None:
+        return []
+    same = [c for c in judgement.cards if c.serving == card.serving and c.questions is not None and accuracy_of(c)]
+    least = min(same, key=lambda c: c.questions or 0, default=card)
+    mine, theirs = accuracy_of(card), accuracy_of(least)
+    if mine is None or theirs is None or mine.mean - theirs.mean <= judgement.delta:
+        return []
+    return [
+        f"Limit queries: with {least.questions:,} instead of {card.questions:,} an attacker gets {number(theirs.mean, digits)} %."
+    ]
+
+
+def _weights(cards: dict[str, CardResult], digits: int, delta: float) -> list[str]:
+    """Whether releasing the weights gives more than serving outputs."""
+    inside = accuracy_of(cards["weights"]) if "weights" in cards else None
+    others = [got.mean for key, card in cards.items() if key != "weights" and (got := accuracy_of(card)) is not None]
+    if inside is None or not others or inside.mean - max(others) <= delta:
+        return []
+    return [f"Keep the weights: from them an attacker gets {number(inside.mean, digits)} %."]
+
+
+def deciding(judgement: Judgement) -> CardResult | None:
+    """The card that the second answer is about: the smallest budget, the most that is served short of the weights."""
+    budgets = [card.questions for card in judgement.cards if card.questions is not None]
+    least = min(budgets, default=None)
+    soft = [c for c in judgement.cards if c.serving not in ("label", "weights") and c.questions in (least, None)]
+    inside = [c for c in judgement.cards if c.serving == "weights" and c.questions in (least, None)]
+    return next(iter([*soft, *inside]), None)
+
+
+def largest(judgement: Judgement) -> list[CardResult]:
+    """The cards of the largest query budget, each output access once."""
+    budgets = [card.questions for card in judgement.cards if card.questions is not None]
+    most = max(budgets, default=None)
+    found: dict[str, CardResult] = {}
+    for card in judgement.cards:
+        if card.questions in (most, None):
+            found.setdefault(card.serving, card)
+    return weights_last(found.values())
+
+
+def weights_last(cards: Iterable[CardResult]) -> list[CardResult]:
+    """In their order, but those of released weights at the end: most owners serve outputs."""
+    return sorted(cards, key=lambda card: card.serving == "weights")
+
+
+def chart(judgement: Judgement) -> Chart | None:
+    """Accuracy of the best extracted model against queries: a line an access, the baseline, the control, the model itself."""
+    drawn = curves.by_questions(judgement, several=False)
+    if drawn is None:
+        return None
+    numbers = points_table("queries", drawn.title, drawn.lines, digits_of(judgement))
+    dashed = f"Dashed line: {name(judgement)} itself."
+    sure = (
+        " Bars: 95 % intervals; differences on the same seeds have narrower ones."
+        if any(p.low is not None for _, own in drawn.lines for p in own)
+        else ""
+    )
+    return Chart("queries", drawn.title, curves.spec(drawn), dashed + sure, drawn.legend, numbers)
+
+
+def points_table(key: str, caption: str, lines: tuple[tuple[str, tuple[Point, ...]], ...], digits: int) -> Table:
+    """The numbers behind a curve of accuracies."""
+    rows = [
+        {
+            "line": line,
+            "queries": point.x,
+            "accuracy": point.y,
+            "low": point.low,
+            "high": point.high,
+            "attack": point.name or None,
+        }
+        for line, own in lines
+        for point in own
+    ]
+    columns = {
+        "line": Format("output access"),
+        "queries": Format(),
+        "accuracy": Format(digits=digits, unit="%", interval=("low", "high")),
+        "attack": Format("best attack"),
+    }
+    return table(f"{key}-numbers", f"{caption}.", rows, columns)
+
+
+def by_budget(judgement: Judgement) -> Table:
+    """A row an output access, a column a query budget: accuracy of the best extracted model."""
+    digits = digits_of(judgement)
+    budgets = list(dict.fromkeys(card.questions for card in judgement.cards))
+    rows: dict[str, dict[str, str | float | int | None]] = {}
+    for card in weights_last(judgement.cards):
+        got = accuracy_of(card)
+        row = rows.setdefault(serving_text(card.serving), {"access": serving_text(card.serving)})
+        row[_column(card.questions)] = None if got is None else got.mean
+    base: dict[str, str | float | int | None] = {"access": BASELINE}
+    for card in judgement.cards:
+        if card.A_ref is not None:
+            base[_column(card.questions)] = card.A_ref.mean
+    listed_rows = [*rows.values(), *([base] if len(base) > 1 else [])]
+    columns = {"access": Format("best extracted model, %")}
+    columns |= {_column(count): Format(digits=digits) for count in budgets}
+    return table("by-budget", "", listed_rows, columns)
+
+
+def _column(queries: int | None) -> str:
+    return "all views" if queries is None else plural(queries, "query", "queries")
+
+
+def _cost(judgement: Judgement) -> str:
+    """What users lose in accuracy, calibration or Brier score against the control; said only where it can be seen."""
+    card = deciding(judgement)
+    if card is None:
+        return ""
+    pairs = [
+        (v, twin) for v in served_to(judgement, "defended", card.serving) if (twin := twin_of(judgement, v)) is not None
+    ]
+    lost = {}
+    for field, sign in (("accuracy", -1), ("ece", 1), ("brier", 1)):
+        both = [(getattr(one, field), getattr(other, field)) for one, other in pairs]
+        changes = [sign * (a - b) for a, b in both if a is not None and b is not None]
+        if changes and sum(changes) / len(changes) >= VISIBLE:
+            lost[field] = number(sum(changes) / len(changes))
+    worse = [
+        f"{what} is {lost[f]} points worse"
+        for f, what in (("ece", "calibration"), ("brier", "the Brier score"))
+        if f in lost
+    ]
+    parts = ([f"Users lose {lost['accuracy']} points of accuracy"] if "accuracy" in lost else []) + worse
+    if not parts:
+        return " No loss to users was seen." if pairs else ""
+    text = "; ".join(parts)
+    return f" {text[0].upper()}{text[1:]}."
+
+
+def _least(estimate: Estimate | None) -> str:
+    """The one-sided bound that the verdict rests on."""
+    if estimate is None or estimate.lower is None:
+        return ""
+    return f" (at least {number(max(estimate.lower, 0.0))} with 95 % confidence)"
+
+
+def _ends(estimate: Estimate, digits: int) -> str:
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return f"{number(estimate.low, digits)} to {number(estimate.high, digits)}"
+
+
+def _minutes(minutes: float) -> str:
+    if minutes < 1:
+        return "less than a minute"
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
+
+
+def _units(judgement: Judgement) -> str:
+    return "teachers" if judgement.question == "method" else "seeds"
