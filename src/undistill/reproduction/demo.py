@@ -6,7 +6,7 @@ cells, is in `demo_result`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +27,6 @@ from undistill.training.recipe import Recipe, read
 from undistill.training.run import Run
 from undistill.training.train import train
 
-Count = Callable[[str, int, int], None]
 TEACHERS, ATTACKER = "digits-demo", "digits-attacker"
 """Recipes of the teachers, and of the attackers' students."""
 QUICK = {TEACHERS: ("training.epochs=3",), ATTACKER: ("training.epochs=1", "training.passes=5")}
