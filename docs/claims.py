@@ -1,6 +1,6 @@
-"""The paper claim by claim: what each scale showed, as the table that opens `docs/reproduction.md`.
+"""Tables that README and docs begin with, made of committed results: the paper claim by claim, and what an owner gives away.
 
-python docs/claims.py            # writes it between its marks; a test compares them with `results/`
+python docs/claims.py            # writes them between their marks; a test compares them with `results/`
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from undistill.auditing.judge import judge
 from undistill.reproduction.published import SELF
 from undistill.reproduction.published import reported as published
 
@@ -96,11 +97,63 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def write(page: Path, text: str) -> None:
-    """Put the table between a page's marks."""
-    begin, end = "<!-- claims:begin -->", "<!-- claims:end -->"
+def brief() -> str:
+    """Table 1 in the README: the article's difference and ours at `laptop`, by claim and student."""
+    judged, students = cases("laptop"), STUDENTS[:-1]
+    lines = [f"| points, article → here (95 % bounds; seeds) | {' | '.join(students)} |", "|---|---|---|---|"]
+    for text, (claim, arms) in SHORT.items():
+        cells = []
+        for column in students:
+            case = next(
+                (c for c in judged if (c["experiment"], c["claim"], c["column"]) == ("table1", text, column)), None
+            )
+            cells.append(f"{article(column, arms)} → {short(case)}")
+        lines.append(f"| {claim.removeprefix('… and ').capitalize()} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def short(case: dict[str, Any] | None) -> str:
+    """`1.62 ✓ (1.04 to 2.21; 3)`: a case where there is little room."""
+    if case is None or case["mean"] is None:
+        return "not run"
+    mark = MARKS[case["verdict"]][0]
+    bounds = (
+        "" if case["lower bound"] is None else f"{_number(case['lower bound'])} to {_number(case['upper bound'])}; "
+    )
+    return f"**{_number(case['mean'])}**{' ' + mark if bounds else ''} ({bounds}{case['n']})"
+
+
+def owner() -> str:
+    """What three ways of serving give an attacker, in the README, from audits of digits."""
+    folder = ROOT / "results" / "audits" / "digits"
+    nasty, top1 = (judge(folder / name) for name in ("nasty", "top1"))
+    normal = next(v for v in nasty.victims if v.side == "undefended")
+    hardened = next(v for v in nasty.victims if v.side == "defended")
+    rows = [
+        ("all probabilities", nasty.cards[0].A_soft0, "–"),
+        (
+            "all probabilities of a nasty teacher",
+            nasty.cards[0].A_def,
+            f"accuracy {normal.accuracy:.1f} → {hardened.accuracy:.1f} %",
+        ),
+        ("the predicted class alone", top1.cards[0].A_label0, "every probability"),
+    ]
+    lines = ["| you serve | best extracted model, % (95 %) | your users lose |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {span(found)} | {lost} |" for what, found, lost in rows)])
+
+
+def span(found: Any) -> str:
+    """A mean with its interval."""
+    return f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f})"
+
+
+def write(page: Path, name: str, text: str) -> None:
+    """Put a table between a page's marks."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     page.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{text}\n{end}", page.read_text(), flags=re.DOTALL))
 
 
 if __name__ == "__main__":
-    write(ROOT / "docs" / "reproduction.md", table())
+    write(ROOT / "docs" / "reproduction.md", "claims", table())
+    write(ROOT / "README.md", "table1", brief())
+    write(ROOT / "README.md", "owner", owner())
