@@ -103,6 +103,9 @@ def seeds_of(request: Request, chosen: Suite, first: int) -> range:
 def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[Card]:
     """Every output access × every query budget, the strongest and first one first."""
     base, whole = _base(request.card)
+    instead = chosen.grows and data.pool is None and request.card == Request.card
+    if instead:  # an answer about trained images, which a flag doubts, says more than none
+        base = base.model_copy(update={"pool": "trained"})
     if base.data == "none":
         raise UsageError(
             "an audit's attacks hold images; `undistill attack --threat-model data-free` runs one that holds none"
@@ -114,7 +117,7 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
             "--threat-model paper"
         )
     usual: tuple[int | None, ...] = (base.questions,)
-    if base.questions is None and base.pool == "fresh" and base.share == 1.0:
+    if base.questions is None and (base.pool == "fresh" or instead) and base.share == 1.0:
         first = _first_budget(len(pool), data.num_classes) if chosen.grows else max(2, min(1000, len(pool) // 8))
         several = chosen.verdicts or chosen.grows
         usual = (first, *(n for n in (2 * first, 4 * first) if several and n <= len(pool)))
