@@ -143,6 +143,19 @@ def test_by_default_there_are_several_budgets_and_every_access_of_a_network(made
     assert "weights" not in {card.split("/")[0] for card in behind.cards}
 
 
+def test_without_a_fresh_pool_the_trained_images_are_queried_and_that_is_told(
+    make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, tmp_path: Path
+) -> None:
+    ours = replace(resolve(make_model(seed=1)), data_fingerprint=splits.fingerprint)
+    data = replace(splits, pool=None)
+    asked = Request(students=("cnn:0.0625",), steps=4, delta=99.0)
+    plan = prepare(ours, data, asked, recipe=recipe, out=tmp_path, bank=None).plan
+    assert {card.split("/")[2] for card in plan.cards} == {"trained"}
+    assert "trained on" in "\n".join(announced(plan, (1.0, 2.0)))
+    with pytest.raises(UsageError, match=r"data\.pool"):
+        prepare(ours, data, replace(asked, suite="quick"), recipe=recipe, out=tmp_path, bank=None)
+
+
 def test_few_data_are_told_with_the_number_that_would_do() -> None:
     told = too_few(16, [7], 3, 82)
     assert told is not None

@@ -103,6 +103,9 @@ def seeds_of(request: Request, chosen: Suite, first: int) -> range:
 def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[Card]:
     """Every output access × every query budget, the strongest and first one first."""
     base, whole = _base(request.card)
+    instead = chosen.grows and data.pool is None and request.card == Request.card
+    if instead:  # an answer about trained images, which a flag doubts, says more than none
+        base = base.model_copy(update={"pool": "trained"})
     if base.data == "none":
         raise UsageError(
             "an audit's attacks hold images; `undistill attack --threat-model data-free` runs one that holds none"
@@ -114,16 +117,9 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
             "--threat-model paper"
         )
     usual: tuple[int | None, ...] = (base.questions,)
-    if base.questions is None and base.pool == "fresh" and base.share == 1.0:
-        first = _first_budget(len(pool), data.num_classes) if chosen.grows else max(2, min(1000, len(pool) // 8))
-        several = chosen.verdicts or chosen.grows
-        usual = (first, *(n for n in (2 * first, 4 * first) if several and n <= len(pool)))
-    every: tuple[str, ...] = ("probs", "top5:2", "top1", "label") if chosen.verdicts else ("probs", "label")
-    if chosen.grows:
-        boxes = any(isinstance(victim.model, BlackBox) for victim in victims.values())
-        held = not boxes and not request.behind  # who has the weights sees no output defense
-        every = ("probs", "top1", "label", *(("weights",) if held else ()))
-    serve = tuple(request.serve) or ((base.serving,) if whole else every)
+    if base.questions is None and (base.pool == "fresh" or instead) and base.share == 1.0:
+        usual = _budgets(chosen, len(pool), data.num_classes)
+    serve = tuple(request.serve) or ((base.serving,) if whole else _accesses(request, chosen, victims))
     kinds = [victim.model.kind for victim in victims.values() if isinstance(victim.model, BlackBox)]
     made = [base.served(name) for name in dict.fromkeys(serve)]
     made = [card for card in made if all(card.access <= kind for kind in kinds)]
@@ -148,9 +144,24 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
     ]
 
 
-def _first_budget(pool: int, classes: int) -> int:
-    """An eighth of the pool, at most 1,000; of a small pool enough for two images a class, at most half of it."""
-    return max(2, min(1000, pool // 8), min(max(20, 2 * classes), pool // 2))
+def _accesses(request: Request, chosen: Suite, victims: Mapping[str, Victim]) -> tuple[str, ...]:
+    """The suite's output accesses. Weights are given where there are some, and no output defense, which they would go around."""
+    if chosen.grows:
+        boxes = any(isinstance(victim.model, BlackBox) for victim in victims.values())
+        return ("probs", "top1", "label", *(() if boxes or request.behind else ("weights",)))
+    return ("probs", "top5:2", "top1", "label") if chosen.verdicts else ("probs", "label")
+
+
+def _budgets(chosen: Suite, pool: int, classes: int) -> tuple[int, ...]:
+    """An eighth of the pool, at most 1,000, and for a suite with verdicts or one that grows twice and four times as many.
+
+    Where seeds are added, a small pool gives enough for two images a class, at most half of it.
+    """
+    first = max(2, min(1000, pool // 8))
+    if chosen.grows:
+        first = max(first, min(max(20, 2 * classes), pool // 2))
+    several = chosen.verdicts or chosen.grows
+    return (first, *(n for n in (2 * first, 4 * first) if several and n <= pool))
 
 
 def _playable(victim: Victim, base: Card, counts: Sequence[int | None], request: Request) -> None:

@@ -6,7 +6,7 @@ import os
 from collections import Counter, defaultdict
 
 from undistill.access import Card
-from undistill.auditing.outlook import budgets, too_few
+from undistill.auditing.outlook import budgets, name_of_model, too_few
 from undistill.auditing.planned import Plan
 from undistill.auditing.suite import resolution_range, seeds_for
 
@@ -43,7 +43,7 @@ def announced(
         dict.fromkeys(Card.parse(card).serving for card in plan.cards), key=lambda name: name == "weights"
     )
     counts = ", ".join(f"{count:,}" for count in budgets(plan))
-    lines = [f"{plan.title}: outputs {', '.join(accesses)}; {counts or 'all'} queries"]
+    lines = [f"{_names(plan)}: outputs {', '.join(accesses)}; {counts or 'all'} queries"]
     few, many = (max(count, len(plan.seeds)) for count in seeds or (0, 0))
     takes = f"take {period(*span)}" if span[1] > 1 else "are there already"
     if seconds is None:
@@ -61,9 +61,23 @@ def announced(
             lines.append(
                 f"warning: no number of seeds resolves {plan.delta:g} points on {plan.test_images:,} test images"
             )
+    if any((card := Card.parse(text)).data == "unlabelled" and card.pool == "trained" for text in plan.cards):
+        lines.append(
+            "warning: the attacker queries images that the model was trained on, where its labels are nearly the true ones; "
+            "train it with --pool to set fresh images aside"
+        )
     if small := too_few(plan.test_images, budgets(plan), plan.classes, total):
         lines.append(f"warning: {small}")
     return lines
+
+
+def _names(plan: Plan) -> str:
+    """`nasty against its control normal`, by the models' own names; of a method the plan's title."""
+    if plan.question == "method":
+        return plan.title
+    names = {subject.side: name_of_model(subject, plan) for subject in plan.subjects}
+    control = names.get("undefended")
+    return names["defended"] if control is None else f"{names['defended']} against its control {control}"
 
 
 def period(low: float, high: float) -> str:

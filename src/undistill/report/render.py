@@ -83,6 +83,7 @@ def html(document: Document) -> str:
         kind=_kind,
         drawn=lambda chart: drawn(chart.name, dict(chart.spec), caption=chart.caption),
         entries=_entries,
+        numbers=lambda table: [_numeric(table, name) for name in table.columns],
         linked=linked,
     )
 

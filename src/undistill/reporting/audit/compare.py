@@ -115,7 +115,7 @@ def document(blocks: list[Block], audits: Audits) -> Document:
         parts.append((first.figures[0].block(),))
     screen += [Note(text) for text in notes(audits)]
     screen.append(Columns(tuple(parts)))
-    sections = [_section(place, block) for place, block in enumerate(blocks)]
+    sections = [_section(place, block, shown=block is first) for place, block in enumerate(blocks)]
     if alone := lonely(audits):
         texts = tuple(f"`{card}`: {name}" for card, name in alone)
         body = (Text("Nothing on these threat models can be compared."), Items(texts))
@@ -125,13 +125,21 @@ def document(blocks: list[Block], audits: Audits) -> Document:
     return Document(TITLE, tuple(screen), tuple(sections), eyebrow="undistill comparison", files=FILES)
 
 
-def _section(place: int, block: Block) -> Section:
+def _section(place: int, block: Block, *, shown: bool) -> Section:
+    """A threat model, without the plot that is `shown` above."""
     absent = listed(list(block.contest.absent))
     body: list[Shown] = [Text(f"`{block.contest.card.card}`", "quiet")]
     body += [Text(f"Not audited on this threat model: {absent}.")] if absent else []
-    body += [figure.block() for figure in block.figures] or [
-        Text("Fewer than two rows have an accuracy and an undefended control, so there is nothing to draw.", "quiet")
-    ]
+    body += [figure.block() for figure in block.figures[int(shown) :]]
+    body += (
+        []
+        if block.figures
+        else [
+            Text(
+                "Fewer than two rows have an accuracy and an undefended control, so there is nothing to draw.", "quiet"
+            )
+        ]
+    )
     body.append(block.grid.block())
     return Section(story.heading(block.contest.card), f"card-{place}", tuple(body), folded=True)
 

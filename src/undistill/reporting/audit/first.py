@@ -157,22 +157,20 @@ def _uncontrolled(judgement: Judgement, own: Outlook | None) -> Statement:
 
 
 def _not_yet(judgement: Judgement, card: CardResult, own: Outlook | None) -> Statement:
-    delta = f"δ = {points_text(judgement.delta)}"
     if own is None or own.width is None:
         return Statement(HELPS, f"Not yet known: {card.why or 'cells are missing.'}")
-    seen = f"Not yet known: this audit resolves {number(own.width)} points"
+    delta = points_text(judgement.delta)
+    seen = f"Not yet known: this audit resolves differences of {number(own.width)} points, and {delta} would matter (δ)"
     if own.seeds_needed is None:
         images = f"; about {own.images_needed:,} test images would" if own.images_needed else ""
-        return Statement(HELPS, f"{seen}, and no number of seeds resolves {delta} on so few test images{images}.")
+        return Statement(HELPS, f"{seen}. No number of seeds resolves that on so few test images{images}.")
     if own.command and own.minutes is not None:
-        text = f"{seen}, {delta} matters. About {own.seeds_needed} seeds would tell, {_minutes(own.minutes)} more on two cores:"
-        return Statement(HELPS, text, (own.command,))
+        more = f"About {own.seeds_needed} seeds would tell, {_minutes(own.minutes)} more on two cores:"
+        return Statement(HELPS, f"{seen}. {more}", (own.command,))
     if own.width <= judgement.delta:
-        return Statement(
-            HELPS,
-            f"Not clear: {card.why.rstrip('.') or 'the effect is close to a boundary'}. More seeds may tell.",
-        )
-    return Statement(HELPS, f"{seen}, {delta} matters. About {own.seeds_needed} {_units(judgement)} would tell.")
+        why = card.why.rstrip(".") or "the effect is close to a boundary"
+        return Statement(HELPS, f"Not clear: {why}. More seeds may tell.")
+    return Statement(HELPS, f"{seen}. About {own.seeds_needed} {_units(judgement)} would tell.")
 
 
 def action(judgement: Judgement) -> Statement:

@@ -43,7 +43,7 @@ def headline(judgement: Judgement) -> Grid:
         record: Record = {"card": card.card, "serving": card.serving, "questions": card.questions}
         record |= {**numbers_of("", got), **numbers_of("undefended_", other.accuracy if other else None)}
         records.append({**record, **numbers_of("alone_", card.A_ref)})
-    heads = ["output access", "questions", "best extracted model of the audited model, %"]
+    heads = ["output access", "queries", "best extracted model of the audited model, %"]
     heads += ["best extracted model of the undefended control, %"] if twin else []
     heads += [
         "a baseline on as many labeled images, %",

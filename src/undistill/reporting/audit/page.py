@@ -199,7 +199,7 @@ def provenance(judgement: Judgement) -> dict[str, str]:
     """What fixes the numbers, and how much was computed."""
     own = {
         "suite": judgement.suite,
-        "question": "this model" if judgement.question == "model" else "this method",
+        "about": "this model" if judgement.question == "model" else "this method",
         "δ": points_text(judgement.delta),
         "cells": f"{judgement.done:,} of {judgement.planned:,} done, {judgement.failed:,} failed",
         "computing": f"{judgement.seconds:,.0f} seconds in all",
@@ -214,7 +214,7 @@ def _accuracies(place: int, card: CardResult, judgement: Judgement) -> Figure | 
     caption = "Bars: 95 % intervals. Dashed: the model itself. Dotted: the best attack of labels alone."
     lost = sum(thief.accuracy is None for thief in card.thieves)
     if lost:
-        caption += f" {plural(lost, 'thief', 'thieves')} without an accuracy cannot be drawn."
+        caption += f" {plural(lost, 'attack')} without an accuracy cannot be drawn."
     legend = lanes.legend(
         judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.thieves)]
     )
@@ -235,7 +235,7 @@ def _gains(place: int, card: CardResult, judgement: Judgement) -> Figure | None:
     if floor is not None and any(pairs[id(t)] < max(len(t.each), len(floor.each)) for t in drawn):
         caption += f" Rows with fewer {unit} are compared on those {unit} alone."
     if len(drawn) < len(others):
-        caption += f" Not drawn: {plural(len(others) - len(drawn), 'thief', 'thieves')} with lost cells."
+        caption += f" Not drawn: {plural(len(others) - len(drawn), 'attack')} with lost cells."
     legend = lanes.legend(judgement, [s for s in lanes.sides_of(card) if any(t.side == s for t in drawn)])
     return Figure(f"gains-{place}", "What each gains over labels alone", spec, legend, caption) if spec else None
 

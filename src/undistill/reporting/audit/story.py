@@ -132,9 +132,7 @@ def _sure(judgement: Judgement) -> str:
 def _missing(judgement: Judgement) -> str:
     most = max((card.tried for card in judgement.cards), default=0)
     tried = (
-        f"Up to {plural(most, 'thief', 'thieves')} {'was' if most == 1 else 'were'} tried against a output access."
-        if most
-        else ""
+        f"Up to {plural(most, 'attack')} {'was' if most == 1 else 'were'} tried on one output access." if most else ""
     )
     things = [_small(thing) for text in judgement.not_tried if (thing := text.split(":")[0].strip().rstrip("."))]
     asked = [card.questions for card in judgement.cards if card.serving != "weights"]

@@ -111,7 +111,7 @@ def thieves(card: CardResult, judgement: Judgement) -> Grid:
     """A row an attack of the threat model, in the order of the dot plot."""
     digits = digits_of(judgement)
     heads = (
-        "thief",
+        "attack",
         "reads",
         "trained on outputs of",
         "settings",
