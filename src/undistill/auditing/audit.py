@@ -30,7 +30,6 @@ from undistill.auditing.planner import Planner
 from undistill.auditing.precision import ENOUGH, precision
 from undistill.auditing.subjects import GIVEN, check, subject, teachers
 from undistill.auditing.suite import Suite, expected_resolution, suite, usual_delta
-from undistill.auditing.tell import cores
 from undistill.data import Splits
 from undistill.data.load import load
 from undistill.errors import UsageError
@@ -40,6 +39,7 @@ from undistill.oracle.bank import USUAL, Bank
 from undistill.oracle.blackbox import BlackBox
 from undistill.oracle.serving import AnswerDefense
 from undistill.oracle.victim import Model, Victim, resolve
+from undistill.threads import usable
 from undistill.training.env import choose_device
 from undistill.training.recipe import Recipe, read
 from undistill.training.run import Run
@@ -59,17 +59,6 @@ class Ready:
     desk: Desk
     replan: Callable[[int], Plan] | None = None
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an audit is: cells of `total`, the report seeds that they give, seconds left as far as that can be told."""
-
-    done: int
-    total: int
-    seeds: int
-    left: float | None
-    line: str
 
 
 def prepare(
@@ -197,10 +186,10 @@ def _searchable(
     return chosen, ()
 
 
-def run(
-    ready: Ready, *, jobs: int | None = None, say: Say | None = None, watch: Callable[[Progress], None] | None = None
-) -> Plan:
+def run(ready: Ready, *, jobs: int | None = None, say: Say | None = None, failed: Say | None = None) -> Plan:
     """Write the plan and compute all of its cells that are not there; returns the plan, with the seeds that were added.
+
+    `say` receives a line for each cell, `failed` those of the cells that failed.
 
     Where seeds are added, each round ends whole: a round that is not expected to fit into the time is not begun. Rounds are sized
     by the width of the intervals alone, never by what they say.
@@ -214,22 +203,20 @@ def run(
         todo = desk.todo(plan)
         if say is not None and len(todo) < len(plan.cells):
             say(f"{len(plan.cells) - len(todo)} of {len(plan.cells)} cells are there already")
-        clock = Clock(ready.seconds, _usual(desk, plan, processes(jobs, desk.device) or cores()))
+        clock = Clock(ready.seconds, _usual(desk, plan, processes(jobs, desk.device) or usable()))
         while True:
             for line in _computed(desk, todo, jobs):
                 clock.add()
                 if say is not None:
                     say(line)
-                if watch is not None:
-                    done = len(plan.cells) - len(todo) + clock.round
-                    watch(Progress(done, len(plan.cells), len(plan.seeds), clock.left_of(len(todo)), line))
+                if failed is not None and (": failed" in line or line.startswith("failed")):
+                    failed(line)
             more = None if ready.replan is None else _more(ready, plan, clock)
             if more is None:
                 break
             plan = more
             planned.write(folder, plan, grown=True)
             todo = desk.todo(plan)
-            clock.round = 0
         with suppress(OSError):  # it is not there, or a cell is at work in it
             (folder / "work").rmdir()
     return plan
@@ -240,21 +227,16 @@ class Clock:
 
     def __init__(self, seconds: float, usual: float = 0.0) -> None:
         self.began, self.seconds, self.usual = time.monotonic(), seconds, usual
-        self.cells = self.round = 0
+        self.cells = 0
 
     def add(self) -> None:
         """A cell is done."""
         self.cells += 1
-        self.round += 1
 
     @property
     def spent(self) -> float:
         """Seconds since it began."""
         return time.monotonic() - self.began
-
-    def left_of(self, cells: int) -> float:
-        """Seconds that the rest of a round of so many cells is expected to take; needs a cell that is done."""
-        return (cells - self.round) * self.spent / self.cells
 
     def room(self) -> int:
         """How many more cells fit into the time, less a tenth of it for the page."""
@@ -286,7 +268,8 @@ def _computed(desk: Desk, todo: Sequence[Planned], jobs: int | None) -> Iterator
     """A line for each of these cells, as it is done."""
     waits = {cell.key for cell in todo}
     work = [
-        Job(cell.key, compute, (desk, cell.key), tuple(need for need in cell.needs if need in waits)) for cell in todo
+        Job(cell.key, compute, (desk, cell.key), tuple(n for n in cell.needs if n in waits), cost=cell.seconds or 1.0)
+        for cell in todo
     ]
     yield from run_jobs(work, processes(jobs, desk.device))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 
 from undistill.access import Card
 from undistill.auditing.outlook import budgets, name_of_model, too_few
 from undistill.auditing.planned import Plan
 from undistill.auditing.suite import resolution_range, seeds_for
+from undistill.threads import usable
 
 ROLES = {
     "served": "what users get",
@@ -89,16 +89,9 @@ def period(low: float, high: float) -> str:
     return f"{number if other.endswith(f' {unit}') else one} to {other}"
 
 
-def cores() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def told(plan: Plan, jobs: int | None = None) -> list[str]:
     """What will be computed, what it costs, what it can resolve, and what is skipped."""
-    count = jobs or cores()
+    count = jobs or usable()
     seconds = sum(cell.seconds or 0.0 for cell in plan.cells)
     units = len({s.teacher for s in plan.subjects}) if plan.question == "method" else len(plan.seeds)
     found = resolution_range(units, plan.test_images)

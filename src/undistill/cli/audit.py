@@ -7,22 +7,25 @@ import math
 import re
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperGroup
 
-from undistill.cli import verbs
+from undistill.cli import help, verbs
+from undistill.cli.help import ACCESS, JOB, RUNNING
 from undistill.cli.options import (
     BANK_GB,
     AcceptAccuracy,
     BankFolder,
     BankLimit,
+    Fresh,
+    Jobs,
     Json,
+    Open,
     Options,
     Out,
     Plugin,
@@ -35,42 +38,25 @@ from undistill.cli.progress import Reporter
 from undistill.errors import RunError, UsageError
 
 Cells = Annotated[
-    Path | None, typer.Option("--cells", help="Folder of cells that audits share.", show_default="OUT/cells")
+    Path | None,
+    typer.Option(
+        "--cells", metavar="DIR", help="Cells that audits share.", show_default="DIR/cells", rich_help_panel=RUNNING
+    ),
 ]
-Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes.", show_default="one a core, one on CUDA")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an audit.")]
 AuditOut = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder to write.", show_default="runs/audit-NAME of MODEL")
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.", show_default="runs/audit-NAME of MODEL"),
 ]
-EVERY = 15.0
-"""Seconds between lines of progress where there is no terminal."""
-JOB, BUDGET, DATA, MORE, RUNNING = (
-    "The job",
-    "Output access and query budget",
-    "Data",
-    "Attackers and precision",
-    "Running",
-)
-"""Groups of options in the help."""
+MORE = "Attackers and precision"
 PANELS = {
     **dict.fromkeys(("model", "control", "data", "time", "out", "suite", "name"), JOB),
-    **dict.fromkeys(("access", "queries", "output_defense", "threat_model", "answers", "assume_fresh"), BUDGET),
+    **dict.fromkeys(("access", "queries", "output_defense", "threat_model", "answers", "assume_fresh"), ACCESS),
     **dict.fromkeys(
         ("students", "extra_attack", "public", "seeds", "steps", "delta", "method", "teachers", "config", "sets"), MORE
     ),
-    **dict.fromkeys(("data_dir", "pool", "size", "image_column", "label_column", "skip_corrupt"), DATA),
 }
-"""The group of each option and their order; the others belong to the last group."""
-OLD = {
-    "--serve": "--access",
-    "--questions": "--queries",
-    "--behind": "--output-defense",
-    "--unseen": "--assume-fresh",
-    "--also": "--extra-attack",
-    "--called": "--name",
-    "--card": "--threat-model",
-}
-"""Names that options had; they are still read."""
+"""The group of each option and their order; the others keep their own group."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +114,10 @@ class Asked:
     answers: Annotated[
         str | None,
         typer.Option(
-            "--answers", help="MODEL is a function; its outputs: logits, probs, topk, label.", show_default=False
+            "--outputs",
+            metavar="KIND",
+            help="MODEL is a function; its outputs: logits, probs, topk, label.",
+            show_default=False,
         ),
     ] = None
     assume_fresh: Annotated[
@@ -199,40 +188,20 @@ class Asked:
         )
 
 
-class Verb(TyperCommand):
-    """A command with its options in groups, most used first, that still reads the names that options had."""
+class Verb(help.Verb):
+    """A verb of audits, its options in the order of `PANELS`."""
+
+    panels = PANELS
 
     def __init__(self, *arguments: Any, **given: Any) -> None:
-        super().__init__(*arguments, **{**given, "rich_markup_mode": "rich"})
+        super().__init__(*arguments, **given)
         order = {name: place for place, name in enumerate(PANELS)}
         self.params.sort(key=lambda parameter: order.get(parameter.name or "", len(order)))
-        for parameter in self.params:
-            if isinstance(parameter, TyperOption):
-                parameter.rich_help_panel = PANELS.get(parameter.name or "", RUNNING)
-                parameter.show_default = parameter.show_default or parameter.default not in (None, False)
 
-    def get_help_option(self, ctx: Any) -> Any:
-        """`--help`, in the last group."""
-        found: Any = super().get_help_option(ctx)
-        if found is not None:
-            found.rich_help_panel = RUNNING
-        return found
-
-    def get_usage(self, ctx: Any) -> str:
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Without the name of the command that need not be named."""
-        return str(super().get_usage(ctx)).replace(" audit all ", " audit ")
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Old names become the new ones, each with a line that says so."""
-        return super().parse_args(ctx, [_renamed(word) for word in args])
-
-
-def _renamed(word: str) -> str:
-    name, equals, value = word.partition("=")
-    if name not in OLD:
-        return word
-    typer.echo(f"{name} is called {OLD[name]} now", err=True)
-    return f"{OLD[name]}{equals}{value}"
+        path = ctx.command_path.removesuffix(f" {OrAll.default}")
+        formatter.write_usage(path, " ".join(self.collect_usage_pieces(ctx)))
 
 
 class OrAll(TyperGroup):
@@ -254,13 +223,10 @@ app = typer.Typer(
     help="What an attacker gets from a model: `undistill audit MODEL` does it all (`undistill audit --help` has the options).",
 )
 EPILOG = """Examples:
-
   undistill audit runs/my-model
-
-  undistill audit runs/nasty --control runs/normal --time 30m -o runs/audit-nasty
-
-The same command goes on where it was interrupted, and adds seeds with more --time. Parts of it alone:
-undistill audit plan | cell | judge (each has --help)."""
+  undistill audit runs/nasty --control runs/normal --time 30m -o runs/audit
+The same command goes on where it was interrupted, and adds seeds with more
+--time. Parts of it: undistill audit plan | cell | judge (each has --help)."""
 
 
 @app.command("all", cls=Verb, epilog=EPILOG)
@@ -268,8 +234,10 @@ undistill audit plan | cell | judge (each has --help)."""
 def all_(
     asked: Asked,
     out: AuditOut = None,
+    fresh: Fresh = False,
     cells: Cells = None,
     jobs: Jobs = None,
+    open_page: Open = False,
     *,
     options: Options,
 ) -> None:
@@ -281,12 +249,14 @@ def all_(
 
     with Reporter(quiet=options.quiet) as reporter:
         out = out or _folder_for(asked)
+        if not options.dry_run:
+            verbs.begin_in(out, reporter, fresh=fresh)
         ready, splits = _prepared(reporter, asked, options, out, cells)
         if options.dry_run:
             return _show_plan(ready.plan, jobs, as_json=options.as_json)
         _announce(reporter, ready, splits, jobs)
-        run(ready, jobs=jobs, watch=Watch(reporter))
-    return _judge(out, as_json=options.as_json)
+        run(ready, jobs=jobs, failed=reporter.say)
+    return _judge(out, as_json=options.as_json, open_page=open_page)
 
 
 @app.command(cls=Verb)
@@ -306,7 +276,7 @@ def plan(asked: Asked, out: AuditOut = None, *, options: Options) -> None:
     _show_plan(ready.plan, None, as_json=options.as_json)
 
 
-@app.command()
+@app.command(cls=help.Verb)
 def cell(
     folder: Folder,
     key: Annotated[str | None, typer.Argument(metavar="KEY", help="The cell's key, or its first letters.")] = None,
@@ -349,15 +319,16 @@ def cell(
         raise RunError("the cell failed; its file says why")
 
 
-@app.command()
-def judge(folder: Folder, as_json: Json = False, verbose: Verbose = False) -> None:
+@app.command(cls=help.Verb)
+def judge(folder: Folder, open_page: Open = False, as_json: Json = False, verbose: Verbose = False) -> None:
     """Draw the page of an audit from the cells that are there, as `undistill report DIR` does."""
-    _judge(folder, as_json=as_json)
+    _judge(folder, as_json=as_json, open_page=open_page)
 
 
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR…", help="Folders of audits.")],
     out: Out = Path("runs/comparison"),
+    open_page: Open = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -365,15 +336,16 @@ def compare(
     from undistill.auditing.judge import judge as judged
     from undistill.reporting.audit.compare import named, write_comparison
 
-    verbs.show_report(write_comparison(named([(folder, judged(folder)) for folder in folders]), out), as_json=as_json)
+    found = write_comparison(named([(folder, judged(folder)) for folder in folders]), out)
+    verbs.show_report(found, as_json=as_json, open_page=open_page)
 
 
-def _judge(folder: Path, *, as_json: bool) -> None:
+def _judge(folder: Path, *, as_json: bool, open_page: bool = False) -> None:
     from undistill.auditing import planned
     from undistill.reporting.report import write_report
 
     planned.read(folder)
-    verbs.show_report(write_report([folder], folder / "report"), as_json=as_json)
+    verbs.show_report(write_report([folder], folder / "report"), as_json=as_json, open_page=open_page)
 
 
 def _folder_for(asked: Asked) -> Path:
@@ -389,11 +361,12 @@ def _folder_for(asked: Asked) -> Path:
 def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> None:
     """Say how long it takes and how precise it will be; UsageError where the least that can be done takes far more time."""
     from undistill.auditing.forecast import span
-    from undistill.auditing.tell import announced, clock, cores
+    from undistill.auditing.tell import announced, clock
     from undistill.jobs import processes
+    from undistill.threads import usable
 
     todo = ready.desk.todo(ready.plan)
-    count = 1 if ready.desk.victims else processes(jobs, ready.desk.device) or cores()
+    count = 1 if ready.desk.victims else processes(jobs, ready.desk.device) or usable()
     takes = span(todo, count)
     total = sum(len(part) for part in (splits.train, splits.pool, splits.val, splits.test) if part is not None)
     if ready.replan is None:
@@ -416,26 +389,6 @@ MOST = 40
 """Seeds that an announcement counts on at most; δ is usually resolved before."""
 TOO_LONG = 3.0
 """How many times its time the first round may be expected to take before the audit is refused."""
-
-
-class Watch:
-    """One line of progress with the time left: a bar on a terminal, a plain line now and then elsewhere."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self.reporter, self.last = reporter, 0.0
-
-    def __call__(self, now: Any) -> None:
-        """A cell is done."""
-        from undistill.auditing.tell import clock
-
-        if self.reporter.console.is_terminal:
-            self.reporter.count("trainings", now.done, now.total)
-        elif time.monotonic() - self.last > EVERY or now.done == now.total:
-            self.last = time.monotonic()
-            left = "" if now.left is None else f", {clock(now.left)} left" if now.done < now.total else ""
-            self.reporter.say(f"{now.done} of {now.total} trainings, {now.seeds} seeds{left}")
-        if ": failed" in now.line or now.line.startswith("failed"):
-            self.reporter.say(now.line)
 
 
 def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cells: Path | None) -> tuple[Any, Any]:
