@@ -104,7 +104,7 @@ class Whitened(Staged):
 class Airbench(Network):
     """Whitening, three groups of conv → max-pool → BN → GELU → conv → BN → GELU (64, 256, 256 channels), max-pool, linear / 9.
 
-    1,972,768 weights for 10 classes at 32 pixels. Source: Jordan 2024, airbench94.
+    1,972,480 weights for 10 classes at 32 pixels, and the 288 of the whitening. Source: Jordan 2024, airbench94.
     """
 
     name: Literal["airbench"] = "airbench"
