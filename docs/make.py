@@ -20,9 +20,9 @@ from typing import Any
 from PIL import Image
 
 from undistill.auditing.cell import collect
-from undistill.report.demo import TITLE
-from undistill.report.document import Document, Statement
-from undistill.report.render import text
+from undistill.reporting.demo import TITLE
+from undistill.reporting.document import Document, Statement
+from undistill.reporting.render import text
 from undistill.reporting.report import write_report
 from undistill.reproduction.plan import FILE
 from undistill.reproduction.plan import read as read_plan

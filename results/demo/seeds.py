@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from undistill.auditing.statistics import Difference
 from undistill.files import write_text
-from undistill.report.demo import provenance, statements
+from undistill.reporting.demo import provenance, statements
 from undistill.reproduction.demo import run_demo
 from undistill.reproduction.demo_result import ATTACKERS, SOFT, Demo, read
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from report.demos import write
 from reporting.browsing import DESK, PHONE, QUIET, Visit
+from reporting.demos import write
 from undistill.reporting.report import Report, write_report
 
 if TYPE_CHECKING:

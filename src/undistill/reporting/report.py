@@ -11,9 +11,9 @@ from undistill.auditing.judge import judge
 from undistill.auditing.planned import FILE as AUDIT
 from undistill.errors import UsageError
 from undistill.files import write_text
-from undistill.report.demo import write_demo
 from undistill.reporting import limits, story, table
 from undistill.reporting.audit.write import write_audit
+from undistill.reporting.demo import write_demo
 from undistill.reporting.page import render
 from undistill.reporting.paper.write import write_reproduction
 from undistill.reporting.response import Response, response

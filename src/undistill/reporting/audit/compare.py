@@ -9,8 +9,15 @@ from typing import Any
 
 from undistill.auditing.judgement import Judgement
 from undistill.files import write_text
-from undistill.report.document import Block as Shown
-from undistill.report.document import (
+from undistill.reporting.audit import scatter, story
+from undistill.reporting.audit.contest import Audits, Contest, Entrant, contests, definition, lonely
+from undistill.reporting.audit.grid import Grid
+from undistill.reporting.audit.page import Figure
+from undistill.reporting.audit.standing import standing
+from undistill.reporting.audit.words import digits_of, serving_text
+from undistill.reporting.audit.write import as_json, as_tex
+from undistill.reporting.document import Block as Shown
+from undistill.reporting.document import (
     Columns,
     Details,
     Document,
@@ -24,15 +31,8 @@ from undistill.report.document import (
     Value,
     table,
 )
-from undistill.report.render import html, markdown, text, write_svg
-from undistill.reporting.audit import scatter, story
-from undistill.reporting.audit.contest import Audits, Contest, Entrant, contests, definition, lonely
-from undistill.reporting.audit.grid import Grid
-from undistill.reporting.audit.page import Figure
-from undistill.reporting.audit.standing import standing
-from undistill.reporting.audit.words import digits_of, serving_text
-from undistill.reporting.audit.write import as_json, as_tex
 from undistill.reporting.naming import listed, number, plural
+from undistill.reporting.render import html, markdown, text, write_svg
 from undistill.reporting.written import Report
 
 TITLE = "Which defense leaves an attacker least, and what does it cost users?"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from undistill.auditing.judgement import CardResult, Estimate, Judgement, Outlook, Point
-from undistill.report.document import Chart, Columns, Document, Format, Note, Statement, Table, table
 from undistill.reporting.audit import curves
 from undistill.reporting.audit.headline import VISIBLE
 from undistill.reporting.audit.words import (
@@ -17,6 +16,7 @@ from undistill.reporting.audit.words import (
     serving_text,
     twin_of,
 )
+from undistill.reporting.document import Chart, Columns, Document, Format, Note, Statement, Table, table
 from undistill.reporting.naming import listed, number, plural
 
 GETS, HELPS, ACTION = "What an attacker gets", "Does the defense help?", "What to do"

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from undistill.report.document import Format
-from undistill.report.document import Table as Block
 from undistill.reporting.blocks import Entry, Head, Table
+from undistill.reporting.document import Format
+from undistill.reporting.document import Table as Block
 from undistill.reporting.paper.sheet import Sheet, Value
 from undistill.reporting.table import aligned
 

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from undistill.auditing.judgement import CardResult, Judgement
-from undistill.report.document import (
+from undistill.reporting.audit import cells, curves, first, glossary, headline, lanes, story, tables
+from undistill.reporting.audit.explained import explained
+from undistill.reporting.audit.grid import Grid
+from undistill.reporting.audit.words import digits_of, meanings, points_text, verdict_sentence
+from undistill.reporting.document import (
     Block,
     Chart,
     Columns,
@@ -18,12 +22,8 @@ from undistill.report.document import (
     Section,
     Text,
 )
-from undistill.report.render import html
-from undistill.reporting.audit import cells, curves, first, glossary, headline, lanes, story, tables
-from undistill.reporting.audit.explained import explained
-from undistill.reporting.audit.grid import Grid
-from undistill.reporting.audit.words import digits_of, meanings, points_text, verdict_sentence
 from undistill.reporting.naming import listed, number, plural
+from undistill.reporting.render import html
 from undistill.reporting.theme import Spec
 
 _QUESTIONS = "Dashed line: the model itself. Points at the same number may cover each other; the table has them all."

@@ -11,11 +11,11 @@ import vl_convert
 
 from undistill.auditing.judgement import Judgement
 from undistill.files import write_text
-from undistill.report import render
-from undistill.report.document import charts
+from undistill.reporting import render
 from undistill.reporting.audit import first, story
 from undistill.reporting.audit.grid import Grid
 from undistill.reporting.audit.page import Drawn, document, draw
+from undistill.reporting.document import charts
 from undistill.reporting.paper.export import printed, with_legend
 from undistill.reporting.paper.sheet import latex
 from undistill.reporting.theme import Spec

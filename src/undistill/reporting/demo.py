@@ -10,8 +10,8 @@ import numpy as np
 
 from undistill.auditing.cell import Array
 from undistill.auditing.statistics import Difference
-from undistill.report import render
-from undistill.report.document import (
+from undistill.reporting import render
+from undistill.reporting.document import (
     Chart,
     Columns,
     Document,

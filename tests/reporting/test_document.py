@@ -8,8 +8,8 @@ from pathlib import Path
 import altair as alt
 import pytest
 
-from undistill.report import render
-from undistill.report.document import (
+from undistill.reporting import render
+from undistill.reporting.document import (
     Chart,
     Code,
     Columns,

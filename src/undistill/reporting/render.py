@@ -13,7 +13,9 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from undistill.files import write_text
-from undistill.report.document import (
+from undistill.reporting import shell
+from undistill.reporting.blocks import chart as drawn
+from undistill.reporting.document import (
     Block,
     Chart,
     Code,
@@ -32,8 +34,6 @@ from undistill.report.document import (
     Value,
     charts,
 )
-from undistill.reporting import shell
-from undistill.reporting.blocks import chart as drawn
 from undistill.reporting.naming import number, signed
 from undistill.reporting.paper.export import printed, with_legend
 from undistill.reporting.table import inert, markdown_row

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from report.demos import SOFT_EFFECT, write
+from reporting.demos import SOFT_EFFECT, write
 from undistill.auditing.cell import collect
 from undistill.auditing.statistics import UNKNOWN, Difference
 from undistill.errors import RunError
-from undistill.report import demo as page
-from undistill.report.document import Chart, every_block
+from undistill.reporting import demo as page
+from undistill.reporting.document import Chart, every_block
 from undistill.reporting.report import write_report
 from undistill.reproduction.demo_result import NASTY, NORMAL, SOFT, read
 
