@@ -75,9 +75,9 @@ def write_svg(path: Path, chart: Chart) -> Path:
 def html(document: Document) -> str:
     """One page that loads nothing from anywhere."""
     return shell.page(
-        "report/document.html.j2",
-        styles=("page.css", "audit/audit.css", "report/document.css"),
-        scripts=("page.js", "audit/audit.js", "report/document.js"),
+        "document.html.j2",
+        styles=("page.css", "audit/audit.css", "document.css"),
+        scripts=("page.js", "audit/audit.js", "document.js"),
         title=document.title.replace("`", ""),
         document=document,
         kind=_kind,
