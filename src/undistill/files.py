@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 from undistill.errors import GO_ON, Busy, RunError
 
 TEMPORARY = ".part"
+QUERY_LOG = re.compile(r"answers(-.+)?\.(parquet|refused\.json)")
+"""The names of query logs: responses that were paid for outlive the run that asked for them."""
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from undistill.files import locked
 from undistill.models import build, folder
 from undistill.models.base import MODELS
 from undistill.threads import Moment
+from undistill.training.run import begun
 
 Call = Callable[..., tuple[int, str]]
 SMALL = ("--data", "digits", "-s", "training.epochs=1", "-s", "model.width=0.125", "-q")
@@ -162,14 +163,52 @@ def made(home: Path, *names: str) -> Path:
     for name in names:
         path = home / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
+        path.write_text('{"schema": 1, "recipe": {}}')
     return home
 
 
-def test_query_logs_and_files_of_others_are_kept(tmp_path: Path) -> None:
-    run = made(tmp_path / "run", "config.yaml", "cells/a.json", "model/config.json", "answers.parquet", "notes.txt")
+def test_query_logs_are_kept_and_never_in_the_way(tmp_path: Path) -> None:
+    logs = ["answers.parquet", "answers.refused.json"]
+    run = made(tmp_path / "run", "config.yaml", "cells/a.json", "model/config.json", *logs)
     assert start_anew(run)
-    assert sorted(path.name for path in run.iterdir() if path.name != ".lock") == ["answers.parquet", "notes.txt"]
+    assert sorted(path.name for path in run.iterdir() if path.name != ".lock") == logs
+    assert not begun(run)
+    assert not start_anew(run)
+
+
+def test_a_run_is_not_discarded_where_files_of_others_would_keep_the_next_from_beginning(tmp_path: Path) -> None:
+    run = made(tmp_path / "run", "config.yaml", "model/config.json", "notes.txt")
+    with pytest.raises(UsageError, match=r"notes\.txt"):
+        start_anew(run)
+    assert (run / "model" / "config.json").exists()
+    audit = made(tmp_path / "audit", "audit.json", "teachers/normal-s0/config.yaml", "answers-x.parquet", "notes.txt")
+    assert start_anew(audit)
+    assert sorted(path.name for path in audit.iterdir() if path.name != ".lock") == ["answers-x.parquet", "notes.txt"]
+
+
+@pytest.mark.parametrize("text", ["lr: 0.1\n", "schema: 1\n", "- a\n", "{"])
+def test_the_settings_of_another_tool_mark_no_folder_of_ours(tmp_path: Path, text: str) -> None:
+    other = made(tmp_path / "project", "model/weights.json", "report/index.html")
+    (other / "config.yaml").write_text(text)
+    with pytest.raises(UsageError, match="no command here wrote"):
+        start_anew(other)
+    assert (other / "model" / "weights.json").exists()
+
+
+def test_fresh_never_removes_what_the_command_reads(call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    call("train", *SMALL, "-o", out)
+    for verb in (["protect", out], ["attack", out / "model", "-c", "digits"], ["train", *SMALL, "--weights", out]):
+        code, err = call(*verb, "--fresh", "-q", "-o", out)
+        assert code == 2
+        assert "--fresh" in err
+    assert (out / "model" / "model.safetensors").exists()
+
+
+def test_a_model_that_is_not_there_discards_no_audit(call: Call, tmp_path: Path) -> None:
+    out = made(tmp_path / "audit", "audit.json", "cells/a.json")
+    assert call("audit", tmp_path / "nowhere", "--data", "digits", "--fresh", "-o", out)[0] == 2
+    assert (out / "cells" / "a.json").exists()
 
 
 @pytest.mark.parametrize("mark", ["config.yaml", "demo.json", "reproduction.json", "audit.json"])

@@ -371,3 +371,10 @@ def test_class_folders_of_a_known_set_are_read(tmp_path: Path, monkeypatch: pyte
                 (tmp_path / "cifar10" / split / name / f"{k}.png").write_bytes(png(first + 10 * c + k))
     splits = load("cifar10", data_dir=tmp_path)
     assert (len(splits.train), len(splits.val or ()), len(splits.test)) == (27, 3, 6)
+
+
+def test_digits_may_be_asked_for_in_the_form_that_they_have() -> None:
+    assert load("digits", size=8, channels=1).fingerprint == load("digits").fingerprint
+    for other in ({"size": 16}, {"channels": 3}, {"label_column": "label"}, {"value_range": (0, 16)}):
+        with pytest.raises(UsageError, match="embedded"):
+            load("digits", **other)

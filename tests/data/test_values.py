@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from data.made import class_folders, encoded, picture, png
-from undistill.data import ImageSet, load
+from undistill.data import ImageSet, cache, load
 from undistill.data.decode import CorruptError, Shape, decode, header
 from undistill.data.load import DataSettings
+from undistill.data.opening import Wanted
+from undistill.data.reading import _Reading
 from undistill.errors import UsageError
 
 
@@ -71,6 +73,15 @@ def test_values_of_a_usual_range_become_eight_bits(
     assert load(folder).fingerprint == expected
     assert load(folder).fingerprint == expected  # from the cache
     assert any("values beyond 8 bits are read as 0 to" in message for message in caplog.messages) == (factor != 257)
+
+
+def test_floats_that_an_earlier_version_cut_off_are_not_taken_from_its_cache(tmp_path: Path, expected: str) -> None:
+    folder = deep_folders(tmp_path / "deep", "float32", 257)
+    reading = _Reading(folder, Wanted(), lambda *_: None)
+    found = reading.survey()
+    earlier = cache.key_from(reading.stats, {"columns": found.columns, "splits": found.splits} | reading.extra)
+    reading._decode(earlier, Shape(1, 8, (0, 255)))
+    assert load(folder).fingerprint == expected
 
 
 @pytest.mark.parametrize(

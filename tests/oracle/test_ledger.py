@@ -154,6 +154,15 @@ def test_a_refused_response_is_kept_and_used_once_it_is_declared_rightly(tmp_pat
     assert Answers.read(path, kind=Access.PROBS).kind is Access.PROBS
 
 
+def test_the_log_of_a_function_that_was_mended_since_says_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "paid.parquet"
+    percent, _ = paying(lambda asked: say(asked) * 100, Access.PROBS, path)
+    with pytest.raises(RunError, match="divide by 100"):
+        percent(pixels(5))
+    with pytest.raises(RunError, match=r"paid\.parquet.*move it away"):
+        Answers.read(path, kind=Access.PROBS)
+
+
 def test_logits_that_were_declared_as_probabilities_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "paid.parquet"
     wrongly, _ = paying(lambda asked: say(asked, Access.LOGITS) * 9 - 3, Access.PROBS, path)

@@ -63,6 +63,13 @@ def test_one_class_for_all_is_doubtful_however_often_it_is_right() -> None:
     assert "near chance" not in doubt(torch.where(torch.arange(1000) < 980, labels_N, 0), labels_N, NAMES[:2])
 
 
+def test_a_classifier_that_finds_some_of_few_positives_is_not_near_chance() -> None:
+    labels_N = (torch.arange(200) < 10).long()
+    found_N = ((torch.arange(200) < 6) | (torch.arange(200) == 199)).long()  # 6 of 10, and one false alarm
+    assert doubt(found_N, labels_N, NAMES[:2]) == ""
+    assert "near chance" in doubt(found_N.roll(30), labels_N, NAMES[:2])
+
+
 def test_too_few_images_say_nothing() -> None:
     assert doubt(*guesses(24), NAMES) == ""
 

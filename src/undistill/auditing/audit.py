@@ -80,7 +80,7 @@ def prepare(
         raise UsageError("audit what? Name a MODEL, or a defense with --method: one of the two")
     if model is None and (control is not None or request.behind or request.answers):
         raise UsageError(
-            "a method is audited on teachers of its own: --control, --output-defense and --answers go with a MODEL"
+            "a method is audited on teachers of its own: --control, --output-defense and --outputs go with a MODEL"
         )
     recipe = _recipe(model, recipe)
     splits = data if data is not None else load(recipe.data)

@@ -174,7 +174,7 @@ def train(
     finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load_for(recipe, [recipe.model], options, reporter, out, finished=finished)
-        verbs.begin_in(out, reporter, fresh=fresh)
+        verbs.begin_in(out, reporter, weights, fresh=fresh)
         run = call(
             chosen,
             splits,
@@ -258,7 +258,7 @@ def protect(
     finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load_for(recipe, verbs.networks_of(model, adversary), options, reporter, out, finished=finished)
-        verbs.begin_in(out, reporter, fresh=fresh)
+        verbs.begin_in(out, reporter, model, adversary, fresh=fresh)
         run = call(
             model,
             splits,
@@ -400,7 +400,7 @@ def attack(
         reporter.say(
             f"student {recipe.student.name}: {recipe.training.epochs} epochs with {recipe.training.optimizer.name}"
         )
-        verbs.begin_in(out, reporter, fresh=fresh)
+        verbs.begin_in(out, reporter, model, recipe.student.weights, fresh=fresh)
         cell = call(
             model,
             splits,

@@ -249,11 +249,10 @@ def all_(
 
     with Reporter(quiet=options.quiet) as reporter:
         out = out or _folder_for(asked)
-        if not options.dry_run:
-            verbs.begin_in(out, reporter, fresh=fresh)
         ready, splits = _prepared(reporter, asked, options, out, cells)
         if options.dry_run:
             return _show_plan(ready.plan, jobs, as_json=options.as_json)
+        verbs.begin_in(out, reporter, asked.model, asked.control, asked.public, fresh=fresh)
         _announce(reporter, ready, splits, jobs)
         run(ready, jobs=jobs, failed=reporter.say)
     return _judge(out, as_json=options.as_json, open_page=open_page)

@@ -187,7 +187,7 @@ class Options:
     precision: Annotated[
         str | None,
         typer.Option(
-            "--precision", metavar="NAME", help="fp32 or bf16.  [default: the recipe's]", rich_help_panel=RUNNING
+            "--precision", metavar="NAME", help="fp32, bf16 or auto.  [default: the recipe's]", rich_help_panel=RUNNING
         ),
     ] = None
     bank: BankFolder = None

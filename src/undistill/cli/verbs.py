@@ -96,10 +96,16 @@ def state_of(out: Path, recipe: Any, *, fresh: bool) -> str:
     return f"would go on in {out}"
 
 
-def begin_in(out: Path, reporter: Reporter, *, fresh: bool) -> None:
-    """Discard what is in the folder, where that is asked for."""
-    if fresh and start_anew(out):
+def begin_in(out: Path, reporter: Reporter, *needed: str | Path | None, fresh: bool) -> None:
+    """Discard what is in the folder, where that is asked for; UsageError where a MODEL or file that is `needed` is in it."""
+    if fresh and start_anew(out, [path for name in needed if name is not None for path in _paths_in(str(name))]):
         reporter.say(f"discarded what was in {out}")
+
+
+def _paths_in(name: str) -> list[Path]:
+    """What a MODEL names that is there: a folder or file, weights behind an `@`, the file of a callable."""
+    parts = (name, name.partition("@")[2], name.rpartition(":")[0])
+    return [path for part in parts if part and (path := Path(part).expanduser()).exists()]
 
 
 def is_finished(out: Path, *, fresh: bool) -> bool:

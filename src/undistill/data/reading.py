@@ -164,7 +164,8 @@ class _Reading:
         usual = shape == Shape(1 if found.grey else 3, found.side or 0, shape.values)
         extra: dict[str, Any] = self.extra | ({} if usual else {"shape": [shape.channels, shape.stored]})
         extra |= {"skip_corrupt": True} if self.wanted.skip_corrupt else {}
-        extra |= {"values": shape.values} if found.deep and shape.values != FULL else {}
+        # floats of the full range are named too: earlier versions cut them off at 255 and kept that under the plain key
+        extra |= {"values": shape.values} if found.deep and (shape.values != FULL or "float" in found.deep) else {}
         key = cache.key_from(self.stats, {"columns": found.columns, "splits": found.splits} | extra)
         kept = cache.read_kept(key)
         if kept is None:

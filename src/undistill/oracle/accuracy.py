@@ -43,11 +43,12 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Measured:
-    """Accuracy on `images` labelled images, and what guessing at the same class frequencies gives; both percent."""
+    """Accuracy on `images` labelled images, what guessing at the same class frequencies gives, and its standard error; percent."""
 
     percent: float
     guessing: float
     images: int
+    error: float
 
     def __str__(self) -> str:
         """`93.10 % on 1,000 test images (guessing 10.0 %)`."""
@@ -55,10 +56,18 @@ class Measured:
 
 
 def measured(predicted_N: Tensor, labels_N: Tensor, classes: int) -> Measured:
-    """Accuracy, and the accuracy that predictions of the same class frequencies would reach by chance: Σ p(label) p(predicted)."""
-    shares = [torch.bincount(part_N, minlength=classes).double() / len(labels_N) for part_N in (predicted_N, labels_N)]
+    """Accuracy, and the accuracy that predictions of the same class frequencies would reach by chance: Σ p(label) p(predicted).
+
+    Its standard error keeps both frequencies, as that of Cohen's κ under chance does (Fleiss, Cohen & Everitt 1969): where nearly
+    all images are of one class, chance can move only the few others.
+    """
+    predicted_C, labels_C = (
+        torch.bincount(part_N, minlength=classes).double() / len(labels_N) for part_N in (predicted_N, labels_N)
+    )
     percent = 100 * float((predicted_N == labels_N).double().mean())
-    return Measured(percent, 100 * float((shares[0] * shares[1]).sum()), len(labels_N))
+    chance = float((predicted_C * labels_C).sum())
+    spread = chance + chance**2 - float((predicted_C * labels_C * (predicted_C + labels_C)).sum())
+    return Measured(percent, 100 * chance, len(labels_N), 100 * math.sqrt(max(spread, 0.0) / len(labels_N)))
 
 
 def doubt(
@@ -94,9 +103,7 @@ def doubt(
 
 def near_chance(found: Measured) -> bool:
     """Whether an accuracy is hardly above guessing: by its size, or because it may be luck."""
-    guess = found.guessing / 100
-    luck = 100 * ERRORS * math.sqrt(guess * (1 - guess) / found.images)
-    return found.percent <= found.guessing + max(SKILL * (100 - found.guessing), luck)
+    return found.percent <= found.guessing + max(SKILL * (100 - found.guessing), ERRORS * found.error)
 
 
 def as_recorded(found: Measured, recorded: Recorded, data: str | None) -> bool:

@@ -120,7 +120,10 @@ class Answers:
         boxes = {each: BlackBox(lambda _: array, each, classes, str(path)) for each in {chosen, stated or chosen}}
         if stated not in (None, chosen) and (label or chosen is Access.LABEL or _is(boxes[stated], array)):
             raise UsageError(f"{path} says that it holds {stated.label}, not {chosen.label}")
-        boxes[chosen].checked(array, len(hashes))
+        try:
+            boxes[chosen].checked(array, len(hashes))
+        except RunError as error:
+            raise RunError(f"{error}; if it is the log of a function that was mended since, move it away") from error
         victim = about.get("victim")
         values = dict(zip(hashes, array, strict=True))
         return cls(chosen, classes, names, values, victim if isinstance(victim, str) else None)

@@ -133,7 +133,8 @@ def commands(summary: Summary) -> list[str]:
 
 
 def _attack(cell: Cell) -> str:
-    parts = ["undistill", "attack", "MODEL", "--with", cell.attack, "--student", cell.student, "--card", cell.card]
+    parts = ["undistill", "attack", "MODEL", "--attack", cell.attack, "--student", cell.student]
+    parts += ["--threat-model", cell.card]
     parts += ["--seed", str(cell.seeds.get("student", 0)), "--out", "FOLDER"]
     for prefix, settings in (("attack", cell.attack_settings), ("student", cell.student_settings)):
         for key, value in settings.items():

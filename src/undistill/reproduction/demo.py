@@ -114,7 +114,7 @@ def _claim(demo: Demo, *, resume: bool) -> None:
         found = read_json(path)
         if not resume:
             raise UsageError(
-                f"{demo.out} holds a demo already; go on with it by --resume, or choose another folder with -o"
+                f"{demo.out} holds a demo already; go on with it (resume=True), or choose another folder with -o"
             )
         if found != demo.settings:
             raise UsageError(f"{demo.out} holds a demo with other settings ({found}); choose another folder with -o")

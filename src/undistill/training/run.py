@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from undistill.errors import RunError, UsageError
-from undistill.files import locked, read_json, sweep, write_json, write_text, writing
+from undistill.files import QUERY_LOG, locked, read_json, sweep, write_json, write_text, writing
 from undistill.models import Classifier
 from undistill.models import folder as models
 from undistill.training import checkpoint
@@ -29,8 +29,6 @@ from undistill.training.recipe import read as read_recipe
 log = logging.getLogger(__name__)
 Watch = Callable[[EpochRecord, dict[str, Any]], None]
 """Told each epoch's record and its line in `metrics.jsonl`."""
-KEPT = ("answers.parquet",)
-"""Query logs, which outlive the run that paid for their responses."""
 MOVING = ("threads", "instructions", "processor", "device", "precision", "torch")
 """What moves the last bits of a run that goes on with other ones."""
 
@@ -110,7 +108,9 @@ def begun(folder: Path) -> bool:
         raise UsageError(f"{folder} is a file; choose a folder with -o")
     if (folder / "config.yaml").exists():
         return True
-    others = [path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name not in KEPT]
+    others = [
+        path.name for path in folder.iterdir() if not path.name.startswith(".") and not QUERY_LOG.fullmatch(path.name)
+    ]
     if others:
         raise UsageError(f"{folder} is no run folder and holds {others[0]!r}; choose another one with -o")
     return False
