@@ -163,7 +163,7 @@ def bare(spec: dict[str, Any], device: Any) -> Iterator[object]:
     model = network(spec["network"], images, 0).to(device).train()
     if device.type == "cuda":
         model.to(memory_format=torch.channels_last)
-    optimizer = recipe.training.optimizer.build(model.parameters())
+    optimizer = recipe.training.optimizer.build(model, spec["batch"])
     batches = [
         (batch.images_BCHW.contiguous(memory_format=torch.channels_last), batch.labels_B)
         for batch in image_batches(images, recipe, role="teacher", device=str(device)).epoch(0)

@@ -1,4 +1,4 @@
-"""The whole job in Python: train, harden, steal from both. Usage: python examples/ten_lines.py [OUT] [EPOCHS]"""
+"""The whole job in Python: train, protect, attack both. Usage: python examples/ten_lines.py [OUT] [EPOCHS]"""
 
 import sys
 
@@ -16,4 +16,4 @@ if __name__ == "__main__":
     for name, victim in (("normal", normal), ("nasty", nasty)):
         for attack in ("kd", "label-only"):
             cell = undistill.attack(victim, data, attack, card="paper", out=f"{OUT}/{attack}-from-{name}")
-            print(f"{attack} from {name}: {cell.accuracy:.1f} % after {cell.queries:,} questions")
+            print(f"{attack} from {name}: {cell.accuracy:.1f} % after {cell.queries:,} queries")

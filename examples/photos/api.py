@@ -15,7 +15,7 @@ import undistill
 
 @cache
 def served() -> torch.nn.Module:
-    """What `$PHOTOS_MODEL` names."""
+    """The model that `$PHOTOS_MODEL` names."""
     return undistill.load_model(os.environ["PHOTOS_MODEL"])
 
 

@@ -1,8 +1,8 @@
-"""A folder of JPEGs as people have them: class folders, many sizes, grey among colour, one file cut short.
+"""A realistic folder of JPEGs: class folders, many sizes, gray and color images, one truncated file.
 
     python examples/photos/make.py OUT [--data digits] [--data-dir FOLDER] [--classes 6] [--each 60]
 
-The pictures are those of a data set at hand, enlarged to about 224 pixels.
+The images are those of a data set, enlarged to about 224 pixels.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def main() -> None:
             pixels = images.images_NCHW[row].numpy()
             picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
             size = (draw.randint(200, 320), draw.randint(200, 280))
-            grey = draw.random() < 0.2
+            gray = draw.random() < 0.2
             path = folder / f"{row:05d}.jpg"
-            picture.convert("L" if grey else "RGB").resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+            picture.convert("L" if gray else "RGB").resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
             written.append(path)
     whole = written[7].read_bytes()
     written[7].write_bytes(whole[: len(whole) // 2])

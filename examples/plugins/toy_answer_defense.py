@@ -1,4 +1,4 @@
-"""An answer-side defense of one's own. Usage: undistill audit MODEL --plugin THIS_FILE --behind toy-answer-defense -o OUT"""
+"""A custom output defense. Usage: undistill audit MODEL --plugin THIS_FILE --output-defense toy-answer-defense -o OUT"""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from undistill.oracle.serving import ANSWER_DEFENSES, AnswerDefense
 
 @ANSWER_DEFENSES.register
 class ToyAnswerDefense(AnswerDefense):
-    """p^`power`, divided by its sum: surer than the model is, the same classes in the same order.
+    """p^`power`, divided by its sum: more confident than the model, with the classes in the same order.
 
-    A student that distils at τ times `power` reads what it would have read at τ. Source: none, an example that nobody measured.
+    Distilling at τ times `power` undoes it. Source: none, an unmeasured example.
     """
 
     name: Literal["toy-answer-defense"] = "toy-answer-defense"
@@ -25,6 +25,6 @@ class ToyAnswerDefense(AnswerDefense):
     random: ClassVar[bool] = False
 
     def answer(self, probs_BC: Tensor, rng: torch.Generator) -> Tensor:
-        """B × C, rows sum to 1; `rng` is left alone."""
+        """B × C, rows sum to 1; `rng` is not used."""
         raised_BC = (probs_BC / probs_BC.amax(dim=1, keepdim=True)) ** self.power
         return raised_BC / raised_BC.sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""An attack of one's own. Usage: undistill attack MODEL --plugin examples/plugins/toy_attack.py --with toy-attack -o OUT"""
+"""A custom attack. Usage: undistill attack MODEL --plugin examples/plugins/toy_attack.py --attack toy-attack -o OUT"""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from undistill.types import Batch, Terms
 
 @ATTACKS.register
 class ToyAttack(Attack):
-    """c^`power` · CE(student, argmax of the victim), c the probability of that class: believe what the victim is sure of.
+    """c^`power` · CE(student, argmax of the victim), c the probability of that class: weight by confidence.
 
-    Source: none, an example that nobody measured.
+    Source: none, an unmeasured example.
     """
 
     name: Literal["toy-attack"] = "toy-attack"
@@ -44,7 +44,7 @@ class ToyAttack(Attack):
         device: torch.device,
         state: State | None = None,
     ) -> Iterator[EpochRecord]:
-        """Train `student` on weighted answers."""
+        """Train `student` on weighted outputs."""
         batches = image_batches(images, recipe, role="thief", device=str(device))
         objective = SureAnswers(Questions(oracle, batches, recipe.training), self.power)
         return fit(student, batches, objective, recipe.training, seed=recipe.seed, state=state)
@@ -52,7 +52,7 @@ class ToyAttack(Attack):
 
 @dataclass(frozen=True)
 class SureAnswers:
-    """The objective; no other network is trained along."""
+    """The objective; no other network is trained with it."""
 
     questions: Questions
     power: float

@@ -1,4 +1,4 @@
-"""A data set of one's own. Usage: undistill train --plugin examples/plugins/toy_data.py --data toy-data -o OUT"""
+"""A custom data set. Usage: undistill train --plugin examples/plugins/toy_data.py --data toy-data -o OUT"""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ NAMES = ("top", "bottom", "left", "right")
 
 @SOURCES.register
 class ToyData(Source):
-    """1,800 grey images of 8 × 8 noise, one side of which is brighter: top, bottom, left or right. Made on the spot."""
+    """1,800 gray images of 8 × 8 noise with one brighter side: top, bottom, left or right. Generated, not read."""
 
     name: Literal["toy-data"] = "toy-data"
-    note = "made-up noise with a brighter side"
+    note = "synthetic noise with a brighter side"
     recipe = "digits"
     sizes: ClassVar[dict[str, float | int]] = {"test": 500, "pool": 400, "val": 90}
 
     def read(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Found:
-        """One split, from which the settings carve test, pool and val; `test` beside `train` would be kept as it is."""
+        """One split, from which the settings carve test, pool and val; a `test` beside `train` would be kept."""
         if folder is not None or wanted != Wanted(skip_corrupt=wanted.skip_corrupt):
-            raise UsageError("toy-data is made on the spot, 8 × 8 grey: it reads no folder and takes no data.size")
+            raise UsageError("toy-data is generated, 8 × 8 gray: it reads no folder and takes no data.size")
         rng = generator(0, "toy-data", "pixels")
         labels_N = torch.arange(1800) % len(NAMES)
         images_NCHW = torch.randint(0, 200, (1800, 1, 8, 8), generator=rng, dtype=torch.uint8)

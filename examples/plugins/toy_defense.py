@@ -1,4 +1,4 @@
-"""A defense of one's own. Usage: undistill protect MODEL --plugin examples/plugins/toy_defense.py --with toy-defense -o OUT"""
+"""A custom defense. Usage: undistill protect MODEL --plugin examples/plugins/toy_defense.py --defense toy-defense -o OUT"""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from undistill.types import Batch, Terms
 
 @DEFENSES.register
 class ToyDefense(TrainedDefense):
-    """CE(nasty, (1 − lie) · label + lie · next class): the right answer on top, and below it always the same wrong one.
+    """CE(nasty, (1 − lie) · label + lie · next class): the true class first, and always the same wrong class second.
 
-    The adversary is not looked at. Source: none, an example that nobody measured.
+    The adversary is not used. Source: none, an unmeasured example.
     """
 
     name: Literal["toy-defense"] = "toy-defense"
@@ -43,14 +43,14 @@ class ToyDefense(TrainedDefense):
         state: State | None = None,
         bank: Bank | None = None,
     ) -> Iterator[EpochRecord]:
-        """Train `network` on labels and lies; the adversary is not asked, so no bank is filled."""
+        """Train `network` on the mixed targets; the adversary is not queried, so the logit cache is not used."""
         batches = image_batches(images, recipe, role="nasty", device=str(device))
         return fit(network, batches, LabelAndLie(self.lie), recipe.training, seed=recipe.seed, state=state)
 
 
 @dataclass(frozen=True)
 class LabelAndLie:
-    """The objective; no other network is trained along."""
+    """The objective; no other network is trained with it."""
 
     lie: float
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class LabelAndLie:
     def __call__(self, model: nn.Module, batch: Batch) -> Terms:
         """`loss`, and `accuracy` on the training views."""
         if batch.labels_B is None:
-            raise ValueError("the lie is told beside a label")
+            raise ValueError("toy-defense needs labels")
         logits_BC = model(batch.images_BCHW)
         right_BC = F.one_hot(batch.labels_B, logits_BC.shape[1]).float()
         target_BC = (1 - self.lie) * right_BC + self.lie * right_BC.roll(1, dims=1)

@@ -1,4 +1,4 @@
-"""A network of one's own. Usage: undistill train --plugin examples/plugins/toy_model.py --model toy --data digits -o OUT"""
+"""A custom network. Usage: undistill train --plugin examples/plugins/toy_model.py --model toy --data digits -o OUT"""
 
 from __future__ import annotations
 

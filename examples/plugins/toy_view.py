@@ -1,4 +1,4 @@
-"""A view (augmentation) of one's own. Usage: … --plugin examples/plugins/toy_view.py -s 'data.views=[{name: toy-view}]'"""
+"""A custom view (augmentation). Usage: … --plugin examples/plugins/toy_view.py -s 'data.views=[{name: toy-view}]'"""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ class ToyView(View):
         return (torch.rand(count, 1, generator=rng) < self.share).long()
 
     def apply(self, images_BCHW: Tensor, choices_BK: Tensor) -> Tensor:
-        """Some images swapped."""
+        """The drawn images inverted."""
         return torch.where(choices_BK[:, 0].bool()[:, None, None, None], 255 - images_BCHW, images_BCHW)

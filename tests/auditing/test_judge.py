@@ -187,7 +187,7 @@ def test_no_thief_computed_is_told(tmp_path: Path) -> None:
             remove(tmp_path, cell.key)
     card = only_card(tmp_path)
     assert card.verdict == "inconclusive"
-    assert card.sentence == "No attack of your model has been computed yet."
+    assert card.sentence == "No attack on your model has been computed yet."
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_the_sentence_is_that_of_the_protocol(tmp_path: Path) -> None:
         "With 50 unlabeled images and your probabilities, the best of 7 attacks found reached 80.0 %"
     )
     assert "; your model has 95.0. Undefended: 90.0; labels alone: 79.0." in text
-    assert text.endswith("points that any defense keeping your outputs could take.")
+    assert text.endswith("points that a defense keeping the class can remove.")
 
 
 def test_the_chosen_thief_of_the_model_is_no_student_alone() -> None:

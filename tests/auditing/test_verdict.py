@@ -121,7 +121,7 @@ def test_what_shows_labels_alone_is_reduced_to_them_without_any_width() -> None:
     assert (found.gap.lower, found.gap.mean, found.gap.upper, found.gap.half, found.gap.n) == (0, 0, 0, 0, 5)
     assert found.took == found.headroom
     assert str(decide(found, DELTA)) == "reduced to labels"
-    assert explain("reduced to labels", found, DELTA, closed=True).startswith("It answers with labels alone")
+    assert explain("reduced to labels", found, DELTA, closed=True).startswith("It returns labels alone")
 
 
 @pytest.mark.parametrize(("twin", "verdict"), [(79.6, "nothing to defend"), (80.45, "inconclusive")])
@@ -234,7 +234,7 @@ def test_why_names_what_the_cells_resolve() -> None:
 
 def test_partial_says_where_it_cannot_tell_more() -> None:
     found = Contrasts(sure(20, 3), sure(5, 3), sure(10, 3))
-    assert "cannot be told whether all is gone" in explain("partial", found, 2.0)
+    assert "leaves open whether all is removed" in explain("partial", found, 2.0)
 
 
 # -- the judge judged ------------------------------------------------------------------------------------------------

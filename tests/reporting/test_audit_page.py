@@ -230,7 +230,7 @@ def test_one_seed_has_no_interval() -> None:
 
 def test_a_method_counts_teachers() -> None:
     text = seen(judgement(cards=(card("probs", 200),), question="method"))
-    assert "interval beside it (5 teachers)" in text
+    assert "confidence intervals (5 teachers)" in text
     assert "defended models" in text
 
 

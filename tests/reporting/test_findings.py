@@ -73,13 +73,13 @@ def test_headroom_is_what_soft_answers_add_to_labels() -> None:
     api = summarise(grid()).sections[1]
     text = findings.of_section(api)[-1]
     assert "are worth +6.9 points over its labels alone" in text  # 97.33 − 90.40
-    assert "Against the best thief found of the nasty teacher 6.9 of these points are gone." in text
+    assert "Against the best attack found on the nasty teacher 6.9 of these points are removed." in text
 
 
 def test_recovery_only_where_the_cells_show_it() -> None:
     paper, api = summarise(grid()).sections
     [text] = findings.recovery(paper)
-    assert "below the student alone (by 5.0, 4.4, 6.2 points; mean 5.2)" in text
+    assert "below the baseline (by 5.0, 4.4, 6.2 points; mean 5.2)" in text
     assert "KD, τ 1, α 0.9 4.4 points; victim's labels only 5.0 points" in text
     assert findings.recovery(api) == []  # there τ 4 is below alone too, but by less in some seed
 
@@ -93,18 +93,19 @@ def test_recovery_needs_a_loss_in_every_seed() -> None:
 def test_cost_of_hardening_to_its_own_users() -> None:
     [text] = findings.of_victims(summarise(grid()))
     assert text.startswith(
-        "The nasty teacher itself reaches 98.8 % on test images, its normal twin 99.6 %: difference −0.8 points"
+        "The nasty teacher itself reaches 98.8 % on test images, its undefended control 99.6 %: difference −0.8 points"
     )
     assert (
-        limits.shows(summarise(grid()))[0] == "The nasty teacher's own accuracy is 0.8 points below its normal twin's."
+        limits.shows(summarise(grid()))[0]
+        == "The nasty teacher's own accuracy is 0.8 points below that of its undefended control."
     )
 
 
 def test_missing_twins_and_victims_are_said() -> None:
     alone = summarise([thief(0, 90.0)])
-    assert findings.of_victims(alone) == ["The victims' own accuracies are not among these cells."]
+    assert findings.of_victims(alone) == ["The accuracies of the victims are not among these cells."]
     assert "a student of the normal teacher is missing" in findings.of_section(alone.sections[0])[0]
-    assert any("no student was trained alone" in doubt for doubt in findings.doubts(alone))
+    assert any("no baseline" in doubt for doubt in findings.doubts(alone))
 
 
 def test_a_seed_that_occurs_twice_is_a_doubt() -> None:
@@ -114,7 +115,7 @@ def test_a_seed_that_occurs_twice_is_a_doubt() -> None:
 
 def test_victims_alone_say_nothing_about_copying() -> None:
     summary = summarise([victim(0)])
-    assert findings.doubts(summary) == ["No thief is among these cells: they say nothing about copying."]
+    assert findings.doubts(summary) == ["These cells hold no attack."]
     assert story.lead(summary).startswith("A normal teacher was trained on made-up digits")
 
 
@@ -122,8 +123,8 @@ def test_victims_alone_say_nothing_about_copying() -> None:
     ("cells", "said", "unsaid"),
     [
         ([thief(0)], "release of weights", "Less than labels"),
-        ([thief(0, attack="label-only", attack_settings={}, card=API)], "Less than labels", "learnt by heart"),
-        ([thief(0, card=API), control(0, card=API)], "never had the control's", "learnt by heart"),
+        ([thief(0, attack="label-only", attack_settings={}, card=API)], "Less than labels", "Attackers outside"),
+        ([thief(0, card=API), control(0, card=API)], "baseline available", "Attackers outside"),
     ],
 )
 def test_limits_follow_the_cells(cells: list[Cell], said: str, unsaid: str) -> None:
@@ -135,6 +136,6 @@ def test_limits_follow_the_cells(cells: list[Cell], said: str, unsaid: str) -> N
 def test_how_to_compute_it_again() -> None:
     summary = summarise([thief(3)])
     assert story.commands(summary) == [
-        "undistill attack MODEL --attack kd --student cnn --threat-model 'logits/labelled(1.0)/trained/random' --seed 3 --out FOLDER "
-        "-s attack.temperature=4 -s attack.alpha=0.9 -s student.width=0.125",
+        "undistill attack MODEL --attack kd --student cnn --threat-model 'logits/labelled(1.0)/trained/random' --seed 3 "
+        "--out FOLDER -s attack.temperature=4 -s attack.alpha=0.9 -s student.width=0.125",
     ]

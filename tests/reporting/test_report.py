@@ -152,7 +152,7 @@ def test_one_cell_is_enough(tmp_path: Path) -> None:
     seen = Visible(report.page.read_text()).text
     assert "91.2" in seen
     assert "nothing can be concluded" in seen
-    assert "undistill attack MODEL --with kd" in seen
+    assert "undistill attack MODEL --attack kd" in seen
     assert "91.2 (1)" in report.text
 
 
@@ -170,7 +170,7 @@ def test_lost_cells_are_seen(tmp_path: Path) -> None:
 
 def test_nothing_but_lost_cells_still_makes_a_page(tmp_path: Path) -> None:
     report = write_report([write(tmp_path, [thief(0, None, status="failed", curve=[])])], tmp_path / "report")
-    assert "No thief of the nasty teacher gave an accuracy." in report.page.read_text()
+    assert "No attack on the nasty teacher gave an accuracy." in report.page.read_text()
 
 
 def test_mixtures_of_experiments(tmp_path: Path) -> None:

@@ -48,10 +48,10 @@ def test_the_order_of_cells_does_not_matter() -> None:
 
 def test_the_papers_card_comes_first_and_controls_above_thieves() -> None:
     summary = summarise(grid())
-    assert [section.title for section in summary.sections] == ["The paper's card", "An API card"]
+    assert [section.title for section in summary.sections] == ["The paper's threat model", "An API threat model"]
     first = summary.sections[0]
     assert [arm.name for arm in first.arms] == [
-        "student alone (control)",
+        "baseline (control)",
         "KD, τ 4, α 0.9",
         "KD, τ 1, α 0.9",
         "victim's labels only",
@@ -89,7 +89,7 @@ def test_a_victim_of_another_network_is_another_row() -> None:
 
 
 def test_names() -> None:
-    assert arm_text("scratch", {}, control=True) == "student alone (control)"
+    assert arm_text("scratch", {}, control=True) == "baseline (control)"
     assert arm_text("kd", {"temperature": 4.0, "alpha": 0.9}) == "KD, τ 4, α 0.9"
     assert arm_text("label-only", {}) == "victim's labels only"
     assert arm_text("decoupled", {"beta": 0.5}) == "decoupled, beta 0.5"
@@ -107,27 +107,27 @@ def test_names() -> None:
     [
         (
             "logits/labelled(1.0)/trained/random",
-            "The paper's card",
+            "The paper's threat model",
             "all 810 of the victim's own training images, with their true",
         ),
         (
             "probs/unlabelled(1.0)/fresh/random/50",
-            "An API card",
-            "may ask about each of them once and is told the probability",
+            "An API threat model",
+            "queries each of them once and sees the probability",
         ),
-        ("label/unlabelled(1.0)/fresh/random/9", "An API card", "the name of the top class alone"),
+        ("label/unlabelled(1.0)/fresh/random/9", "An API threat model", "the predicted class alone"),
         (
             "logits/labelled(0.1)/trained/random",
-            "Card logits/labelled(0.1)/trained/random",
-            "The thief holds 810 of the victim's",
+            "Threat model logits/labelled(0.1)/trained/random",
+            "The attacker holds 810 of the victim's",
         ),
         (
             "weights/none/none/random",
-            "The data-free card",
-            "The thief holds no images. It is given the victim's weights themselves. It starts from random weights.",
+            "The data-free threat model",
+            "The attacker holds no images. It has the victim's weights themselves. It starts from random weights.",
         ),
-        ("oracle/of/delphi", "Card oracle/of/delphi", "is written 'oracle/of/delphi'"),
-        ("", "No card", "name no card"),
+        ("oracle/of/delphi", "Threat model oracle/of/delphi", "is written 'oracle/of/delphi'"),
+        ("", "No threat model", "name no threat model"),
     ],
 )
 def test_a_card_is_told_in_a_sentence(card: str, title: str, said: str) -> None:
@@ -139,7 +139,7 @@ def test_cards_of_two_data_sets_say_of_which_they_are() -> None:
     cells = [thief(data="aa", data_note="first"), thief(1, data="bb", data_note="second")]
     titles = [section.title for section in summarise(cells).sections]
     assert [title.rpartition(", ")[2] for title in titles] == ["first", "second"]
-    assert all(section.title == "The paper's card" for section in summarise(cells[:1]).sections)
+    assert all(section.title == "The paper's threat model" for section in summarise(cells[:1]).sections)
 
 
 def foreign(weights: str, accuracy: float, **changes: Any) -> Cell:

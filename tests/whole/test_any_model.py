@@ -174,9 +174,9 @@ def test_what_was_imported_is_attacked(shell: Shell, imported: Path, tmp_path: P
 
 
 def test_a_fresh_card_needs_a_word(shell: Shell, imported: Path, tmp_path: Path) -> None:
-    refused(shell("attack", imported, *THIEF, FRESH, "-o", tmp_path / "out"), "--unseen")
+    refused(shell("attack", imported, *THIEF, FRESH, "-o", tmp_path / "out"), "--assume-fresh")
     assert not (tmp_path / "out").exists()
-    cell = done(shell("attack", imported, *THIEF, FRESH, "--unseen", UNTRAINED, "-o", tmp_path / "out"))
+    cell = done(shell("attack", imported, *THIEF, FRESH, "--assume-fresh", UNTRAINED, "-o", tmp_path / "out"))
     assert cell["vouched"] is True
 
 
@@ -239,7 +239,7 @@ def test_a_factory_is_trained_hardened_and_attacked(shell: Shell, tmp_path: Path
 
 def test_a_function_is_attacked_and_its_answers_are_kept(shell: Shell, tmp_path: Path, code: str) -> None:
     out = tmp_path / "out"
-    cell = done(shell("attack", f"{code}:answer", "--answers", "probs", *THIEF, TRAINED, UNTRAINED, "-o", out))
+    cell = done(shell("attack", f"{code}:answer", "--outputs", "probs", *THIEF, TRAINED, UNTRAINED, "-o", out))
     assert cell["queries"] == 40
     assert cell["victim"].endswith("theirs.py:answer")
     again = ["attack", out / "answers.parquet", *THIEF, TRAINED, UNTRAINED, "-o", tmp_path / "again"]
@@ -249,12 +249,12 @@ def test_a_function_is_attacked_and_its_answers_are_kept(shell: Shell, tmp_path:
 @pytest.mark.parametrize(
     ("name", "options", "words", "exit_code"),
     [
-        ("answer", ["--answers", "probs", *THIEF, "paper"], "answers with probs, the card gives logits", 2),
-        ("answer", ["--answers", "prob", *THIEF, TRAINED], "no access called 'prob'", 2),
-        ("broken", ["--answers", "probs", *THIEF, TRAINED], "declared to answer with probs", 1),
-        ("labels", ["--answers", "label", *THIEF, TRAINED], "answers with label, the card gives probs", 2),
-        ("answer", [*THIEF, TRAINED], "predict function.*--answers", 2),
-        ("absent", ["--answers", "probs", *THIEF, TRAINED], "has no callable 'absent'", 2),
+        ("answer", ["--outputs", "probs", *THIEF, "paper"], "answers with probs, the card gives logits", 2),
+        ("answer", ["--outputs", "prob", *THIEF, TRAINED], "no access called 'prob'", 2),
+        ("broken", ["--outputs", "probs", *THIEF, TRAINED], "declared to answer with probs", 1),
+        ("labels", ["--outputs", "label", *THIEF, TRAINED], "answers with label, the card gives probs", 2),
+        ("answer", [*THIEF, TRAINED], "predict function.*--outputs", 2),
+        ("absent", ["--outputs", "probs", *THIEF, TRAINED], "has no callable 'absent'", 2),
     ],
 )
 def test_a_function_that_does_not_fit_is_refused(

@@ -215,7 +215,7 @@ def test_the_help_of_an_audit_has_its_options_in_groups_and_no_old_names(shell: 
 def test_old_names_of_options_are_still_read_and_what_they_are_called_now_is_said(
     shell: Shell, teachers: tuple[str, str], tmp_path: Path
 ) -> None:
-    old = ("--serve", "probs", "--questions=20", "--card", "unlabelled/fresh", "--suite", "quick", "--dry-run", "-q")
+    old = ("--serve", "probs", "--questions=20", "--card", "unlabelled/fresh", "--suite", "quick", "--dry-run")
     new = (
         "--access",
         "probs",
@@ -227,7 +227,9 @@ def test_old_names_of_options_are_still_read_and_what_they_are_called_now_is_sai
         "--dry-run",
         "-q",
     )
-    one, other = (shell("audit", teachers[1], *words, "--json", "-o", str(tmp_path)) for words in (old, new))
+    one, other = (
+        shell("audit", teachers[1], *words, "--accept-accuracy", "--json", "-o", str(tmp_path)) for words in (old, new)
+    )
     assert one.code == other.code == 0
     plans = [json.loads(each.out) for each in (one, other)]
     assert [cell["key"] for cell in plans[0]["cells"]] == [cell["key"] for cell in plans[1]["cells"]]
@@ -239,14 +241,15 @@ def test_an_audit_without_a_folder_is_named_after_its_model(
     shell: Shell, teachers: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shell("audit", "plan", teachers[0], "-q").code == 0
+    assert shell("audit", "plan", teachers[0], "--accept-accuracy", "-q").code == 0
     assert (tmp_path / "runs" / "audit-nasty" / "audit.json").is_file()
 
 
 def test_an_audit_that_cannot_be_done_in_its_time_says_which_time_would_do(
     shell: Shell, teachers: tuple[str, str], tmp_path: Path
 ) -> None:
-    said = shell("audit", teachers[0], "--time", "1s", "--steps", "100000", "-o", str(tmp_path / "a"), "-q")
+    long = ("--time", "1s", "--steps", "100000", "--accept-accuracy")
+    said = shell("audit", teachers[0], *long, "-o", str(tmp_path / "a"), "-q")
     assert said.code == 2
     assert "--time" in said.err
     assert not (tmp_path / "a" / "cells").exists()

@@ -44,7 +44,7 @@ def test_examples_stay_short(path: Path) -> None:
 
 @pytest.mark.slow
 def test_photos_go_from_a_folder_to_a_page(tmp_path: Path) -> None:
-    tools = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "EPOCHS": "1", "QUESTIONS": "10"}
+    tools = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "EPOCHS": "1", "QUERIES": "10"}
     command = [str(EXAMPLES / "photos" / "run.sh"), str(tmp_path / "out"), "--each", "20", "--classes", "3"]
     for _ in range(2):  # the second time everything is there already
         done = subprocess.run(command, env={**os.environ, **tools}, capture_output=True, text=True, check=False)

@@ -33,7 +33,7 @@ def doubt(name: str, title: str) -> Callable[[Doubt], Doubt]:
     return register
 
 
-@doubt("diverged-or-chance", "An attack's training broke down")
+@doubt("diverged-or-chance", "An attack's training failed")
 def diverged_or_chance(case: Case) -> Seen:
     """An attacker with cells that diverged, or whose accuracy is little above guessing."""
     guess = 100 / case.evidence.plan.classes
@@ -44,7 +44,7 @@ def diverged_or_chance(case: Case) -> Seen:
             yield f"{name_of(arm)} reaches {arm.mean:.1f} %, guessing {guess:.1f}.", _ids(arm)
 
 
-@doubt("below-alone", "Attackers who hold labels do worse with the model than without it")
+@doubt("below-alone", "Attackers with labels do worse with the model than without it")
 def below_alone(case: Case) -> Seen:
     """The best attack of the defended model is below a baseline, though it has the same labels."""
     over = case.contrasts.over_alone
@@ -124,7 +124,7 @@ def too_weak(case: Case) -> Seen:
         yield f"Headroom is {room.mean:.1f} points, and may be none: its lower bound is {room.lower:.1f}.", ()
 
 
-@doubt("trained-pool", "The attacker asks about the model's own training images")
+@doubt("trained-pool", "The attacker queries the model's own training images")
 def trained_pool(case: Case) -> Seen:
     """On images that it was trained on, a model's top class nearly is the label."""
     if case.card.data == "unlabelled" and case.card.pool == "trained":

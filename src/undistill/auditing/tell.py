@@ -13,7 +13,7 @@ from undistill.threads import usable
 ROLES = {
     "served": "what users get",
     "search": "the search",
-    "soft": "attacks on scores",
+    "soft": "attacks on soft outputs",
     "labels": "attacks on labels",
     "naive": "the paper's student",
     "alone": "baselines",
@@ -113,7 +113,7 @@ def told(plan: Plan, jobs: int | None = None) -> list[str]:
         roles = Counter(plan.cells[place].role for place in places)
         said = ", ".join(f"{count} {ROLES[role]}" for role, count in roles.items())
         lines.append(f"stage {stage}: --index {places[0]} to {places[-1]}: {said}")
-    lines += [f"card {card}" for card in plan.cards]
+    lines += [f"threat model {card}" for card in plan.cards]
     lines += [f"skipped: {left.what}: {left.why}" for left in plan.skipped]
     return lines
 

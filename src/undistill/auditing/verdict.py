@@ -178,7 +178,7 @@ def explain(verdict: str, found: Contrasts, delta: float, *, closed: bool = Fals
     if verdict == NOTHING:
         return (
             f"The undefended control's soft outputs are worth at most {room.upper:.1f} points over what works without them; "
-            f"less than {delta:g} is taken for nothing."
+            f"less than {delta:g} counts as none."
         )
     if verdict == WORTHLESS:
         return (
@@ -187,7 +187,7 @@ def explain(verdict: str, found: Contrasts, delta: float, *, closed: bool = Fals
         )
     if verdict == REDUCED and closed:
         return (
-            "It answers with labels alone, and what labels give is what is left; undefended, soft outputs are worth at least "
+            "It returns labels alone, so label-only attacks are all that remain; undefended, soft outputs are worth at least "
             f"{room.lower:.1f} points."
         )
     if verdict == REDUCED:
@@ -197,16 +197,16 @@ def explain(verdict: str, found: Contrasts, delta: float, *, closed: bool = Fals
         )
     if verdict == NO_EFFECT:
         return (
-            f"The defense took at most {max(took.upper, 0):.1f} of at least {room.lower:.1f} points; less than {delta:g} is taken "
-            "for nothing."
+            f"The defense removed at most {max(took.upper, 0):.1f} of at least {room.lower:.1f} points; less than {delta:g} counts "
+            "as none."
         )
     if verdict == PARTIAL:
         left = (
             ""
             if gap.half <= delta
-            else f"; with {gap.half:.1f} points either way it cannot be told whether all is gone"
+            else f"; an uncertainty of ±{gap.half:.1f} points leaves open whether all is removed"
         )
-        return f"The defense took {span(took)} of {span(room)} points that soft outputs are worth{left}."
+        return f"The defense removed {span(took)} of {span(room)} points that soft outputs are worth{left}."
     return _unresolved(found, delta)
 
 

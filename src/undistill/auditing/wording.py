@@ -11,7 +11,7 @@ from undistill.auditing.naming import shown
 from undistill.auditing.planned import Plan
 from undistill.auditing.verdict import INCONCLUSIVE, NOTHING
 
-ALWAYS = "An attack that nobody thought of: every number is of the best attack found, and a better one may exist."
+ALWAYS = "Attacks that are not implemented: every number is of the best attack found, and a better one may exist."
 
 
 def sentence(
@@ -26,7 +26,7 @@ def sentence(
 ) -> str:
     """What a threat model amounts to: the best attack found beside the model, its control and labels; what the defense took."""
     if best is None:
-        return "No attack of your model has been computed yet."
+        return "No attack on your model has been computed yet."
     parts = [_reached(case, tried, images, best)]
     served = case.evidence.accuracy("defended", case.card.serving)
     if served is not None:
@@ -69,12 +69,12 @@ def _took(case: Case) -> Iterator[str]:
     room, took = case.contrasts.headroom, case.contrasts.took
     if verdict == NOTHING:
         yield (
-            f"Soft outputs of the undefended control are worth {max(room.mean, 0.0):.1f} points here, so there is nothing "
-            "to defend"
+            f"Soft outputs of the undefended control are worth {max(room.mean, 0.0):.1f} points here, so there is no "
+            "soft-label advantage to defend"
         )
         return
     yield (
-        f"The defense took {max(took.mean, 0.0):.1f} of the {room.mean:.1f} points that any defense keeping your outputs could take"
+        f"The defense removed {max(took.mean, 0.0):.1f} of the {room.mean:.1f} points that a defense keeping the class can remove"
     )
 
 

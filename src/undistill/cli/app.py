@@ -77,9 +77,7 @@ def demo(
     ] = 0,
     teachers: Annotated[
         int,
-        typer.Option(
-            "--teachers", "--seeds", metavar="N", help="Pairs of a normal and a nasty teacher.", rich_help_panel=JOB
-        ),
+        typer.Option("--teachers", metavar="N", help="Pairs of a normal and a nasty teacher.", rich_help_panel=JOB),
     ] = 6,
     draws: Annotated[
         int,

@@ -36,6 +36,7 @@ OLD = {
     "--card": "--threat-model",
     "--ledger": "--query-log",
     "--questions": "--queries",
+    "--seeds": "--teachers",
     "--serve": "--access",
     "--unseen": "--assume-fresh",
 }

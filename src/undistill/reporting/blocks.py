@@ -129,14 +129,14 @@ def every_cell(section: Section, summary: Summary, links: Links) -> Table:
         "victim",
         "seeds",
         "accuracy, %",
-        "agreement, %",
+        "fidelity, %",
         "NLL, nats",
         "ECE, %",
-        "questions",
+        "queries",
         "status",
         "cell",
     ]
-    about = "Agreement is with the victim's top class on the test images."
+    about = "Fidelity: the share of test images on which student and victim name the same class."
     return Table(
         f"Every cell: {section.title}, student {section.student}. {about}", [Head(name) for name in names], rows, "long"
     )
@@ -144,7 +144,7 @@ def every_cell(section: Section, summary: Summary, links: Links) -> Table:
 
 def files(summary: Summary, links: Links) -> Table:
     """Where each cell lies."""
-    kinds = {"victim": "teacher", "cell": "thief", "control": "control", "figure": "figure"}
+    kinds = {"victim": "teacher", "cell": "attack", "control": "control", "figure": "figure"}
     rows = [
         [
             Entry(cell.id, href=""),
@@ -164,9 +164,9 @@ def answers(figure: Response, shown: Shown) -> Table:
     """The numbers behind one image's bars, percent."""
     pairs = [(who, t) for t in figure.temperatures for who in (NORMAL, figure.victim)]
     heads = [Head("class"), *(Head(f"{who}, τ {t:g}") for who, t in pairs)]
-    hidden = f" {plural(shown.hidden, 'class', 'classes')} with smaller answers are left out." if shown.hidden else ""
+    hidden = f" {plural(shown.hidden, 'class', 'classes')} with smaller outputs are left out." if shown.hidden else ""
     return Table(
-        f"Answers in percent to the image of class {shown.label}.{hidden}",
+        f"Outputs in percent for the image of class {shown.label}.{hidden}",
         heads,
         [[Entry(t) for t in row] for row in shown.rows],
     )

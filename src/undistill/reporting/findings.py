@@ -25,23 +25,23 @@ def twins(summary: Summary) -> list[tuple[Victim, Victim]]:
 
 
 def of_victims(summary: Summary) -> list[str]:
-    """What hardening cost the victims' own users."""
+    """What the defense costs the victims' users."""
     if not summary.victims:
-        return ["The victims' own accuracies are not among these cells."]
+        return ["The accuracies of the victims are not among these cells."]
     sentences = []
     for other, normal in twins(summary):
         change = difference(other.group, normal.group, victim_seed)
         digits = decimals(normal.group.cells[0].n_test)
         if change is not None:
             sentences.append(
-                f"The {other.name} teacher itself reaches {_mean(change.first, digits)} % on test images, its normal twin "
+                f"The {other.name} teacher itself reaches {_mean(change.first, digits)} % on test images, its undefended control "
                 f"{_mean(change.second, digits)} %: {_difference(change, digits)}"
             )
     return sentences
 
 
 def of_section(section: Section) -> list[str]:
-    """What the cells of one card say, the plainest first: the hottest distillation, the best thief found, the headroom."""
+    """What the cells of one threat model say: distillation at the highest τ, the best attack found, the headroom."""
     hot = hottest(section)
     sentences = [text for text in (contrast(section, hot, v) for v in hardened(section)) if text] if hot else []
     sentences += [best_text(section, victim) for victim in section.victims if victim != ALONE]
@@ -81,13 +81,13 @@ def best(section: Section, victim: str) -> tuple[Arm, Group] | None:
 
 
 def alone(section: Section) -> Group | None:
-    """The students without a victim."""
+    """The baselines."""
     groups = [group for arm in section.arms if (group := section.group(arm.name, ALONE)) and group.n]
     return max(groups, key=lambda group: group.mean or 0.0) if groups else None
 
 
 def recovery(section: Section) -> list[str]:
-    """How much of what hot answers of a hardened victim cost comes back when the same victim is read otherwise."""
+    """How much of the loss by distillation at the highest τ other attacks on the same victim recover."""
     control, digits, hot = alone(section), decimals(section.n_test), hottest(section)
     sentences = []
     for victim in hardened(section) if hot else []:
@@ -97,8 +97,8 @@ def recovery(section: Section) -> list[str]:
             continue
         each = ", ".join(number(value, digits) for value in loss.each)
         text = (
-            f"In each of {loss.n} seeds the student of the {victim} teacher by {hot.name} stayed below the student alone "
-            f"(by {each} points; mean {number(loss.mean, digits)}). Of the same teacher"
+            f"In each of {loss.n} seeds the student of the {victim} teacher by {hot.name} ended below the baseline "
+            f"(by {each} points; mean {number(loss.mean, digits)}). Other attacks on the same teacher"
         )
         backs = [
             (arm.name, back.mean)
@@ -108,18 +108,18 @@ def recovery(section: Section) -> list[str]:
         ]
         if backs:
             shares = [f"{name} {'all' if m >= loss.mean else number(m, digits) + ' points'}" for name, m in backs]
-            sentences.append(f"{text} this much of it comes back: {'; '.join(shares)}.")
+            sentences.append(f"{text} recover: {'; '.join(shares)}.")
     return sentences
 
 
 def doubts(summary: Summary) -> list[str]:
-    """What keeps these numbers from being conclusive; shown first on the page."""
+    """Why these numbers may be inconclusive; shown first on the page."""
     found = []
     if summary.sections and summary.fewest < ENOUGH:
         least = "no value at all" if summary.fewest == 0 else f"only {plural(summary.fewest, 'seed')}"
         found.append(
             f"Some results below rest on {least}. From fewer than {ENOUGH} seeds nothing can be concluded: "
-            "a difference may be the luck of one training."
+            "a difference may be chance."
         )
     lost = summary.lost
     if lost:
@@ -128,21 +128,19 @@ def doubts(summary: Summary) -> list[str]:
             f"{plural(len(lost), 'cell')} gave no accuracy ({fates}); the tables count them where they belong."
         )
     if not summary.sections:
-        found.append("No thief is among these cells: they say nothing about copying.")
+        found.append("These cells hold no attack.")
     for section in summary.sections:
         if any(_repeats(group) for group in section.groups.values()):
             found.append(
                 f"{section.title}: some seeds occur more than once, so these cells come from different victims or runs."
             )
         if alone(section) is None:
-            found.append(
-                f"{section.title}: no student was trained alone there, so nothing says what the victim's answers were worth."
-            )
+            found.append(f"{section.title}: there is no baseline, so the worth of the victim's outputs is unknown.")
     return list(dict.fromkeys(found))
 
 
 def contrast(section: Section, arm: Arm, victim: str) -> str | None:
-    """One thief against a hardened victim and its normal twin; None where neither was tried."""
+    """One attack on a defended victim and its undefended control; None if neither was attacked."""
     digits, name = decimals(section.n_test), f"{arm.name[:1].upper()}{arm.name[1:]}"
     of_victim, normal = section.group(arm.name, victim), section.group(arm.name, normal_in(section))
     if of_victim is None and normal is None:
@@ -150,7 +148,7 @@ def contrast(section: Section, arm: Arm, victim: str) -> str | None:
     change = difference(of_victim, normal)
     if change is None:
         missing = NORMAL if normal is None or not normal.n else victim
-        return f"{name}: no difference can be told, for a student of the {missing} teacher is missing on these seeds."
+        return f"{name}: no difference, because a student of the {missing} teacher is missing on these seeds."
     return (
         f"{name}: a student of the {victim} teacher reached {_mean(change.first, digits)} %, of the normal one "
         f"{_mean(change.second, digits)} %: {_difference(change, digits)}"
@@ -158,10 +156,10 @@ def contrast(section: Section, arm: Arm, victim: str) -> str | None:
 
 
 def best_text(section: Section, victim: str) -> str:
-    """What no thief of this victim did better than, beside the student alone."""
+    """The best attack on this victim, against the baseline."""
     top, digits = best(section, victim), decimals(section.n_test)
     if top is None:
-        return f"No thief of the {victim} teacher gave an accuracy."
+        return f"No attack on the {victim} teacher gave an accuracy."
     arm, group = top
     tried = sum(1 for a in section.arms if not a.control and section.group(a.name, victim))
     reached = f"{number(group.mean, digits)} % ({arm.name}, {plural(group.n, 'seed')})"
@@ -171,11 +169,11 @@ def best_text(section: Section, victim: str) -> str:
     change = difference(group, alone(section), student_seed)
     if change is None:
         return f"{text}."
-    return f"{text}; the student alone {_mean(change.second, digits)} %: {_difference(change, digits)}"
+    return f"{text}; the baseline {_mean(change.second, digits)} %: {_difference(change, digits)}"
 
 
 def _headroom(section: Section) -> str | None:
-    """What soft answers of the normal victim are worth here, and what was taken of it."""
+    """What soft outputs of the normal victim are worth here, and how much of it was removed."""
     digits = decimals(section.n_test)
     soft = [
         (a, g)
@@ -197,24 +195,24 @@ def _headroom(section: Section) -> str | None:
     floor, of, key = labels, "its labels alone", None
     control = alone(section)
     if card.data == "labelled" and control is not None and (control.mean or 0) > (labels.mean or 0):
-        floor, of, key = control, "no victim at all", student_seed
+        floor, of, key = control, "the baseline", student_seed
     room = difference(top, floor, key) if key else difference(top, floor)
     if room is None:
         return None
     text = (
-        f"Headroom, which is all that a defense that keeps its top answers could take here: soft answers of the normal teacher "
+        f"Headroom, the most that a defense which keeps the predicted class can remove: soft outputs of the normal teacher "
         f"({arm.name}) are worth {signed(room.mean, digits)} points over {of}{_spread(room, digits)}."
     )
     if room.n < ENOUGH:
         return text
     if room.sign < 1:
-        return f"{text} These seeds cannot tell it from nothing."
+        return f"{text} These seeds do not separate it from 0."
     for victim in hardened(section):
         left = best(section, victim)
         taken = difference(top, left[1]) if left else None
         if taken is not None and taken.n == room.n:
             gone = max(0.0, min(taken.mean, room.mean))
-            text += f" Against the best thief found of the {victim} teacher {number(gone, digits)} of these points are gone."
+            text += f" Against the best attack found on the {victim} teacher {number(gone, digits)} of these points are removed."
     return text
 
 

@@ -1,4 +1,4 @@
-"""What the cells show and what they do not: the second list is as much a result as the first."""
+"""What the cells show and what they do not show."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def _cost(victim: Victim, normal: Victim) -> str:
     digits = findings.decimals(normal.group.cells[0].n_test)
     change = difference(victim.group, normal.group, victim_seed)
     if change is None:
-        return f"What hardening cost the {victim.name} teacher's own users cannot be told: no seed has both twins."
+        return f"The cost of the defense to users of the {victim.name} teacher is unknown: no seed has both teachers."
     return (
-        f"The {victim.name} teacher's own accuracy is {findings.apart(change.mean, digits)} its normal twin's"
+        f"The {victim.name} teacher's own accuracy is {findings.apart(change.mean, digits)} that of its undefended control"
         f"{findings.reading(change)}."
     )
 
@@ -48,15 +48,15 @@ def _of_section(section: Section) -> list[str]:
     found = [(victim, top[1]) for victim in section.victims if (top := findings.best(section, victim))]
     if found:
         reached = listed([f"{number(group.mean, digits)} % from the {victim} teacher" for victim, group in found])
-        alone = f"; the student alone reached {number(control.mean, digits)} %" if control else ""
+        alone = f"; the baseline reached {number(control.mean, digits)} %" if control else ""
         fewest = min(group.n for _, group in found)
         few = f"; nothing can be concluded from {plural(fewest, 'seed')}" if fewest < ENOUGH else ""
-        sentences.append(f"{section.title}: no thief found did better than {reached}{alone}{few}.")
+        sentences.append(f"{section.title}: no attack found did better than {reached}{alone}{few}.")
     return sentences + [f"{section.title}: {text[:1].lower()}{text[1:]}" for text in findings.recovery(section)]
 
 
 def does_not_show(summary: Summary, figure: Response | None) -> list[str]:
-    """What nobody may read out of these cells."""
+    """What these cells do not show."""
     return [
         *_data(summary, figure),
         *_networks(summary),
@@ -72,8 +72,8 @@ def _data(summary: Summary, figure: Response | None) -> list[str]:
     size = ""
     if figure is not None:
         channels, height, width = figure.size
-        size = f", {height} × {width} pixels {'in grey' if channels == 1 else 'in colour'}"
-    return [f"Other data: {what}{size}. Nothing here says what happens on larger pictures or other classes."]
+        size = f", {height} × {width} pixels {'in gray' if channels == 1 else 'in color'}"
+    return [f"Other data: {what}{size}. Results may differ on larger images or other classes."]
 
 
 def _networks(summary: Summary) -> list[str]:
@@ -86,7 +86,7 @@ def _networks(summary: Summary) -> list[str]:
     several = "one architecture" if len(students) == 1 else f"{len(students)} architectures"
     whose = f"; teachers are {listed(teachers)}" if teachers else ""
     return [
-        f"Other networks: students are of {several} ({listed(sizes)}){whose}. A larger or pretrained thief may get more."
+        f"Other networks: students are of {several} ({listed(sizes)}){whose}. A larger or pretrained student may get more."
     ]
 
 
@@ -94,14 +94,14 @@ def _thieves(summary: Summary) -> list[str]:
     if not any(arm for section in summary.sections for arm in section.arms if not arm.control):
         return []
     sentences = [
-        "The best that a thief can do: each attack ran at the settings shown, and no search for better ones against its victim is "
-        "among these cells. The accuracies are a lower bound on what a thief gets. “None did better” picks the best of few "
-        "means on the very test images it is given for."
+        "The best possible attack: each attack ran at the settings shown, without a search against its victim. The accuracies are "
+        "lower bounds on what an attacker gets. “None did better” selects the best of few means on the test images for which it "
+        "is reported."
     ]
     if any(arm.attack == "label-only" for section in summary.sections for arm in section.arms):
         sentences.append(
-            "Less than labels: a defense that keeps a victim's top classes cannot push a thief below what the top classes alone "
-            "teach. “victim's labels only” is that floor, and every other number is to be read against it."
+            "Less than labels: a defense that keeps the predicted class cannot reduce an attacker below label-only attacks. "
+            "“victim's labels only” is that floor; compare every other number with it."
         )
     return sentences
 
@@ -124,18 +124,18 @@ def _cards(sections: tuple[Section, ...]) -> list[str]:
     sentences = []
     if any(card.pool == "trained" for card in cards):
         sentences.append(
-            "Thieves on a victim's own training images meet answers it has learnt by heart: its top class there is nearly always "
-            "the true label. Fresh images say more about a thief outside."
+            "Attackers outside: on its own training images a victim's predicted class is nearly always the true label. Fresh "
+            "images are closer to what an outside attacker holds."
         )
     if any(card.data == "unlabelled" for card in cards) and any(_has_control(section) for section in sections):
         sentences.append(
-            "A thief without labels never had the control's: where the card gives none, the student alone was still trained on the "
-            "true labels of the same images, to tell what the images themselves are worth."
+            "A baseline available to an attacker without labels: the baseline was trained on the true labels of the same images, "
+            "which that attacker does not have."
         )
     if cards and not any(card.access == Access.WEIGHTS for card in cards):
         sentences.append(
-            "A release of weights: none of these thieves held the victim's weights. Who holds them can use them, or retrain the "
-            "last layer, and that was not tested here."
+            "A release of weights: no attack had the victim's weights. An attacker with the weights can use them directly or "
+            "retrain the last layer; that was not tested here."
         )
     return sentences
 

@@ -1,4 +1,4 @@
-"""What components, cards and numbers are called in text."""
+"""What components, threat models and numbers are called in text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADS = {
     "deep-inversion": "DeepInversion",
     "kd": "KD",
     "label-only": "victim's labels only",
-    "scratch": "student alone",
+    "scratch": "baseline",
 }
 ALONE = "alone"
 NORMAL = "normal"
@@ -27,7 +27,7 @@ def is_normal(victim: str) -> bool:
 
 
 GIVES = {
-    Access.LABEL: "the name of the top class alone",
+    Access.LABEL: "the predicted class alone",
     Access.TOPK: "the top few classes with their probabilities",
     Access.PROBS: "the probability of every class",
     Access.LOGITS: "the logit (raw score) of every class",
@@ -65,7 +65,7 @@ def settings_text(settings: Mapping[str, Any]) -> str:
 
 
 def arm_text(attack: str, settings: Mapping[str, Any], *, control: bool = False) -> str:
-    """What a student was taught by: `KD, τ 4, α 0.9`, `victim's labels only`, `student alone (control)`."""
+    """What a student was taught by: `KD, τ 4, α 0.9`, `victim's labels only`, `baseline (control)`."""
     head = HEADS.get(attack, attack or "unnamed attack")
     name = ", ".join(part for part in (head, settings_text(settings)) if part)
     return f"{name} (control)" if control else name
@@ -77,7 +77,7 @@ def network_text(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def parse_card(text: str) -> Card | None:
-    """The card, or None where it is written in words that this version does not know."""
+    """The threat model, or None if this version cannot parse it."""
     try:
         return Card.parse(text)
     except UsageError:
@@ -85,26 +85,28 @@ def parse_card(text: str) -> Card | None:
 
 
 def card_title(text: str) -> str:
-    """`The paper's card`, `An API card`, `The data-free card`, or the card as it is written."""
+    """`The paper's threat model`, `An API threat model`, `The data-free threat model`, or the threat model as it is written."""
     card = parse_card(text)
     if card == NAMED["paper"]:
-        return "The paper's card"
+        return "The paper's threat model"
     if card == NAMED["data-free"]:
-        return "The data-free card"
+        return "The data-free threat model"
     if card is not None and card.access <= Access.PROBS and card.pool == "fresh":
-        return "An API card"
-    return f"Card {text}" if text else "No card"
+        return "An API threat model"
+    return f"Threat model {text}" if text else "No threat model"
 
 
 def card_sentence(text: str, cells: list[Cell]) -> str:
-    """Who the thief is, what it holds and what it may ask; counts are those of the cells."""
+    """What the attacker holds, sees and may query; counts are those of the cells."""
     card = parse_card(text)
     if card is None:
-        return f"The card of these thieves is written {text!r}." if text else "These cells name no card."
+        return (
+            f"The threat model of these attacks is written {text!r}." if text else "These cells name no threat model."
+        )
     thieves = [cell for cell in cells if cell.kind == "cell"]
     if card.data == "none":
-        told = f"It is {'given' if card.access == Access.WEIGHTS else 'told'} {GIVES[card.access]}."
-        return f"The thief holds no images. {told} It starts from random weights."
+        told = f"It {'has' if card.access == Access.WEIGHTS else 'sees'} {GIVES[card.access]}."
+        return f"The attacker holds no images. {told} It starts from random weights."
     images = sorted({cell.images for cell in thieves or cells})
     every = "all " if card.questions is None and card.share == 1 else ""
     held = listed([f"{count:,}" for count in images])
@@ -114,19 +116,19 @@ def card_sentence(text: str, cells: list[Cell]) -> str:
         else "fresh images that no victim was trained on"
     )
     if any(cell.vouched for cell in thieves):
-        whose = "fresh images that, on its owner's word, no victim was trained on"
+        whose = "images that are asserted, not verified, to be fresh"
     with_ = "with their true labels" if card.data == "labelled" else "without labels"
-    return f"The thief holds {every}{held} {whose}, {with_}. {_asks(card, thieves)} It starts from random weights."
+    return f"The attacker holds {every}{held} {whose}, {with_}. {_asks(card, thieves)} It starts from random weights."
 
 
 def _asks(card: Card, thieves: list[Cell]) -> str:
     if card.access == Access.WEIGHTS:
-        return f"It is given {GIVES[card.access]}."
+        return f"It has {GIVES[card.access]}."
     if card.questions is not None:
-        return f"It may ask about each of them once and is told {GIVES[card.access]}; it trains on altered copies of what it asked."
+        return f"It queries each of them once and sees {GIVES[card.access]}; it trains on augmented copies of these images."
     asked = listed([f"{count:,}" for count in sorted({cell.queries for cell in thieves})], "or")
-    counted = f" ({asked} questions each here)" if asked else ""
-    return f"It may ask about every altered view of them, in every epoch{counted}, and is told {GIVES[card.access]}."
+    counted = f" ({asked} queries each here)" if asked else ""
+    return f"It queries every augmented view of them, in every epoch{counted}, and sees {GIVES[card.access]}."
 
 
 def _short(value: Any) -> str:

@@ -40,8 +40,8 @@ def lead(summary: Summary) -> str:
         sentences.append(f"{_teachers(trained)} trained on {_data(summary)}, with {plural(seeds, 'seed')}{each}.")
     if any(cell.defense.get("name") == "nasty" for cell in summary.cells):
         sentences.append(
-            "A nasty teacher (Ma et al., ICLR 2021) is trained to keep its own accuracy while the probabilities it gives to wrong "
-            "classes are meant to mislead whoever trains a student on them."
+            "A nasty teacher (Ma et al., ICLR 2021) is trained to keep its accuracy, while its probabilities of wrong classes "
+            "mislead students that are trained on them."
         )
     if summary.sections:
         cards = plural(len({section.card for section in summary.sections}), "threat model")
@@ -53,17 +53,15 @@ def lead(summary: Summary) -> str:
             else f"teachers ({listed(names)})"
         )
         sentences.append(
-            f"Students then tried to copy {whom} under {cards}; a card says what the thief holds, sees and may ask."
+            f"Students were then distilled from {whom} under {cards}: what an attacker holds, sees and may query."
         )
         if any(arm.control for section in summary.sections for arm in section.arms):
-            sentences.append(
-                "The same students were also trained alone, without any teacher, to tell what a teacher's answers are worth."
-            )
-    return " ".join(sentences) or "These cells hold neither victims nor thieves."
+            sentences.append("Baselines are the same students trained without a teacher.")
+    return " ".join(sentences) or "These cells hold neither victims nor attacks."
 
 
 def keys(summary: Summary) -> list[Key]:
-    """The teachers' accuracies, then for each card the hottest distillation, the best thief found and the student alone."""
+    """The teachers' accuracies, then for each threat model distillation at the highest τ, the best attack and the baseline."""
     lines = [Line(victim.name, victim.name, victim.group, _digits(victim.group)) for victim in summary.victims]
     found = [Key("Teachers", lines)] if lines else []
     return found + [Key(section.title, own) for section in summary.sections if (own := _of_card(section))]
@@ -82,7 +80,7 @@ def _of_card(section: Section) -> list[Line]:
             lines.append(Line(f"best found · {victim}", victim, top[1], digits))
         elif top is not None and top[0] is not hot:
             lines.append(Line(f"{top[0].name} · {victim}", victim, top[1], digits))
-    return lines + ([Line("student alone", ALONE, control, digits)] if control else [])
+    return lines + ([Line("baseline", ALONE, control, digits)] if control else [])
 
 
 def provenance(summary: Summary) -> dict[str, str]:
@@ -92,7 +90,7 @@ def provenance(summary: Summary) -> dict[str, str]:
     for cell in cells:
         for who, seed in cell.seeds.items():
             seeds.setdefault(who, set()).add(seed)
-    kinds = {"victim": "teacher", "cell": "thief", "control": "control", "figure": "figure"}
+    kinds = {"victim": "teacher", "cell": "attack", "control": "control", "figure": "figure"}
     counts = [(name, sum(cell.kind == kind for cell in cells)) for kind, name in kinds.items()]
     facts = {
         "data": listed(
@@ -101,9 +99,7 @@ def provenance(summary: Summary) -> dict[str, str]:
         "test images": listed([f"{count:,}" for count in sorted({cell.n_test for cell in cells})], "or"),
         "seeds": "; ".join(f"{who} {', '.join(map(str, sorted(found)))}" for who, found in sorted(seeds.items()))
         or "unknown",
-        "cells": ", ".join(
-            plural(count, name, "thieves" if name == "thief" else "") for name, count in counts if count
-        ),
+        "cells": ", ".join(plural(count, name) for name, count in counts if count),
         "training time": f"{sum(cell.seconds for cell in cells):,.0f} seconds in all",
         "training": "; ".join(sorted({text for cell in cells if (text := _training(cell))})),
     }

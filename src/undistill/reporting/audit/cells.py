@@ -1,4 +1,4 @@
-"""The table of all cells: sorted by whoever reads it, with the command that computes each again."""
+"""The table of all cells: sortable, with the command that computes each again."""
 
 from __future__ import annotations
 

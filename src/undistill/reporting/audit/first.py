@@ -118,7 +118,7 @@ def helps(judgement: Judgement) -> Statement:
         return _uncontrolled(judgement, own)
     card = deciding(judgement)
     if card is None:
-        return Statement(HELPS, "It cannot be told: the model returns its top class alone, and so does the control.")
+        return Statement(HELPS, "Not measurable: the model and the control return the predicted class only.")
     word = card.verdict or card.indication or "inconclusive"
     queries = "" if card.questions is None else f" at {plural(card.questions, 'query', 'queries')}"
     where = f"{queries} with {serving_text(card.serving)}".strip()
@@ -128,16 +128,16 @@ def helps(judgement: Judgement) -> Statement:
         room = f" of {number(card.headroom.mean)}" if card.headroom else ""
         return Statement(
             HELPS,
-            f"Yes{sure}: {where}, it takes {took}{room} points of headroom{_least(card.took)}.{_cost(judgement)}",
+            f"Yes{sure}: {where}, it removes {took}{room} points of headroom{_least(card.took)}.{_cost(judgement)}",
         )
     if word == "no effect":
         upper = number(max(card.took.upper, 0.0)) if card.took and card.took.upper is not None else "few"
-        return Statement(HELPS, f"No{sure}: {where}, it takes at most {upper} points.{_cost(judgement)}")
+        return Statement(HELPS, f"No{sure}: {where}, it removes at most {upper} points.{_cost(judgement)}")
     if word == "nothing to defend":
         upper = number(max(card.headroom.upper, 0.0)) if card.headroom and card.headroom.upper is not None else "few"
         return Statement(
             HELPS,
-            f"No{sure}: {where}, there is nothing to take. The control's probabilities are worth at most {upper} points "
+            f"No{sure}: {where}, there is no headroom to remove. The control's probabilities are worth at most {upper} points "
             "over labels alone, which no defense that keeps the predicted class can hide.",
         )
     return _not_yet(judgement, card, own)
@@ -148,7 +148,7 @@ def _uncontrolled(judgement: Judgement, own: Outlook | None) -> Statement:
         text = "Not known: no undefended control was given. Train the same network without the defense and name it:"
         place = own.place if own else "MODEL"
         return Statement(HELPS, text, (f"undistill audit {place} --control CONTROL",))
-    text = f"{name(judgement)} has no defense that its folder names. To try one and measure it:"
+    text = f"{name(judgement)} has no known defense. To try one and measure it:"
     folder = f"{own.place}-nasty" if not own.place.startswith("(") and ":" not in own.place else "runs/nasty"
     place = own.place
     return Statement(

@@ -20,7 +20,7 @@ def glossary(judgement: Judgement) -> dict[str, str]:
     if controlled(judgement):
         found["undefended control"] = "The same network trained without the defense, or without its output defense."
         found["headroom"] = "The accuracy that soft outputs of the undefended control are worth over its labels alone."
-        found["reduction"] = "The share of the headroom that the defense takes."
+        found["reduction"] = "The share of the headroom that the defense removes."
     found["teacher" if judgement.question == "method" else "seed"] = (
         "One more model of the same method, trained anew."
         if judgement.question == "method"

@@ -16,8 +16,8 @@ HEADS = (
     "defense",
     "best extracted model, %",
     "relative accuracy, %",
-    "took of headroom, points",
-    "removed, %",
+    "removed of headroom, points",
+    "reduction, %",
     "users: accuracy, %",
     "top-5, %",
     "NLL, nats",
@@ -35,7 +35,7 @@ def standing(place: int, contest: Contest, audits: dict[str, Judgement]) -> Grid
     rows = tuple(_row(entrant, contest, audits, digits) for entrant in contest.entrants)
     records = tuple(_record(entrant, contest) for entrant in contest.entrants)
     caption = (
-        f"{story.heading(contest.card)}, served as {serving_text(contest.card.serving)}. Best attack found with its 95 % interval; "
+        f"{story.heading(contest.card)}, {serving_text(contest.card.serving)}. Best attack found with its 95 % interval; "
         "for users the difference to the undefended control below each number. Lower is better for attacks, NLL, ECE and Brier."
     )
     return Grid(f"card-{place}", caption, HEADS, rows, records, 1, "compare")

@@ -46,18 +46,14 @@ def notes(judgement: Judgement) -> list[str]:
             "weaken a verdict."
         )
     if not controlled(judgement):
-        found.append(
-            "No undefended control was given, so there are no verdicts: how much of this is a defense's doing stays open."
-        )
+        found.append("No undefended control was given, so there are no verdicts: the effect of a defense is unknown.")
     elif not judgement.verdicts:
-        found.append(
-            f"The suite {judgement.suite} is too small for verdicts: where one would stand, the page gives an indication only."
-        )
+        found.append(f"The suite {judgement.suite} is too small for verdicts; the page gives indications only.")
     half = judgement.measured_half_width
     if half is not None and half > judgement.delta:
         found.append(
-            f"Differences are resolved to {half:.1f} points here, and δ = {judgement.delta:g} matters: verdicts that need finer "
-            "ones come out inconclusive."
+            f"Differences are resolved to {half:.1f} points here, coarser than δ = {judgement.delta:g}: verdicts that need "
+            "a finer resolution are inconclusive."
         )
     return found
 
@@ -81,7 +77,7 @@ def heading(card: CardResult) -> str:
     if card.title:
         return card.title
     asked = f", {plural(card.questions, 'query', 'queries')}" if card.questions is not None else ""
-    return f"Served as {serving_text(card.serving)}{asked}"
+    return f"Output access: {serving_text(card.serving)}{asked}"
 
 
 def verdict_lines(judgement: Judgement) -> Iterator[str]:
@@ -120,12 +116,12 @@ def _sure(judgement: Judgement) -> str:
     if not counts:
         return ""
     if counts[-1] < 2:
-        return f"From {unit_text(judgement, counts[-1])} there are no intervals: take every difference as a hint."
+        return f"From {unit_text(judgement, counts[-1])} there are no intervals: differences are hints only."
     fewer = f"; {listed([str(count) for count in counts[1:]])} where said so" if len(counts) > 1 else ""
     same = "teachers" if judgement.question == "method" else "seeds"
     return (
-        f"Each accuracy is uncertain by the interval beside it ({unit_text(judgement, counts[0])}{fewer}). Differences on the same "
-        f"{same} and images are surer, each has its own interval; up to {points_text(judgement.delta)} count as none."
+        f"Intervals are 95 % confidence intervals ({unit_text(judgement, counts[0])}{fewer}). Differences paired by {same} and "
+        f"images have their own, narrower intervals; up to {points_text(judgement.delta)} count as none."
     )
 
 

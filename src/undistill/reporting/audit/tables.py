@@ -101,7 +101,7 @@ def answers(judgement: Judgement) -> Grid:
         texts += [number(victim.spread, 2), *(number(second.get(t), 2) for t in temperatures)]
         rows.append(tuple(map(Entry, texts)))
     caption = (
-        "Logit spread: mean standard deviation of an answer's log-probabilities over the classes shown. "
+        "Logit spread: mean standard deviation of an output's log-probabilities over the classes shown. "
         "Runner-up / top: mean ratio of their probabilities at temperature τ, from 0 to 1."
     )
     return Grid("answers", caption, heads, tuple(rows), tuple(map(user_record, shown)), 3, "users")
@@ -151,7 +151,7 @@ def behind(card: CardResult, judgement: Judgement) -> Grid:
     known = {estimate for _, _, estimate in parts}
     more = (
         ("headroom", "what reading more than labels gains on the undefended control", card.headroom),
-        ("took", "how much of it the defense took", card.took),
+        ("took", "how much of it the defense removed", card.took),
     )
     parts += [(name, about, estimate) for name, about, estimate in more if estimate and estimate not in known]
     rows = [

@@ -26,7 +26,7 @@ NO_TWIN = "no control to compare with"
 
 
 def serving_text(serving: str) -> str:
-    """`all probabilities`, `top 5 classes, 2 digits`, `top class alone`; what nobody knows stays as it is written."""
+    """`all probabilities`, `top 5 classes, 2 digits`, `top class alone`; an unknown access as it is written."""
     card = parse_card(f"{serving}/labelled(1.0)/trained/random")
     if card is None:
         return serving or "not said"
@@ -69,7 +69,7 @@ def side_text(side: str, judgement: Judgement) -> str:
     """Whose answers an attack learnt from."""
     several = "s" if judgement.question == "method" else ""
     model = f"defended model{several}" if controlled(judgement) else f"audited model{several}"
-    return {"defended": model, "undefended": f"undefended control{several}", "alone": "nobody: alone"}[side]
+    return {"defended": model, "undefended": f"undefended control{several}", "alone": "none: baseline"}[side]
 
 
 def unit_text(judgement: Judgement, count: int) -> str:
@@ -147,9 +147,9 @@ def meanings(judgement: Judgement) -> dict[str, str]:
     """What the verdicts that appear here mean."""
     d = f"δ = {points_text(judgement.delta)}"
     every = {
-        "inconclusive": "It cannot be told: something is missing, or the uncertainty is larger than the effect.",
+        "inconclusive": "Something is missing, or the uncertainty is larger than the effect.",
         "nothing to defend": f"Soft outputs are worth no more than labels even from the undefended control, within {d}: there is "
-        "nothing that a defense of the soft outputs could take.",
+        "nothing that an output defense could remove.",
         "worthless to this thief": f"The model's outputs gave an attacker with true labels no more than {d} over the baseline; "
         "the undefended control's gave more.",
         "reduced to labels": f"The best extracted model from soft outputs is no more than {d} better than one from labels alone; "

@@ -103,7 +103,7 @@ def doubts(experiment: str, sources: list[Source]) -> list[str]:
     for source in sources:
         cells = {cell.id: cell for m in source.of(experiment).values() for cell in m.cells.values()}
         if any(cell.vouched for cell in cells.values()):
-            found.append(f"{source.title}: that the thief's images are fresh is its owner's word.")
+            found.append(f"{source.title}: that the attacker's images are fresh is asserted, not verified.")
         seeds = {point.seed for point in source.plan.of(experiment)}
         if seeds and len(seeds) < 3:
             found.append(f"{source.title}: nothing can be concluded from {plural(len(seeds), 'seed')}.")
