@@ -36,13 +36,16 @@ OLD = {
     "--card": "--threat-model",
     "--ledger": "--query-log",
     "--questions": "--queries",
-    "--seeds": "--teachers",
     "--serve": "--access",
     "--unseen": "--assume-fresh",
 }
 """Options that had another name; each is read where the new one exists."""
-WITH = {"protect": "--defense", "attack": "--attack"}
-"""What `--with` was called in each verb."""
+OLD_OF = {
+    "protect": {"--with": "--defense"},
+    "attack": {"--with": "--attack"},
+    "demo": {"--seeds": "--teachers"},
+}
+"""Those that had it in one verb only."""
 
 
 class Verb(TyperCommand):
@@ -137,7 +140,7 @@ def _examples(formatter: Any, text: str | None) -> None:
 def _renamed(command: Any, args: list[str]) -> list[str]:
     """The arguments with options by their new names; a notice on stderr for each that had an old one, unless `-q` is there."""
     known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
-    old = {**OLD, "--with": WITH.get(command.name or "", "")}
+    old = {**OLD, **OLD_OF.get(command.name or "", {})}
     read, literal = [], False
     for word in args:
         name, equals, value = word.partition("=")
