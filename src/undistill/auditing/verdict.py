@@ -168,7 +168,8 @@ def check_control(
     if defended_accuracy - undefended_accuracy > delta:
         raise UsageError(
             f"the control reaches {undefended_accuracy:.1f} %, the defended model {defended_accuracy:.1f}: less by more "
-            f"than δ = {delta:g}; take a control trained as well as the defended model"
+            f"than δ = {delta:g}; train the control for longer, until it is as good, or audit without it "
+            "(--accept-accuracy compares them all the same)"
         )
 
 

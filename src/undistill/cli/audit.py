@@ -374,7 +374,8 @@ def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> 
         if takes.low > TOO_LONG * ready.seconds:
             raise UsageError(
                 f"the least that this audit can do, {len(ready.plan.seeds)} seeds, takes about {clock(takes.low)} here and --time "
-                f"is {clock(ready.seconds)}: give it --time {math.ceil(takes.high / 60)}m, or fewer --queries, --access or --steps"
+                f"is {clock(ready.seconds)}: give it --time {math.ceil(takes.low / 60)}m or more, or fewer --queries, --access or "
+                "--steps, or smaller --students"
             )
         whole = span(ready.plan.cells, count)
         fitting = [int(ready.seconds * len(ready.plan.seeds) / max(each, 1e-3)) for each in (whole.high, whole.low)]
@@ -406,20 +407,53 @@ def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cel
         recipe = verbs.recipe_for(asked.model, options, options.changes(), ("attack", None), fallback=None)
     options.use_threads()
     splits = verbs.load(recipe, reporter)
-    ready = prepare(
-        asked.model,
-        splits,
-        request,
-        control=asked.control,
-        recipe=recipe,
-        out=out,
-        cells=cells,
-        device=options.device,
-        bank=options.open_bank(),
-        command=_command(),
-        accept_accuracy=asked.accept_accuracy,
-    )
-    return _forecast(ready, splits, options.device), splits
+
+    def planned_for(request: Any) -> Any:
+        ready = prepare(
+            asked.model,
+            splits,
+            request,
+            control=asked.control,
+            recipe=recipe,
+            out=out,
+            cells=cells,
+            device=options.device,
+            bank=options.open_bank(),
+            command=_command(),
+            accept_accuracy=asked.accept_accuracy,
+        )
+        return _forecast(ready, splits, options.device)
+
+    return _in_time(planned_for, request, splits, reporter), splits
+
+
+def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter) -> Any:
+    """The audit, made smaller as far as its time asks for; one that was begun in the folder goes on as it was begun."""
+    from undistill.auditing import planned
+    from undistill.auditing.fitting import smaller
+    from undistill.auditing.tell import clock
+
+    ready = whole = planned_for(request)
+    folder = ready.desk.folder
+    begun = {cell.key for cell in planned.read(folder).cells} if (folder / planned.FILE).is_file() else None
+    for less, told in smaller(request, splits):
+        fits = begun & {cell.key for cell in ready.plan.cells} if begun else _takes(ready).low <= ready.seconds
+        if ready.replan is None or fits:
+            break
+        ready, said = planned_for(less), told
+    if ready is not whole:
+        reporter.say(f"the whole audit takes about {clock(_takes(whole).low)} here (--time); made smaller: {said}")
+    return ready
+
+
+def _takes(ready: Any, jobs: int | None = None) -> Any:
+    """Wall time of what is missing of the plan."""
+    from undistill.auditing.forecast import span
+    from undistill.jobs import processes
+    from undistill.threads import usable
+
+    count = 1 if ready.desk.victims else processes(jobs, ready.desk.device) or usable()
+    return span(ready.desk.todo(ready.plan), count)
 
 
 def _only_what_counts(sets: Sequence[str]) -> None:
@@ -469,5 +503,8 @@ def _count(text: str) -> int:
 
 
 def _command() -> str:
-    """The command as it was typed, for the page; without what only says how fast or where it ran."""
-    return shlex.join(["undistill", *sys.argv[1:]]) if sys.argv[1:2] == ["audit"] else ""
+    """The command as it was typed, for the page; without what only says how its result is shown."""
+    words = [
+        word for word in sys.argv[1:] if word not in ("--json", "--open", "-q", "--quiet", "-v", "--verbose", "--fresh")
+    ]
+    return shlex.join(["undistill", *words]) if words[:1] == ["audit"] else ""

@@ -148,7 +148,11 @@ def _uncontrolled(judgement: Judgement, own: Outlook | None) -> Statement:
         text = "Not known: no undefended control was given. Train the same network without the defense and name it:"
         place = own.place if own else "MODEL"
         return Statement(HELPS, text, (f"undistill audit {place} --control CONTROL",))
-    text = f"{name(judgement)} has no known defense. To try one and measure it:"
+    text = f"No defense of {name(judgement)} is known. To try one and measure it:"
+    if (
+        own.place.startswith("(") or ".py:" in own.place or own.place.endswith(".parquet")
+    ):  # only its outputs can be changed
+        return Statement(HELPS, text, (f"undistill audit {own.place} --output-defense top1",))
     folder = f"{own.place}-nasty" if not own.place.startswith("(") and ":" not in own.place else "runs/nasty"
     place = own.place
     return Statement(
@@ -185,7 +189,8 @@ def action(judgement: Judgement) -> Statement:
     mine, theirs = (accuracy_of(card) if card else None for card in (soft, label))
     if soft is not None and label is not None and mine is not None and theirs is not None:
         change = f"from {number(mine.mean, digits)} to {number(theirs.mean, digits)} %"
-        if gap is not None and gap.lower is not None and gap.lower > 0 and gap.mean > judgement.delta:
+        few = bool(judgement.outlook and judgement.outlook.few)
+        if gap is not None and gap.lower is not None and gap.lower > 0 and gap.mean > judgement.delta and not few:
             parts.append(
                 f"Serve the top class only (`label`): the best extracted model falls {change}; users lose the "
                 f"probabilities, {kept}."
@@ -195,9 +200,18 @@ def action(judgement: Judgement) -> Statement:
                 f"Hiding probabilities is worth little: labels alone give an attacker {number(theirs.mean, digits)} instead of "
                 f"{number(mine.mean, digits)} %."
             )
+        elif abs(mine.mean - theirs.mean) <= judgement.delta:
+            parts.append(
+                f"Hiding the probabilities would change nothing measurable here ({change[5:].replace(' to ', ' → ')})."
+            )
         else:
-            parts.append(f"Whether to serve the top class only is open: the best extracted model would go {change}.")
-    parts += _limit(judgement, soft or label, digits) + _weights(cards, digits, judgement.delta)
+            parts.append(
+                f"Whether to serve the top class only is open: the best extracted model went {change}, within what this audit "
+                "cannot tell apart."
+            )
+    if not (judgement.outlook and judgement.outlook.few):
+        parts += _limit(judgement, soft or label, digits)
+    parts += _weights(cards, digits, judgement.delta)
     return Statement(
         ACTION, " ".join(parts) or "Audit it with more than one output access or query budget to see what to change."
     )
@@ -212,6 +226,8 @@ def _limit(judgement: Judgement, card: CardResult | None, digits: int) -> list[s
     mine, theirs = accuracy_of(card), accuracy_of(least)
     if mine is None or theirs is None or mine.mean - theirs.mean <= judgement.delta:
         return []
+    if mine.low is not None and theirs.high is not None and theirs.high >= mine.mean:
+        return []  # what fewer queries leave may be as much
     return [
         f"Limit queries: with {least.questions:,} instead of {card.questions:,} an attacker gets {number(theirs.mean, digits)} %."
     ]
