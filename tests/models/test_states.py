@@ -370,7 +370,7 @@ OTHERS: list[tuple[str, bytes, str]] = [
     ("page in capitals", b"\n  <HTML lang='en'>", "web page"),
     ("server's word", b'{"error": "Repository not found"}', "is JSON.*Repository not found.*download"),
     ("missing entry", b"Entry not found", "is text.*Entry not found"),
-    ("onnx", b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x8e\x01\n", "ONNX model.*--answers"),
+    ("onnx", b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x8e\x01\n", "ONNX model.*--outputs"),
     (
         "zip",
         archive(**{"resnet/weights.pt": b"x", "readme": b"y"}),
@@ -379,8 +379,8 @@ OTHERS: list[tuple[str, bytes, str]] = [
     ("empty zip", archive(), "zip archive, an empty one"),
     ("numpy", numpy_archive(), "NumPy arrays"),
     ("script", script(), "TorchScript.*state_dict"),
-    ("keras", archive(**{"config.json": b"{}", "model.weights.h5": b""}), "Keras.*--answers"),
-    ("hdf5", b"\x89HDF\r\n\x1a\n" + bytes(8), "HDF5.*--answers"),
+    ("keras", archive(**{"config.json": b"{}", "model.weights.h5": b""}), "Keras.*--outputs"),
+    ("hdf5", b"\x89HDF\r\n\x1a\n" + bytes(8), "HDF5.*--outputs"),
     ("tflite", b"\x1c\0\0\0TFL3" + bytes(8), "TensorFlow Lite"),
     ("gguf", b"GGUF\x03\0\0\0", "GGUF"),
     ("gzip", gzip.compress(b"x"), "gzip archive.*unpack"),
@@ -574,3 +574,14 @@ def tensor(shape: list[int], end: int = 8, dtype: str = "F32", start: int = 0) -
 def test_headers_of_safetensors_that_lie_are_refused(write: Write, content: bytes) -> None:
     with pytest.raises(RunError, match=r"^[^\n]*weights\.safetensors is damaged[^\n]*$"):
         read_state(write(content, "weights.safetensors"))
+
+
+def test_a_prefix_of_all_but_the_head_is_taken_off() -> None:
+    state = net().state_dict()
+    assert {name for name in state if name.startswith("head.")}
+    given = {name if name.startswith("head.") else f"backbone.{name}": value for name, value in state.items()}
+    made = net(seed=1)
+    assert load_state(made, given, "weights.pt")
+    assert same(dict(made.state_dict()), dict(state))
+    with pytest.raises(UsageError, match="backbone"):
+        load_state(net(), given | {"projector.weight": torch.zeros(2)}, "weights.pt")

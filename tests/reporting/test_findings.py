@@ -135,6 +135,6 @@ def test_limits_follow_the_cells(cells: list[Cell], said: str, unsaid: str) -> N
 def test_how_to_compute_it_again() -> None:
     summary = summarise([thief(3)])
     assert story.commands(summary) == [
-        "undistill attack MODEL --attack kd --student cnn --threat-model 'logits/labelled(1.0)/trained/random' --seed 3 --out FOLDER "
-        "-s attack.temperature=4 -s attack.alpha=0.9 -s student.width=0.125",
+        "undistill attack MODEL --attack kd --student cnn --threat-model 'logits/labelled(1.0)/trained/random' --seed 3 "
+        "--out FOLDER -s attack.temperature=4 -s attack.alpha=0.9 -s student.width=0.125",
     ]
