@@ -72,7 +72,7 @@ def test_a_model_and_a_method_are_one_too_many(ask: Ask) -> None:
 
 @pytest.mark.parametrize("more", [{"behind": ("stingy",)}, {"answers": "probs"}])
 def test_what_belongs_to_a_model_is_refused_for_a_method(more: dict[str, Any], ask: Ask) -> None:
-    with pytest.raises(UsageError, match="--control, --output-defense and --answers go with a MODEL"):
+    with pytest.raises(UsageError, match="--control, --output-defense and --outputs go with a MODEL"):
         ask(None, method="nasty", **more)
 
 
