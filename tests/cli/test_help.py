@@ -69,7 +69,9 @@ def test_options_are_in_groups_and_each_says_its_default(call: Call, verb: str) 
         if parameter.required or getattr(parameter, "is_flag", False) or getattr(parameter, "hidden", False):
             continue
         name = parameter.opts[0]
-        text = " ".join(out[out.index(f" {name} ") :].split("\n  -")[0].split())
+        found = re.search(rf" {name}[ ,]", out)
+        assert found, name
+        text = " ".join(out[found.start() :].split("\n  -")[0].split())
         repeatable = "repeatable" in text
         assert repeatable or "default" in text or name in NO_DEFAULT, name
 

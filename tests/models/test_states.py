@@ -574,3 +574,14 @@ def tensor(shape: list[int], end: int = 8, dtype: str = "F32", start: int = 0) -
 def test_headers_of_safetensors_that_lie_are_refused(write: Write, content: bytes) -> None:
     with pytest.raises(RunError, match=r"^[^\n]*weights\.safetensors is damaged[^\n]*$"):
         read_state(write(content, "weights.safetensors"))
+
+
+def test_a_prefix_of_all_but_the_head_is_taken_off() -> None:
+    state = net().state_dict()
+    assert {name for name in state if name.startswith("head.")}
+    given = {name if name.startswith("head.") else f"backbone.{name}": value for name, value in state.items()}
+    made = net(seed=1)
+    assert load_state(made, given, "weights.pt")
+    assert same(dict(made.state_dict()), dict(state))
+    with pytest.raises(UsageError, match="backbone"):
+        load_state(net(), given | {"projector.weight": torch.zeros(2)}, "weights.pt")

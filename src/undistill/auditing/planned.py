@@ -236,7 +236,8 @@ def write(folder: Path, plan: Plan, *, grown: bool = False) -> None:
         old = read(folder)
         if _fixed(old) != _fixed(plan) and not (grown and grows(old, plan)):
             raise UsageError(
-                f"{folder} holds another audit ({old.title}): {_difference(old, plan)}; choose another folder"
+                f"{folder} holds another audit ({old.title}): {_difference(old, plan)}; choose another folder, or "
+                "discard what is there with --fresh"
             )
     write_json(path, plan.dump())
 

@@ -6,7 +6,7 @@ import contextlib
 import pickle
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,8 @@ def _check_names(
 def translate(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under our names; names that no rule knows stay. A head saved as a 1×1 convolution becomes a linear layer.
 
-    A prefix that all names share is taken off, at the dot where most of the names are then the network's.
+    A prefix that all names share is taken off, at the dot where most of the names are then the network's; one that only some
+    share, where the names are then just the network's (`backbone.` before all but a head, say).
     """
     network = MODELS.make({key: value for key, value in model.config.items() if key not in FIXED})
     ours = model.state_dict()
@@ -174,10 +175,18 @@ def translate(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, Ten
         match = None if name in ours else next(((rule, to) for rule, to in rules if rule.fullmatch(name)), None)
         return name if match is None else match[0].sub(match[1], name)
 
-    cut = max(_shared(list(tensors)), key=lambda cut: sum(place(name[cut:]) in ours for name in tensors))
+    def without(start: str) -> dict[str, str]:
+        return {name: place(name.removeprefix(start)) for name in tensors}
+
+    start = max(_shared(list(tensors)), key=lambda start: sum(key in ours for key in without(start).values()))
+    wanted = {name for name in ours if not name.endswith(COUNTER)}
+    if not wanted <= set(without(start).values()):
+        whole = (some for some in _starts(tensors) if wanted <= set(without(some).values()) <= ours.keys())
+        start = next(whole, start)
+    places = without(start)
     renamed: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        key = place(name[cut:])
+        key = places[name]
         if key in ours and value.ndim == 4 and ours[key].ndim == 2 and value.shape[2:] == (1, 1):
             value = value.flatten(1)
         if key in renamed:
@@ -186,10 +195,14 @@ def translate(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, Ten
     return renamed
 
 
-def _shared(names: list[str]) -> list[int]:
-    """The lengths of what may be taken off all names: nothing, then up to each dot that all share, as `module.student.` has two."""
-    dots = [place + 1 for place, letter in enumerate(names[0]) if letter == "."] if names else []
-    return [0, *(cut for cut in dots if all(name.startswith(names[0][:cut]) for name in names))]
+def _shared(names: list[str]) -> list[str]:
+    """What may be taken off all names: nothing, then up to each dot that all share, as `module.student.` has two."""
+    return ["", *(start for start in _starts(names[:1]) if all(name.startswith(start) for name in names))]
+
+
+def _starts(names: Iterable[str]) -> list[str]:
+    """The beginnings of names up to each of their dots."""
+    return list(dict.fromkeys(name[: dot.end()] for name in names for dot in re.finditer(r"\.", name)))
 
 
 def _differ(model: Classifier, tensors: Mapping[str, Tensor], missing: list[str], unknown: list[str]) -> str:
@@ -219,9 +232,8 @@ def _alike(one: Tensor, other: Tensor, name: str, head: str) -> bool:
 def _parts_that_fit(model: Classifier, tensors: Mapping[str, Tensor]) -> list[str]:
     """Prefixes such as `student.` behind which the file holds all of the network's weights, beside others."""
     wanted = {name for name in model.state_dict() if not name.endswith(COUNTER)}
-    starts = dict.fromkeys(name[: dot.end()] for name in tensors for dot in re.finditer(r"\.", name))
     found: list[str] = []
-    for start in starts:
+    for start in _starts(tensors):
         part = {name[len(start) :]: value for name, value in tensors.items() if name.startswith(start)}
         if len(part) >= len(wanted) and not any(start.startswith(known) for known in found):
             with contextlib.suppress(UsageError):  # two of them may mean the same

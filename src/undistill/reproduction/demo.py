@@ -117,7 +117,10 @@ def _claim(demo: Demo, *, resume: bool) -> None:
                 f"{demo.out} holds a demo already; go on with it (resume=True), or choose another folder with -o"
             )
         if found != demo.settings:
-            raise UsageError(f"{demo.out} holds a demo with other settings ({found}); choose another folder with -o")
+            raise UsageError(
+                f"{demo.out} holds a demo with other settings ({found}); choose another folder with -o, or discard what is there "
+                "with --fresh"
+            )
         return
     others = [entry.name for entry in demo.out.iterdir() if not entry.name.startswith(".")]
     if others:
