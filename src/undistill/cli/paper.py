@@ -46,7 +46,7 @@ def reproduce(
         typer.Option(
             "--scale",
             metavar="NAME",
-            help="smoke (minutes), small (hours on two cores), small-paper-card or paper (a GPU).",
+            help="smoke (minutes), small (hours), laptop (a night), laptop-resnet18, small-paper-card or paper (a GPU).",
             rich_help_panel=JOB,
         ),
     ] = "smoke",

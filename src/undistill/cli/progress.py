@@ -31,6 +31,10 @@ SHOWN = {"fit": ("loss", "accuracy", "agreement", "accuracy_val"), "invert": ("l
 """Numbers that are shown of each phase; `hit` is the percentage of made images that the victim assigns to their target class."""
 
 
+TELLING = 0.002
+"""Share of the work that must be done before it says how long the rest takes: cheap jobs often come first."""
+
+
 class Stage:
     """A piece of work of known or unknown length: how far it is, how fast, and how much time is left."""
 
@@ -54,11 +58,11 @@ class Stage:
         return self.total is not None and self.done >= self.total
 
     def left(self, now: float) -> float | None:
-        """Seconds; None before the first progress."""
+        """Seconds; None before enough progress to tell."""
         if self.total is None or len(self.marks) < 2:
             return None
         (then, before, _), (_, part, _) = self.marks[0], self.marks[-1]
-        return (1 - part) * (now - then) / (part - before) if part > before else None
+        return (1 - part) * (now - then) / (part - before) if part - before > TELLING else None
 
     def rate(self, now: float) -> float | None:
         """Units a second; None before the first progress."""

@@ -43,7 +43,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Measured:
-    """Accuracy on `images` labelled images, what guessing at the same class frequencies gives, and its standard error; percent."""
+    """Accuracy on `images` labeled images, what guessing at the same class frequencies gives, and its standard error; percent."""
 
     percent: float
     guessing: float
@@ -52,7 +52,7 @@ class Measured:
 
     def __str__(self) -> str:
         """`93.10 % on 1,000 test images (guessing 10.0 %)`."""
-        return f"{self.percent:.2f} % on {self.images:,} labelled images (guessing {self.guessing:.1f} %)"
+        return f"{self.percent:.2f} % on {self.images:,} labeled images (guessing {self.guessing:.1f} %)"
 
 
 def measured(predicted_N: Tensor, labels_N: Tensor, classes: int) -> Measured:

@@ -107,7 +107,7 @@ class Victim:
             )
 
     def plausible(self, data: Splits, *, accept: bool = False, strict: bool = False) -> Measured | None:
-        """The accuracy of the model itself on labelled images, checked; None for a black box that has answered too few of them.
+        """The accuracy of the model itself on labeled images, checked; None for a black box that has answered too few of them.
 
         A network answers up to 2,000 test images, on the device that it is on. A black box is asked nothing: only responses that
         its query log holds already are looked at.
