@@ -152,7 +152,7 @@ def test_one_cell_is_enough(tmp_path: Path) -> None:
     seen = Visible(report.page.read_text()).text
     assert "91.2" in seen
     assert "nothing can be concluded" in seen
-    assert "undistill attack MODEL --with kd" in seen
+    assert "undistill attack MODEL --attack kd" in seen
     assert "91.2 (1)" in report.text
 
 
