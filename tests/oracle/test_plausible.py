@@ -218,7 +218,7 @@ def test_a_function_is_judged_by_what_it_answered_anyway(
         "device": "cpu",
     }
     for _ in range(2):  # the second time by the query log alone
-        with pytest.raises(Implausible, match=r"the victim the api: .*40 labelled images.*'class 2'.*0,2,3,1"):
+        with pytest.raises(Implausible, match=r"the victim the api: .*40 labeled images.*'class 2'.*0,2,3,1"):
             attack(box, data, **given, out=tmp_path / "run", resume=True)
         assert sum(counts) == 40
     cell = attack(box, data, **given, out=tmp_path / "run", resume=True, accept_accuracy=True)
@@ -228,7 +228,7 @@ def test_a_function_is_judged_by_what_it_answered_anyway(
 def test_a_table_of_answers_is_judged_by_them(data: Splits, recipe: Recipe, tmp_path: Path) -> None:
     said = say(Nearest(data.train, MOVED), [])(data.test.images_NCHW.numpy())
     write_answers(tmp_path / "a.parquet", data.test.images_NCHW.numpy(), said, kind="probs", num_classes=4)
-    with pytest.raises(Implausible, match="60 labelled images"):
+    with pytest.raises(Implausible, match="60 labeled images"):
         resolve(tmp_path / "a.parquet", data).plausible(data)
 
 
