@@ -336,7 +336,7 @@ def test_an_import_with_data_measures_and_records_the_accuracy(shell: Shell, wei
     said = shell("import", weights, *TEN, "--data", "digits", "--mean", "data", "-o", tmp_path / "good")
     assert said.code == 0, said.err
     assert re.search(r"normalization: mean 0\.3\d+, std 0\.3\d+ \(of the training images of digits\)", said.out)
-    assert re.search(r"accuracy: \d+\.\d\d % on 497 labelled images \(guessing 10\.\d %\)", said.out)
+    assert re.search(r"accuracy: \d+\.\d\d % on 497 labeled images \(guessing 10\.\d %\)", said.out)
     found = done(
         shell("import", weights, *TEN, "--data", "digits", "--mean", "data", "--json", "-o", tmp_path / "json")
     )

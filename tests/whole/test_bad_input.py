@@ -236,7 +236,11 @@ def test_a_terminated_demo_stops_its_workers_and_leaves_one_line(tmp_path: Path)
 def _stopped(command: list[str], number: int, ready: Callable[[], bool]) -> Outcome:
     """What a command leaves that is sent a signal once it is at work."""
     running = subprocess.Popen(
-        [sys.executable, "-m", "undistill", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "undistill", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     try:
         deadline = time.monotonic() + 60

@@ -80,4 +80,4 @@ def _terminable() -> Iterator[None]:
 def _help_of(problem: Any) -> str:
     """The command whose help says how it is used."""
     context = getattr(problem, "ctx", None)
-    return f"{context.command_path} --help" if context is not None else "undistill --help"
+    return f"{context.command_path.removesuffix(' all')} --help" if context is not None else "undistill --help"

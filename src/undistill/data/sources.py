@@ -229,6 +229,8 @@ def find(name: str, folder: str | Path | None = None) -> tuple[Source, Path | No
         return made, None if folder is None else made.place(Path(folder).expanduser())
     if name and folder is not None and _exists(below := Path(folder).expanduser() / name):
         return Folder(), below.resolve()
+    if name.endswith(("/", "\\")) or name.startswith((".", "/", "~")):
+        raise UsageError(f"there is no folder or file {name}")
     wrong = unknown("data set", name, SOURCES.classes())
     raise UsageError(
         f"{wrong}; the path of a folder or a hub id (owner/name) works too, and so does a zip, tar or parquet file"
