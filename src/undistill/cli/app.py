@@ -67,7 +67,7 @@ def root(
 @app.command(
     cls=Verb,
     rich_help_panel=START,
-    epilog=examples("undistill demo --open", "undistill demo --quick -o /tmp/demo"),
+    epilog=examples("undistill demo --open", "undistill demo --quick -o runs/quick"),
 )
 def demo(
     out: Out = Path("runs/demo"),
