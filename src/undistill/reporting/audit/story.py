@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from undistill.auditing.judgement import CardResult, Flag, Judgement
 from undistill.reporting.audit.headline import cost
 from undistill.reporting.audit.words import (
@@ -12,7 +10,6 @@ from undistill.reporting.audit.words import (
     points_text,
     serving_text,
     unit_text,
-    verdict_sentence,
 )
 from undistill.reporting.naming import listed, number, plural
 
@@ -78,12 +75,6 @@ def heading(card: CardResult) -> str:
         return card.title
     asked = f", {plural(card.questions, 'query', 'queries')}" if card.questions is not None else ""
     return f"Output access: {serving_text(card.serving)}{asked}"
-
-
-def verdict_lines(judgement: Judgement) -> Iterator[str]:
-    """A line a threat model, for a terminal."""
-    for card in judgement.cards:
-        yield f"{heading(card)}: {verdict_sentence(card, judgement)} {sentence(card.why)}"
 
 
 def ended(text: str) -> str:
