@@ -11,9 +11,9 @@ def test_an_audit_becomes_smaller_step_by_step(splits: Splits) -> None:
     assert splits.pool is not None
     found = [request for request, _ in smaller(Request(), splits)]
     assert [request.steps for request in found] == list(STEPS)
-    assert [len(request.questions) for request in found] == [0, 1, 1]
+    assert [len(request.questions) for request in found] == [0, 1, 1, 1]
     assert found[1].questions == (len(splits.pool) // 2,)
-    assert [tuple(request.serve) for request in found] == [(), (), ACCESS]
+    assert [tuple(request.serve) for request in found] == [(), (), (), ACCESS]
 
 
 def test_what_was_asked_for_by_name_stays(splits: Splits) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from undistill.auditing.asking import Request
 from undistill.data.images import Splits
 
-STEPS = (500, 200, 100)
+STEPS = (500, 200, 100, 100)
 """Training steps of an attacker, from one try to the next."""
 ACCESS = ("probs", "label")
 
@@ -25,7 +25,7 @@ def smaller(request: Request, data: Splits) -> Iterator[tuple[Request, str]]:
         if place > 0 and not request.questions and half > 1:
             changes["questions"] = (half,)
             told.append(f"one query budget, {half} (--queries)")
-        if place > 1 and not request.serve and request.answers is None:
+        if place > 2 and not request.serve and request.answers is None:
             changes["serve"] = ACCESS
             told.append(f"output access {' and '.join(ACCESS)} (--access)")
         if changes:

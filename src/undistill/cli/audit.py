@@ -437,7 +437,7 @@ def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter) ->
     folder = ready.desk.folder
     begun = {cell.key for cell in planned.read(folder).cells} if (folder / planned.FILE).is_file() else None
     for less, told in smaller(request, splits):
-        fits = begun & {cell.key for cell in ready.plan.cells} if begun else _takes(ready).low <= ready.seconds
+        fits = begun & {cell.key for cell in ready.plan.cells} if begun else _takes(ready).high <= ready.seconds
         if ready.replan is None or fits:
             break
         ready, said = planned_for(less), told
