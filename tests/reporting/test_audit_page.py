@@ -15,7 +15,7 @@ import pytest
 from reporting import audits
 from reporting.audits import HOSTILE, LONG, card, judgement, line, thief, victim
 from undistill.auditing.judgement import Flag, Judgement
-from undistill.reporting.audit import story
+from undistill.reporting.audit import first, story
 from undistill.reporting.audit.compare import write_comparison
 from undistill.reporting.audit.first import ACTION, HELPS
 from undistill.reporting.audit.lanes import gain, gains, label_floor
@@ -358,3 +358,11 @@ def test_failed_cells_are_told(shown: Visible) -> None:
 )
 def test_a_sentence_begins_and_ends(text: str, shown: str) -> None:
     assert story.sentence(text) == shown
+
+
+def test_an_interrupted_audit_answers_from_the_budgets_that_it_has() -> None:
+    """The largest budget comes last: as long as it is not there, the next one is what is known."""
+    lost = card("probs", 200, thieves=(thief("KD", "defended", None),), A_def=None, verdict="inconclusive")
+    answer = first.gets(judgement(cards=(card("probs", 50), lost), learning=()))
+    assert "Not known yet" not in answer.text
+    assert "50 queries" in answer.text

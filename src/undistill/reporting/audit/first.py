@@ -252,9 +252,9 @@ def deciding(judgement: Judgement) -> CardResult | None:
 
 
 def largest(judgement: Judgement) -> list[CardResult]:
-    """The cards of the largest query budget, each output access once."""
-    budgets = [card.questions for card in judgement.cards if card.questions is not None]
-    most = max(budgets, default=None)
+    """The cards of the largest query budget of which anything is known, each output access once."""
+    known = [card for card in judgement.cards if accuracy_of(card) is not None] or list(judgement.cards)
+    most = max((card.questions for card in known if card.questions is not None), default=None)
     found: dict[str, CardResult] = {}
     for card in judgement.cards:
         if card.questions in (most, None):
