@@ -213,7 +213,7 @@ def test_a_folder_needs_a_place(tmp_path: Path) -> None:
         load(str(class_folders(tmp_path / "photos")), data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["", "no/such/folder", "a b/c", "\0", "x" * 5000, "../..x/"])
+@pytest.mark.parametrize("name", ["", "no/such/folder", "a b/c", "\0", "x" * 5000])
 def test_a_name_that_is_nothing_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="the path of a folder or a hub id"):
         load(name)

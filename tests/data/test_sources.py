@@ -380,7 +380,7 @@ def test_digits_may_be_asked_for_in_the_form_that_they_have() -> None:
             load("digits", **other)
 
 
-@pytest.mark.parametrize("name", ["nofolder/", "./photos", "~/none-of-mine", "/nowhere/at/all"])
+@pytest.mark.parametrize("name", ["nofolder/", "../..x/", "./photos", "~/none-of-mine", "/nowhere/at/all"])
 def test_a_path_that_is_not_there_is_no_misspelled_name(name: str) -> None:
     with pytest.raises(UsageError, match="no folder or file"):
         load(name)
