@@ -249,7 +249,7 @@ def all_(
 
     with Reporter(quiet=options.quiet) as reporter:
         out = out or _folder_for(asked)
-        ready, splits = _prepared(reporter, asked, options, out, cells)
+        ready, splits = _prepared(reporter, asked, options, out, cells, jobs)
         if options.dry_run:
             return _show_plan(ready.plan, jobs, as_json=options.as_json)
         verbs.begin_in(out, reporter, asked.model, asked.control, asked.public, fresh=fresh)
@@ -359,14 +359,9 @@ def _folder_for(asked: Asked) -> Path:
 
 def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> None:
     """Say how long it takes and how precise it will be; UsageError where the least that can be done takes far more time."""
-    from undistill.auditing.forecast import span
     from undistill.auditing.tell import announced, clock
-    from undistill.jobs import processes
-    from undistill.threads import usable
 
-    todo = ready.desk.todo(ready.plan)
-    count = 1 if ready.desk.victims else processes(jobs, ready.desk.device) or usable()
-    takes = span(todo, count)
+    takes = _takes(ready, ready.desk.todo(ready.plan), jobs)
     total = sum(len(part) for part in (splits.train, splits.pool, splits.val, splits.test) if part is not None)
     if ready.replan is None:
         lines = announced(ready.plan, (takes.low, takes.high), total=total)
@@ -377,7 +372,7 @@ def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> 
                 f"is {clock(ready.seconds)}: give it --time {math.ceil(takes.low / 60)}m or more, or fewer --queries, --access or "
                 "--steps, or smaller --students"
             )
-        whole = span(ready.plan.cells, count)
+        whole = _takes(ready, ready.plan.cells, jobs)
         fitting = [int(ready.seconds * len(ready.plan.seeds) / max(each, 1e-3)) for each in (whole.high, whole.low)]
         seeds = (min(fitting[0], MOST), min(fitting[1], MOST))
         lines = announced(ready.plan, (takes.low, takes.high), seeds=seeds, seconds=ready.seconds, total=total)
@@ -391,7 +386,9 @@ TOO_LONG = 3.0
 """How many times its time the first round may be expected to take before the audit is refused."""
 
 
-def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cells: Path | None) -> tuple[Any, Any]:
+def _prepared(
+    reporter: Reporter, asked: Asked, options: Options, out: Path, cells: Path | None, jobs: int | None = None
+) -> tuple[Any, Any]:
     """(the plan, with what each cell is expected to take; the data)."""
     from undistill.auditing.audit import prepare
     from undistill.training.recipe import read
@@ -424,36 +421,39 @@ def _prepared(reporter: Reporter, asked: Asked, options: Options, out: Path, cel
         )
         return _forecast(ready, splits, options.device)
 
-    return _in_time(planned_for, request, splits, reporter), splits
+    return _in_time(planned_for, request, splits, reporter, jobs), splits
 
 
-def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter) -> Any:
+def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter, jobs: int | None) -> Any:
     """The audit, made smaller as far as its time asks for; one that was begun in the folder goes on as it was begun."""
     from undistill.auditing import planned
     from undistill.auditing.fitting import smaller
     from undistill.auditing.tell import clock
 
+    def missing(ready: Any) -> Any:
+        return _takes(ready, ready.desk.todo(ready.plan), jobs)
+
     ready = whole = planned_for(request)
     folder = ready.desk.folder
     begun = {cell.key for cell in planned.read(folder).cells} if (folder / planned.FILE).is_file() else None
     for less, told in smaller(request, splits):
-        fits = begun & {cell.key for cell in ready.plan.cells} if begun else _takes(ready).high <= ready.seconds
+        fits = begun & {cell.key for cell in ready.plan.cells} if begun else missing(ready).high <= ready.seconds
         if ready.replan is None or fits:
             break
         ready, said = planned_for(less), told
     if ready is not whole:
-        reporter.say(f"the whole audit takes about {clock(_takes(whole).low)} here (--time); made smaller: {said}")
+        reporter.say(f"the whole audit takes about {clock(missing(whole).low)} here (--time); made smaller: {said}")
     return ready
 
 
-def _takes(ready: Any, jobs: int | None = None) -> Any:
-    """Wall time of what is missing of the plan."""
+def _takes(ready: Any, cells: Any, jobs: int | None) -> Any:
+    """Wall time of these cells of its plan, here."""
     from undistill.auditing.forecast import span
     from undistill.jobs import processes
     from undistill.threads import usable
 
     count = 1 if ready.desk.victims else processes(jobs, ready.desk.device) or usable()
-    return span(ready.desk.todo(ready.plan), count)
+    return span(cells, count)
 
 
 def _only_what_counts(sets: Sequence[str]) -> None:
