@@ -85,7 +85,7 @@ def whole(bench: Bench) -> list[Row]:
     """KD of `cnn` from `resnetc20` on digits, 30 epochs: the shell's command against a script, with start-up and test."""
     import torch
 
-    from undistill.training.run import Run
+    from undistill.training.run_folder import Run
 
     with tempfile.TemporaryDirectory() as name:
         folder, shell = Path(name), [sys.executable, "-m", "undistill"]
@@ -228,7 +228,7 @@ def main() -> None:
     import torch
 
     from undistill.files import write_json
-    from undistill.training.env import choose_device, describe
+    from undistill.training.environment import choose_device, describe
 
     options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     options.add_argument("--only", nargs="+", choices=list(ROWS), default=None)

@@ -71,10 +71,10 @@ def recipe_of(spec: dict[str, Any]) -> Any:
 
 def ours(spec: dict[str, Any], device: Any) -> Iterator[object]:
     """`fit`, driven by the defense or attack itself; the bank begins empty."""
-    from undistill.access import Access
     from undistill.attacks.base import ATTACKS
     from undistill.defenses.base import DEFENSES
     from undistill.oracle import Bank, Oracle
+    from undistill.threat_model import Access
     from undistill.training import fit
     from undistill.training.objectives import CrossEntropy
     from undistill.training.train import image_batches
@@ -99,7 +99,7 @@ TEMPERATURES, ALPHAS = (1, 2, 4, 8, 16), (0.3, 0.5, 0.7, 0.9)
 
 def grid(spec: dict[str, Any], device: Any) -> Iterator[object]:
     """A student for each τ and α, in `jobs` processes over one bank, which begins empty. One "epoch": all of them."""
-    from undistill.jobs import Job, run_jobs
+    from undistill.experiments.executors import Job, run_jobs
 
     with tempfile.TemporaryDirectory() as folder:
         pairs = [(temperature, alpha) for temperature in TEMPERATURES for alpha in ALPHAS]
@@ -111,9 +111,9 @@ def one_of_grid(spec: dict[str, Any], temperature: float, alpha: float, folder: 
     """One student; runs in a worker."""
     import torch
 
-    from undistill.access import Access
     from undistill.attacks.base import ATTACKS
     from undistill.oracle import Bank, Oracle
+    from undistill.threat_model import Access
 
     images, recipe, device = images_of(spec), recipe_of(spec), torch.device(spec["device"])
     model, other = network(spec["network"], images, 0).to(device), network(spec["other"], images, 1).to(device)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from undistill.threads import WAITING, usable
-from undistill.training.env import describe
+from undistill.training.environment import describe
 
 BUSY = "while True: pass"
 

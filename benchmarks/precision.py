@@ -16,7 +16,7 @@ from scipy import stats
 
 from undistill import attack, load, protect, train
 from undistill.oracle import Bank
-from undistill.training.env import choose_device, describe
+from undistill.training.environment import choose_device, describe
 from undistill.training.recipe import read
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from undistill.auditing.judge import judge
-from undistill.reproduction.published import SELF
-from undistill.reproduction.published import reported as published
+from undistill.auditing.analyze import judge
+from undistill.paper.published import SELF
+from undistill.paper.published import reported as published
 
 ROOT = Path(__file__).parents[1]
 SCALES = ("laptop", "small")

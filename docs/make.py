@@ -19,13 +19,13 @@ from typing import Any
 
 from PIL import Image
 
-from undistill.auditing.cell import collect
+from undistill.experiments.cell import collect
+from undistill.paper.plan import FILE
+from undistill.paper.plan import read as read_plan
 from undistill.reporting.demo import TITLE
 from undistill.reporting.document import Document, Statement
 from undistill.reporting.render import text
 from undistill.reporting.report import write_report
-from undistill.reproduction.plan import FILE
-from undistill.reproduction.plan import read as read_plan
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"

@@ -16,9 +16,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from undistill.auditing import planned
-from undistill.auditing.judge import judge
-from undistill.auditing.judgement import Estimate, Judgement
+from undistill.auditing.analyze import judge
+from undistill.auditing.result import Estimate, Judgement
+from undistill.experiments import plan as planned
 from undistill.files import read_json, write_json
 from undistill.reporting.audit.compare import write_comparison
 from undistill.reporting.audit.write import write_audit

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from undistill.data.images import ImageSet, Splits
+from undistill.data.image_set import ImageSet, Splits
 from undistill.models import Classifier, build
 from undistill.training.recipe import Recipe, read
 

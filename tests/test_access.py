@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from undistill.access import NAMED, Access, Card
 from undistill.errors import UsageError
+from undistill.threat_model import NAMED, Access, Card
 
 
 def test_access_is_ordered_by_what_it_shows() -> None:

@@ -15,12 +15,13 @@ import undistill
 
 ROOT = Path(undistill.__file__).parent
 LAYERS = [
-    {"access", "types", "registry", "plugins", "errors", "seeds", "files", "jobs", "progress", "threads"},
+    {"threat_model", "types", "registry", "plugins", "errors", "seeds", "files", "progress", "threads"},
     {"losses", "data", "models"},
     {"training"},
     {"oracle"},
     {"defenses", "attacks"},
-    {"auditing", "reproduction"},
+    {"experiments"},
+    {"auditing", "paper"},
     {"reporting"},
     {"cli"},
 ]
@@ -30,7 +31,7 @@ MODULES = {
     for path in ROOT.rglob("*.py")
 }
 AUDITED = {
-    *("cell", "planned", "suite", "choosing", "statistics", "verdict", "judgement", "judge", "evidence", "arms"),
+    *("suite", "statistics", "verdict", "result", "analyze", "evidence", "arms"),
     *("comparing", "case", "card_result", "curve", "naming", "wording"),
     *("flags", "flags_audit", "flags_card", "flags_search"),
 }
@@ -41,16 +42,19 @@ TORCHLESS = sorted(
     if name
     in (
         "undistill",
-        "undistill.access",
+        "undistill.threat_model",
         "undistill.errors",
         "undistill.registry",
         "undistill.plugins",
         "undistill.files",
         "undistill.progress",
         "undistill.threads",
+        "undistill.experiments.cell",
+        "undistill.experiments.plan",
+        "undistill.experiments.ranking",
     )
     or name in {f"undistill.auditing.{part}" for part in AUDITED}
-    or name in {f"undistill.reproduction.{part}" for part in ("grid", "plan", "published")}
+    or name in {f"undistill.paper.{part}" for part in ("experiments", "plan", "published")}
     or name.startswith("undistill.reporting")
 )
 
@@ -121,7 +125,7 @@ def test_torch_is_not_dragged_in_where_it_is_banned(module: str) -> None:
 
 
 def test_access_and_cells_run_without_torch() -> None:
-    code = "import sys, undistill, undistill.access, undistill.auditing.cell; sys.exit('torch' in sys.modules)"
+    code = "import sys, undistill, undistill.threat_model, undistill.experiments.cell; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

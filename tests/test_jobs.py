@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from undistill.errors import RunError, UsageError
-from undistill.jobs import Job, run_jobs
+from undistill.experiments.executors import Job, run_jobs
 
 
 def note(log: Path, word: str) -> str:

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from undistill import plugins
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS
-from undistill.data.views import VIEWS
+from undistill.data.augment import VIEWS
 from undistill.errors import UsageError
-from undistill.jobs import Job, run_jobs
+from undistill.experiments.executors import Job, run_jobs
 from undistill.registry import Registry
+from undistill.threat_model import Access
 
 TOY = """
 from typing import Literal
 
-from undistill.data.views import VIEWS, View
+from undistill.data.augment import VIEWS, View
 
 
 @VIEWS.register
@@ -94,7 +94,7 @@ def test_two_plugins_with_one_name_clash_in_a_sentence(tmp_path: Path) -> None:
 def test_a_plugin_cannot_take_a_name_of_ours(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two views are called 'flip'"):
         plugins.load_plugin(toy(tmp_path / "flip.py", "flip"))
-    assert VIEWS.make("flip").__class__.__module__ == "undistill.data.views"
+    assert VIEWS.make("flip").__class__.__module__ == "undistill.data.augment"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_plugins_attack_asks_no_more_than_it_says(tmp_path: Path) -> None:
     file = tmp_path / "attack.py"
     file.write_text(
         "from typing import ClassVar, Literal\n"
-        "from undistill.access import Access\n"
+        "from undistill.threat_model import Access\n"
         "from undistill.attacks.base import ATTACKS, Attack\n\n\n"
         "@ATTACKS.register\nclass Toy(Attack):\n    '''Toy.'''\n\n"
         "    name: Literal['toy-attack'] = 'toy-attack'\n    needs: ClassVar[Access | None] = Access.LABEL\n"

@@ -9,8 +9,8 @@ import pytest
 from pydantic import Field, ValidationError
 
 from undistill.attacks.base import ATTACKS
+from undistill.data.augment import VIEWS
 from undistill.data.sources import SOURCES
-from undistill.data.views import VIEWS
 from undistill.defenses.base import DEFENSES
 from undistill.errors import UsageError
 from undistill.models import MODELS

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from undistill.access import Access
-from undistill.oracle.serving import ANSWER_DEFENSES, AnswerDefense
+from undistill.oracle.output_defense import ANSWER_DEFENSES, AnswerDefense
+from undistill.threat_model import Access
 
 
 @ANSWER_DEFENSES.register

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
-from undistill.data.images import ImageSet
-from undistill.oracle.door import Oracle, Questions
+from undistill.data.image_set import ImageSet
+from undistill.oracle.oracle import Oracle, Questions
+from undistill.threat_model import Access
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.data.opening import Progress, Wanted
 from undistill.data.reading import Found
 from undistill.data.sources import SOURCES, Source

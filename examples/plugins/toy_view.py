@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from undistill.data.views import VIEWS, View
+from undistill.data.augment import VIEWS, View
 
 
 @VIEWS.register

@@ -21,16 +21,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from undistill.access import Card
-from undistill.auditing.heist import Heist
-from undistill.auditing.plan import plan_recipe, spare
 from undistill.data import ImageSet, load
 from undistill.defenses.protect import protect
+from undistill.experiments.extraction import Heist
+from undistill.experiments.holdings import plan_recipe, spare
 from undistill.oracle.victim import resolve
-from undistill.reproduction.demo_result import COLD, LABELS, REFIT, SOFT, Attacker
+from undistill.paper.demo_result import COLD, LABELS, REFIT, SOFT, Attacker
+from undistill.threat_model import Card
 from undistill.training.evaluate import predict
 from undistill.training.recipe import read
-from undistill.training.run import Run
+from undistill.training.run_folder import Run
 from undistill.training.train import of_data, train
 
 FIRST, DRAWS = 5000, 2

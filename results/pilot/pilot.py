@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from undistill.auditing.attack import attack
-from undistill.auditing.cell import Cell, collect, save
-from undistill.auditing.describe import victim_cell
 from undistill.data import load
 from undistill.defenses.protect import protect
-from undistill.jobs import Job, run_jobs
+from undistill.experiments.attack import attack
+from undistill.experiments.cell import Cell, collect, save
+from undistill.experiments.describe import victim_cell
+from undistill.experiments.executors import Job, run_jobs
 from undistill.training.recipe import Recipe, read
-from undistill.training.run import Run
+from undistill.training.run_folder import Run
 from undistill.training.train import train
 
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5.0e-4, "nesterov": True}

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from undistill import losses, models
-    from undistill.auditing.attack import attack
     from undistill.data.load import load
     from undistill.defenses.protect import protect
+    from undistill.experiments.attack import attack
     from undistill.oracle.victim import load_model
+    from undistill.paper.reproduce import reproduce
     from undistill.reporting.auditor import audit
     from undistill.reporting.report import write_report as report
-    from undistill.reproduction.reproduce import reproduce
     from undistill.training.recipe import read as recipe
     from undistill.training.train import train
 
@@ -41,14 +41,14 @@ __all__ = [
 ]
 
 _VERBS = {
-    "attack": ("undistill.auditing.attack", "attack"),
+    "attack": ("undistill.experiments.attack", "attack"),
     "audit": ("undistill.reporting.auditor", "audit"),
     "load": ("undistill.data.load", "load"),
     "load_model": ("undistill.oracle.victim", "load_model"),
     "protect": ("undistill.defenses.protect", "protect"),
     "recipe": ("undistill.training.recipe", "read"),
     "report": ("undistill.reporting.report", "write_report"),
-    "reproduce": ("undistill.reproduction.reproduce", "reproduce"),
+    "reproduce": ("undistill.paper.reproduce", "reproduce"),
     "train": ("undistill.training.train", "train"),
 }
 _MODULES = {"losses", "models"}

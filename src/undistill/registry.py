@@ -106,7 +106,7 @@ def registry(kind: str) -> Registry[Any]:
 
 OWNERS = {
     "defense": "undistill.defenses.base",
-    "answer-defense": "undistill.oracle.serving",
+    "answer-defense": "undistill.oracle.output_defense",
     "attack": "undistill.attacks.base",
 }
 

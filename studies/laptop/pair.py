@@ -18,9 +18,9 @@ import torch
 
 from undistill.data import load
 from undistill.files import write_bytes, write_json, write_text
-from undistill.models import folder as models
+from undistill.models import model_folder as models
 from undistill.training.evaluate import accuracy, predict
-from undistill.training.run import Run
+from undistill.training.run_folder import Run
 
 CARD = """---
 library_name: undistill

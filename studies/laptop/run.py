@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from undistill.reproduction.reproduce import reproduce
+from undistill.paper.reproduce import reproduce
 
 
 def main() -> None:

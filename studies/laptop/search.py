@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from undistill.data import load
-from undistill.jobs import Job, run_jobs
+from undistill.experiments.executors import Job, run_jobs
 from undistill.training.recipe import read
 from undistill.training.train import train
 

@@ -8,12 +8,12 @@ from statistics import fmean
 import pytest
 import torch
 
-from undistill.access import Access, Card
 from undistill.attacks.base import ATTACKS
-from undistill.auditing.plan import hold
 from undistill.data import Splits, load
+from undistill.experiments.holdings import hold
 from undistill.models import Classifier, build
-from undistill.oracle.door import Oracle
+from undistill.oracle.oracle import Oracle
+from undistill.threat_model import Access, Card
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import EpochRecord, fit
 from undistill.training.objectives import CrossEntropy

@@ -18,21 +18,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from undistill.access import Access, Card
 from undistill.attacks.average import Average, Noted, as_many_steps
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.decoupled import Confidence, Decoupled
 from undistill.attacks.sanitise import CLEAN, Cleaned, by_class, class_means, completed
 from undistill.attacks.standardised_kd import Standardised
-from undistill.auditing.plan import hold
+from undistill.data.augment import to_float
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet, Splits
-from undistill.data.views import to_float
+from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.noise import Noise
 from undistill.errors import Refused, UsageError
+from undistill.experiments.holdings import hold
 from undistill.losses import decoupled_kl, smoothed_cross_entropy, standardised_kl
 from undistill.models import Classifier
-from undistill.oracle.door import Answer, Oracle
+from undistill.oracle.oracle import Answer, Oracle
+from undistill.threat_model import Access, Card
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import State
 from undistill.training.recipe import Recipe, read

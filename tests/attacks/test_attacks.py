@@ -13,20 +13,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.access import Access, Card
 from undistill.attacks import kd, label_only, scratch
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.kd import Distillation
-from undistill.auditing.attack import attack
-from undistill.auditing.plan import hold, permit
+from undistill.data.augment import to_float
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet, Splits
-from undistill.data.views import to_float
+from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses import nasty
 from undistill.defenses.protect import protect
 from undistill.errors import UsageError
+from undistill.experiments.attack import attack
+from undistill.experiments.holdings import hold, permit
 from undistill.models import Classifier
 from undistill.oracle import Oracle, Questions
+from undistill.threat_model import Access, Card
 from undistill.training import train as training
 from undistill.training.loop import EpochRecord, fit
 from undistill.training.objectives import CrossEntropy
@@ -62,7 +62,7 @@ def poisoned(images: ImageSet) -> ImageSet:
 def victim(make_model: Callable[..., Classifier], images: ImageSet) -> Classifier:
     """A victim that is sure of itself and always wrong, so that its answers and the true labels never agree."""
     model, wrong = make_model(seed=11), relabelled(images, (images.labels_N + 1) % 4)
-    settings = Training.model_validate({"epochs": 12, "optimizer": {"name": "adam", "lr": 0.02}})
+    settings = Training.model_validate({"epochs": 40, "optimizer": {"name": "adam", "lr": 0.02}})
     list(fit(model, ImageBatches(wrong, 24, seed=0, role="teacher"), CrossEntropy(), settings, seed=0))
     model.eval()
     assert torch.equal(model(to_float(images.images_NCHW)).argmax(1), wrong.labels_N)

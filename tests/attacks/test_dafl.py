@@ -12,23 +12,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.access import Access, Card
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.dafl import DAFL, Generated, GeneratedLesson
 from undistill.attacks.generator import build as build_generator
-from undistill.auditing.attack import attack
-from undistill.auditing.plan import hold, permit
-from undistill.data.images import ImageSet, Splits
+from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import UsageError
+from undistill.experiments.attack import attack
+from undistill.experiments.holdings import hold, permit
 from undistill.losses import activation_loss, information_entropy_loss, one_hot_loss, softened_kl
 from undistill.models import Classifier
 from undistill.models.external import Wrapped
-from undistill.oracle.blackbox import BlackBox
-from undistill.oracle.door import Oracle
+from undistill.oracle.black_box import BlackBox
+from undistill.oracle.oracle import Oracle
+from undistill.threat_model import Access, Card
 from undistill.training import checkpoint
 from undistill.training.loop import State, fit
 from undistill.training.recipe import Recipe, read
-from undistill.training.run import Run
+from undistill.training.run_folder import Run
 from undistill.training.train import train
 
 from .conftest import Digits

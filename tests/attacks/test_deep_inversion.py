@@ -12,19 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from undistill.access import Access, Card
 from undistill.attacks import inversion
 from undistill.attacks.deep_inversion import DeepInversion
 from undistill.attacks.insider import Inside, at_inputs, frozen
 from undistill.attacks.inversion import invert
-from undistill.auditing.plan import hold
-from undistill.data.images import ImageSet, Splits
+from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import Diverged, UsageError
+from undistill.experiments.holdings import hold
 from undistill.losses import mean_norm, statistics_distance, total_variation
 from undistill.models import Classifier, build
 from undistill.models.external import Wrapped
-from undistill.oracle.door import Oracle
+from undistill.oracle.oracle import Oracle
 from undistill.seeds import derive
+from undistill.threat_model import Access, Card
 from undistill.training import checkpoint
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.access import Access
 from undistill.attacks.feature_kd import FitNet, SimKD, folded, fresh_adapter
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
 from undistill.models import Classifier
-from undistill.oracle.door import Oracle
+from undistill.oracle.oracle import Oracle
+from undistill.threat_model import Access
 from undistill.training.features import Scale, read_all
 from undistill.training.recipe import Recipe
 from undistill.types import Batch

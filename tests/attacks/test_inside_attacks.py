@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.insider import said
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.defenses.base import DEFENSES
 from undistill.models import Classifier, build
-from undistill.oracle.door import Oracle
+from undistill.oracle.oracle import Oracle
+from undistill.threat_model import Access
 from undistill.training import checkpoint
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import CrossEntropy

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from undistill.attacks.finetune import Finetune
 from undistill.attacks.head_refit import few, logistic, refit
 from undistill.attacks.insider import frozen
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.errors import NotFinite, UsageError
 from undistill.models import Classifier
 from undistill.models.external import Wrapped

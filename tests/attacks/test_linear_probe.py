@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from undistill.access import Access
 from undistill.attacks.kd import Distillation
 from undistill.attacks.linear_probe import LinearProbe, Probing
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.errors import Refused, UsageError
 from undistill.models import Classifier
 from undistill.models.external import Wrapped
-from undistill.oracle.door import Answer, Oracle
+from undistill.oracle.oracle import Answer, Oracle
+from undistill.threat_model import Access
 from undistill.training import checkpoint
 from undistill.training.features import Scale, read_all
 from undistill.training.loop import EpochRecord, State, fit

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from undistill.auditing import planned
-from undistill.auditing.cell import Cell, read, save
-from undistill.auditing.judge import judge
-from undistill.auditing.judgement import CardResult
-from undistill.auditing.planned import Choice, Plan, Planned, Subject
+from undistill.auditing.analyze import judge
+from undistill.auditing.result import CardResult
+from undistill.experiments import plan as planned
+from undistill.experiments.cell import Cell, read, save
+from undistill.experiments.plan import Choice, Plan, Planned, Subject
 from undistill.files import write_json
 
 CARD = "probs/unlabelled(1.0)/fresh/random/50"

@@ -14,16 +14,18 @@ from torch import nn
 
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.kd import KD
-from undistill.auditing import computing, making, planned
-from undistill.auditing import plan as holding
-from undistill.auditing.asking import Request
+from undistill.auditing import making
 from undistill.auditing.audit import Ready, prepare, run
-from undistill.auditing.cell import Cell
-from undistill.auditing.desk import compute
-from undistill.auditing.planned import FILE, Plan, read
-from undistill.auditing.settled import resolved
-from undistill.data.images import ImageSet, Splits
+from undistill.auditing.config import Request
+from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import RunError, UsageError
+from undistill.experiments import computing
+from undistill.experiments import holdings as holding
+from undistill.experiments import plan as planned
+from undistill.experiments.cell import Cell
+from undistill.experiments.desk import compute
+from undistill.experiments.plan import FILE, Plan, read
+from undistill.experiments.settled import resolved
 from undistill.models import Classifier
 from undistill.oracle import BlackBox
 from undistill.oracle.victim import Victim, resolve
@@ -135,7 +137,7 @@ def test_the_search_never_looks_at_test_images(made: Make, splits: Splits, monke
         seen.append(images)
         return predict(network, images)
 
-    monkeypatch.setattr("undistill.auditing.heist.predict", watched)
+    monkeypatch.setattr("undistill.experiments.extraction.predict", watched)
     planned.write(ready.desk.folder, ready.plan)
     for cell in ready.plan.cells:
         if cell.role == "search":
@@ -180,7 +182,7 @@ def test_an_attack_given_true_labels_would_be_noticed(
     poisoned = replace(splits, pool=relabelled(splits.pool))
     real = holding.hold
     monkeypatch.setattr(
-        "undistill.auditing.heist.hold",
+        "undistill.experiments.extraction.hold",
         lambda data, card, thief, seed, victim=None: real(
             data, card.model_copy(update={"data": "labelled"}), thief, seed, victim
         ),
@@ -281,7 +283,7 @@ def test_a_function_is_audited_by_what_it_answers(splits: Splits, recipe: Recipe
     def says(pixels: Any) -> Any:
         return pixels.reshape(len(pixels), -1).sum(1).astype("int64") % 4
 
-    from undistill.access import Access
+    from undistill.threat_model import Access
 
     box = BlackBox(says, Access.LABEL, 4, "box")
     request = replace(SMALL, unseen=True)
@@ -294,7 +296,7 @@ def test_a_function_is_audited_by_what_it_answers(splits: Splits, recipe: Recipe
 def test_a_function_of_labels_alone_cannot_be_served_with_probabilities(
     splits: Splits, recipe: Recipe, tmp_path: Path
 ) -> None:
-    from undistill.access import Access
+    from undistill.threat_model import Access
 
     box = BlackBox(lambda pixels: pixels[:, 0, 0, 0].astype("int64") % 4, Access.LABEL, 4, "box")
     with pytest.raises(UsageError, match="label is all that the model returns: none of --access probs can be had"):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undistill.auditing.curve import label_equivalents, rising
-from undistill.auditing.judgement import Point
+from undistill.auditing.result import Point
 
 POINTS = tuple(Point(x=x, y=y) for x, y in ((10, 50.0), (100, 70.0), (1000, 90.0)))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from auditing.made import FLOOR, LABELLED, MadeAudit, change, fail, keys, only_card, remove
-from undistill.auditing.judge import judge
+from undistill.auditing.analyze import judge
 from undistill.errors import RunError
 
 

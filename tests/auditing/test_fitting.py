@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from undistill.auditing.asking import Request
+from undistill.auditing.config import Request
 from undistill.auditing.fitting import ACCESS, STEPS, smaller
-from undistill.data.images import Splits
+from undistill.data.image_set import Splits
 
 
 def test_an_audit_becomes_smaller_step_by_step(splits: Splits) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from undistill.access import Access, Card
 from undistill.attacks.base import ATTACKS
 from undistill.auditing.making import Thieves, includes
-from undistill.auditing.planned import Planned, Skipped, Subject
 from undistill.auditing.planner import Planner
 from undistill.auditing.suite import FIRST_SEARCH_SEED, QUICK, STANDARD, SUITES, Suite, expected_resolution, suite
 from undistill.auditing.suite import usual_delta as delta
 from undistill.errors import UsageError
+from undistill.experiments.plan import Planned, Skipped, Subject
+from undistill.threat_model import Access, Card
 from undistill.training.recipe import read
 
 TRAINING = read("digits").dump()["training"]

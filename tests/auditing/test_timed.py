@@ -11,19 +11,21 @@ import pytest
 import torch
 
 from auditing.made import MadeAudit
-from undistill.auditing import forecast, making, planned
-from undistill.auditing.asking import Request, time_of
+from undistill.auditing import making
+from undistill.auditing.analyze import judge
 from undistill.auditing.audit import Clock, Ready, prepare, run
+from undistill.auditing.config import Request, time_of
 from undistill.auditing.evidence import read
-from undistill.auditing.forecast import Span, span
-from undistill.auditing.judge import judge
 from undistill.auditing.naming import unique_names
 from undistill.auditing.outlook import too_few
 from undistill.auditing.precision import precision
 from undistill.auditing.suite import TIMED, expected_resolution, resolution_range, seeds_for
 from undistill.auditing.tell import announced
-from undistill.data.images import Splits
+from undistill.data.image_set import Splits
 from undistill.errors import UsageError
+from undistill.experiments import audit_cost as forecast
+from undistill.experiments import plan as planned
+from undistill.experiments.audit_cost import Span, span
 from undistill.models import Classifier
 from undistill.oracle.victim import resolve
 from undistill.reporting.audit.words import digits_of

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from undistill.access import Card
 from undistill.cli.catalog import FORMULA, KINDS, catalog, kind_of
 from undistill.cli.main import main
 from undistill.cli.verbs import WIDTH
 from undistill.errors import UsageError
+from undistill.threat_model import Card
 
 
 @pytest.mark.parametrize("kind", KINDS)

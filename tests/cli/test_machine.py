@@ -14,10 +14,10 @@ from undistill.cli import machine
 from undistill.cli.machine import size
 from undistill.cli.main import main
 from undistill.data import cache
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
-from undistill.oracle.bank import Bank
 from undistill.oracle.entry import Held
+from undistill.oracle.logit_cache import Bank
 
 Call = Callable[..., tuple[int, str]]
 

@@ -137,7 +137,8 @@ def test_what_is_set_last_wins() -> None:
 
 @pytest.mark.parametrize("verb", SHARING)
 def test_options_reach_the_recipe(call: Call, photos: Path, tmp_path: Path, verb: str) -> None:
-    from undistill.models import build, folder
+    from undistill.models import build
+    from undistill.models import model_folder as folder
 
     folder.save(tmp_path / "model", build("cnn", 3, 3, 16, 0.125, seed=0), None, "")
     target = [] if verb == "train" else [tmp_path / "model"]

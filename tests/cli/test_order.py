@@ -18,10 +18,11 @@ from undistill.cli.main import main
 from undistill.cli.options import Options, local_copy
 from undistill.errors import UsageError
 from undistill.files import locked
-from undistill.models import build, folder
+from undistill.models import build
+from undistill.models import model_folder as folder
 from undistill.models.base import MODELS
 from undistill.threads import Moment
-from undistill.training.run import begun
+from undistill.training.run_folder import begun
 
 Call = Callable[..., tuple[int, str]]
 SMALL = ("--data", "digits", "-s", "training.epochs=1", "-s", "model.width=0.125", "-q")

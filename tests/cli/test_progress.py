@@ -12,15 +12,15 @@ from undistill import progress
 from undistill.cli.pace import SLOWER, WINDOW, Pace
 from undistill.cli.progress import EVERY, FIRST, Reporter, Stage, duration
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
-from undistill.jobs import Job, run_jobs
+from undistill.data.image_set import ImageSet
+from undistill.experiments.executors import Job, run_jobs
 from undistill.models import Classifier
 from undistill.progress import Step, listening
 from undistill.training.loop import fit
 from undistill.training.objectives import CrossEntropy
 from undistill.training.recipe import Recipe
 
-LOG = logging.getLogger("undistill.oracle.bank")
+LOG = logging.getLogger("undistill.oracle.logit_cache")
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from undistill.data.augment import Crop, Flip
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
-from undistill.data.views import Crop, Flip
+from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
 from undistill.types import Batch, Batches
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from undistill.data import cache
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "pixels cut": lambda folder: os.truncate(folder / "train.images.npy", 500),

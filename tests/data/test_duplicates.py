@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from undistill.data import cache, load
-from undistill.data.carve import split
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
+from undistill.data.splits import split
 from undistill.errors import UsageError
 
 NAMES = ("a", "b")

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undistill.data.carve import split
-from undistill.data.images import ImageSet, Splits
+from undistill.data.image_set import ImageSet, Splits
+from undistill.data.splits import split
 from undistill.errors import UsageError
 
 NAMES = ("a", "b")

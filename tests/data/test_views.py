@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from undistill.data import load
+from undistill.data.augment import VIEWS, Crop, Flip, ResizedCrop, Rotation, View, Views, to_float
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
-from undistill.data.views import VIEWS, Crop, Flip, ResizedCrop, Rotation, View, Views, to_float
+from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -301,7 +301,7 @@ def test_a_crop_that_fills_with_black_is_written_as_before() -> None:
 
 
 def test_alternating_flips_show_each_image_both_ways_in_two_epochs() -> None:
-    from undistill.data.views import AlternatingFlip
+    from undistill.data.augment import AlternatingFlip
 
     images_BCHW = torch.randint(0, 256, (64, 1, 4, 4), dtype=torch.uint8)
     index_B = torch.arange(64)

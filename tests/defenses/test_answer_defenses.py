@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from undistill.access import Access
 from undistill.cli.catalog import catalog
-from undistill.data.images import Splits
+from undistill.data.image_set import Splits
 from undistill.defenses.base import DEFENSES
 from undistill.defenses.noise import disturbed
 from undistill.defenses.protect import protect
@@ -25,7 +24,8 @@ from undistill.defenses.reverse_sigmoid import CLIP, reverse_sigmoid
 from undistill.defenses.stingy import kept
 from undistill.errors import UsageError
 from undistill.models import Classifier
-from undistill.oracle.serving import ANSWER_DEFENSES, AnswerDefense
+from undistill.oracle.output_defense import ANSWER_DEFENSES, AnswerDefense
+from undistill.threat_model import Access
 from undistill.training.recipe import Recipe, read
 
 Array = NDArray[Any]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.data.images import ImageSet, Splits
-from undistill.data.views import Views, to_float
+from undistill.data.augment import Views, to_float
+from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.base import DEFENSES, TrainedDefense
 from undistill.defenses.nasty import SelfUndermining
 from undistill.defenses.nasty_head import HeadSelfUndermining, NastyHead
@@ -23,7 +23,7 @@ from undistill.models import Classifier
 from undistill.models.external import Wrapped
 from undistill.seeds import derive
 from undistill.training.recipe import Recipe, read
-from undistill.training.run import Run
+from undistill.training.run_folder import Run
 from undistill.training.train import train, validation
 from undistill.types import Batch
 

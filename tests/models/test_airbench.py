@@ -7,7 +7,7 @@ import torch
 
 from undistill.data import ImageBatches, ImageSet
 from undistill.models import build
-from undistill.models import folder as models
+from undistill.models import model_folder as models
 from undistill.models.airbench import Whitening
 from undistill.training.loop import fit
 from undistill.training.objectives import CrossEntropy

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from undistill import plugins
 from undistill.errors import RunError, UsageError
-from undistill.models import MODELS, Classifier, build, folder
+from undistill.models import MODELS, Classifier, build
+from undistill.models import model_folder as folder
 from undistill.models.base import from_config
 from undistill.models.external import IMAGENET, LOADING, External, Wrapped
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from undistill.errors import RunError, UsageError
-from undistill.models import Classifier, build, folder
+from undistill.models import Classifier, build
+from undistill.models import model_folder as folder
 from undistill.models.base import from_config
-from undistill.models.folder import model_card, read_tensors, tensors_to_bytes, weights_id
+from undistill.models.model_folder import model_card, read_tensors, tensors_to_bytes, weights_id
 
 NAMES = ("a", "b", "c", "d")
 

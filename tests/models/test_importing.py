@@ -18,9 +18,10 @@ from models.references import FOREIGN, keys
 from undistill import plugins
 from undistill.data import Splits
 from undistill.errors import RunError, UsageError
-from undistill.models import MODELS, Classifier, build, folder
+from undistill.models import MODELS, Classifier, build
+from undistill.models import model_folder as folder
+from undistill.models.convert import AUTHORS_DATA, import_model
 from undistill.models.external import IMAGENET
-from undistill.models.importing import AUTHORS_DATA, import_model
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from undistill.models import folder as models
+from undistill.models import model_folder as models
 
 PAIR = Path(__file__).parents[2] / "examples" / "cifar10"
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from undistill import plugins
 from undistill.errors import RunError, UndistillError, UsageError
 from undistill.models import Classifier, build
-from undistill.models.states import WRAPPERS, classes_of, load_state, read_state, translate
+from undistill.models.state_dict import WRAPPERS, classes_of, load_state, read_state, translate
 
 State = dict[str, Tensor]
 

@@ -19,11 +19,11 @@ import safetensors.torch
 import torch
 
 from undistill.cli.options import BANK_GB
-from undistill.data.images import ImageSet
-from undistill.data.views import Crop
+from undistill.data.augment import Crop
+from undistill.data.image_set import ImageSet
 from undistill.errors import RunError, UsageError
-from undistill.oracle.bank import MARGIN, SCHEMA, Bank
 from undistill.oracle.entry import Entry, Held, in_bytes
+from undistill.oracle.logit_cache import MARGIN, SCHEMA, Bank
 
 VIEWS = (Crop(padding=2),)
 ENTRY = 3 * 24 * (4 * 4 + 4)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from undistill.access import Access
 from undistill.errors import Refused, RunError, UsageError
 from undistill.oracle import BlackBox, Oracle
-from undistill.oracle.blackbox import to_bytes
-from undistill.oracle.door import cut
+from undistill.oracle.black_box import to_bytes
+from undistill.oracle.oracle import cut
+from undistill.threat_model import Access
 
 PROBS = np.array([[0.1, 0.2, 0.3, 0.4], [0.7, 0.3, 0.0, 0.0]])
 SCORES = {Access.LOGITS: np.log(PROBS + 1e-3), Access.PROBS: PROBS, Access.LABEL: np.array([3, 0])}

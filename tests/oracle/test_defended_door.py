@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from undistill.access import Access
+from undistill.data.augment import Crop, to_float
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
-from undistill.data.views import Crop, to_float
+from undistill.data.image_set import ImageSet
 from undistill.errors import Refused, UsageError
 from undistill.models import Classifier
 from undistill.oracle import Answer, Bank, BlackBox, Oracle, Questions
 from undistill.oracle.entry import Entry
-from undistill.oracle.serving import ANSWER_DEFENSES, chain, rounded
+from undistill.oracle.output_defense import ANSWER_DEFENSES, chain, rounded
 from undistill.oracle.victim import Victim, resolve
 from undistill.seeds import generator
+from undistill.threat_model import Access
 from undistill.training.recipe import Training
 
 PASSES = 2

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.access import Access
+from undistill.data.augment import Crop, to_float
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
-from undistill.data.views import Crop, to_float
+from undistill.data.image_set import ImageSet
 from undistill.errors import Refused
 from undistill.models import Classifier
 from undistill.oracle import Answer, Oracle, Questions
+from undistill.threat_model import Access
 from undistill.training.recipe import Training
 
 LOGITS_BC = torch.tensor([[2.0, 1.0, 0.0, -1.0], [0.0, 3.0, 3.5, 1.0]])
@@ -229,7 +229,7 @@ def test_without_a_budget_each_view_is_a_question(victim: Classifier, images: Im
 def test_with_a_budget_each_image_is_asked_once_as_it_is(
     victim: Classifier, images: ImageSet, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("undistill.oracle.door.batch_for", lambda *_: chunk)
+    monkeypatch.setattr("undistill.oracle.oracle.batch_for", lambda *_: chunk)
     held = images.take(torch.tensor([20, 3, 11, 4, 9, 17]))
     oracle = Oracle(victim, Access.LOGITS, budget=6)
     questions = Questions(oracle, batches_of(held), Training())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from undistill.models import MODELS, Classifier, build
 from undistill.models.external import Wrapped
-from undistill.oracle.frozen import CLOSE, Frozen, identity
+from undistill.oracle.inference import CLOSE, Frozen, identity
 from undistill.training.precision import Precision
 
 CPU = torch.device("cpu")

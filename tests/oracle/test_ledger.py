@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from undistill.access import Access
-from undistill.auditing.attack import attack
-from undistill.auditing.cell import collect
-from undistill.data.images import ImageSet, Splits
+from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import RunError, UndistillError, UsageError
+from undistill.experiments.attack import attack
+from undistill.experiments.cell import collect
 from undistill.oracle import Answer, BlackBox, Oracle, write_answers
-from undistill.oracle import ledger as ledgers
-from undistill.oracle.ledger import KEY, Answers, Ledger, hashes_of
+from undistill.oracle import query_log as ledgers
+from undistill.oracle.query_log import KEY, Answers, Ledger, hashes_of
 from undistill.oracle.victim import resolve
+from undistill.threat_model import Access
 from undistill.training.recipe import Recipe
 from undistill.types import Batch
 

@@ -13,17 +13,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.access import Access
-from undistill.auditing.asking import Request
-from undistill.auditing.attack import attack
 from undistill.auditing.audit import prepare
-from undistill.data.images import ImageSet, Splits
+from undistill.auditing.config import Request
+from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.protect import protect
 from undistill.errors import Implausible, RunError, UsageError
-from undistill.models import build, folder
+from undistill.experiments.attack import attack
+from undistill.models import build
+from undistill.models import model_folder as folder
 from undistill.oracle import BlackBox, Oracle, write_answers
 from undistill.oracle.accuracy import Recorded, better_order, doubt, measured
 from undistill.oracle.victim import Victim, measure, resolve
+from undistill.threat_model import Access
 from undistill.training.recipe import Recipe
 
 NAMES = tuple("abcdefghij")

@@ -18,19 +18,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS
-from undistill.auditing.plan import top_class
+from undistill.data.augment import Crop, to_float
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet, Splits
-from undistill.data.views import Crop, to_float
+from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.base import DEFENSES
 from undistill.errors import Refused, RunError
+from undistill.experiments.holdings import top_class
 from undistill.models import Classifier
 from undistill.oracle import Bank, BlackBox, Oracle, Questions
 from undistill.oracle.entry import Held
-from undistill.oracle.frozen import PROBE, Frozen
+from undistill.oracle.inference import PROBE, Frozen
 from undistill.oracle.recall import Recall, answers, recalled
+from undistill.threat_model import Access
 from undistill.training.evaluate import predict
 from undistill.training.recipe import Recipe, Training, read
 
@@ -503,11 +503,11 @@ import logging, os, sys, time
 from pathlib import Path
 import torch
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
-from undistill.data.views import Crop
+from undistill.data.image_set import ImageSet
+from undistill.data.augment import Crop
 from undistill.models import build
 from undistill.oracle import Bank
-from undistill.oracle.frozen import PROBE, Frozen
+from undistill.oracle.inference import PROBE, Frozen
 from undistill.oracle.recall import recalled
 
 torch.set_num_threads(1)

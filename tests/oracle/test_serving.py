@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from undistill.access import Access
 from undistill.defenses.base import DEFENSES
 from undistill.defenses.noise import Noise
 from undistill.defenses.rounding import Rounding
 from undistill.defenses.stingy import Stingy
 from undistill.defenses.top1 import Top1
 from undistill.errors import UsageError
-from undistill.oracle.serving import ANSWER_DEFENSES, chain, keep_top, rounded, serve, shown, suits
+from undistill.oracle.output_defense import ANSWER_DEFENSES, chain, keep_top, rounded, serve, shown, suits
 from undistill.registry import registry
+from undistill.threat_model import Access
 
 PROBS = torch.tensor([[0.55, 0.3, 0.15]], dtype=torch.float64)
 

@@ -16,18 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from undistill import plugins
-from undistill.access import Access
-from undistill.auditing.attack import attack
-from undistill.auditing.cell import Cell
-from undistill.data.images import ImageSet, Splits
+from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.protect import protect
 from undistill.errors import RunError, UsageError
-from undistill.models import Classifier, build, folder
+from undistill.experiments.attack import attack
+from undistill.experiments.cell import Cell
+from undistill.models import Classifier, build
+from undistill.models import model_folder as folder
 from undistill.oracle import BlackBox, write_answers
-from undistill.oracle.ledger import Ledger
+from undistill.oracle.query_log import Ledger
 from undistill.oracle.victim import Victim, brings, load_model, resolve
+from undistill.threat_model import Access
 from undistill.training.recipe import Recipe
-from undistill.training.run import Run
+from undistill.training.run_folder import Run
 from undistill.training.train import train
 
 CODE = """

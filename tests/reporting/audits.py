@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from undistill.auditing.judgement import (
+from undistill.auditing.result import (
     CardResult,
     Contrast,
     Estimate,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from reporting.synthetic import ENV, figure
-from undistill.auditing.cell import Array, Cell, save
-from undistill.reproduction.demo_result import ATTACKERS, BASELINE, NASTY, NORMAL, SCHEMA
+from undistill.experiments.cell import Array, Cell, save
+from undistill.paper.demo_result import ATTACKERS, BASELINE, NASTY, NORMAL, SCHEMA
 
 N = 500
 LABELS = np.arange(N, dtype=np.int16) % 10

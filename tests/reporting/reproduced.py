@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from reporting.synthetic import ENV
-from undistill.auditing.cell import Cell, identify, save
-from undistill.reproduction.grid import EXPERIMENTS
-from undistill.reproduction.plan import Plan, Point, write
-from undistill.reproduction.published import ITSELF
-from undistill.reproduction.reproduce import prepare
+from undistill.experiments.cell import Cell, identify, save
+from undistill.paper.experiments import EXPERIMENTS
+from undistill.paper.plan import Plan, Point, write
+from undistill.paper.published import ITSELF
+from undistill.paper.reproduce import prepare
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PANELS = ("normal features", "normal logits", "nasty features", "nasty logits")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from undistill.auditing.cell import Cell, identify, save
+from undistill.experiments.cell import Cell, identify, save
 
 PAPER = "logits/labelled(1.0)/trained/random"
 API = "probs/unlabelled(1.0)/fresh/random/50"

@@ -14,7 +14,7 @@ import pytest
 
 from reporting import audits
 from reporting.audits import HOSTILE, LONG, card, judgement, line, thief, victim
-from undistill.auditing.judgement import Flag, Judgement
+from undistill.auditing.result import Flag, Judgement
 from undistill.reporting.audit import first, story
 from undistill.reporting.audit.compare import write_comparison
 from undistill.reporting.audit.first import ACTION, HELPS

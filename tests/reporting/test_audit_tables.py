@@ -10,7 +10,7 @@ import pytest
 from reporting import audits
 from reporting.audits import card, judgement, thief
 from reporting.test_audit_page import Visible, small
-from undistill.auditing.judgement import Contrast, Judgement
+from undistill.auditing.result import Contrast, Judgement
 from undistill.reporting.audit import cells, curves, first, lanes, tables
 from undistill.reporting.audit.write import plain, write_audit
 from undistill.reporting.written import Report

@@ -11,7 +11,7 @@ import pytest
 
 from reporting.audits import HOSTILE, card, estimate, judgement, victim
 from reporting.test_audit_page import Visible
-from undistill.auditing.judgement import Judgement
+from undistill.auditing.result import Judgement
 from undistill.errors import UsageError
 from undistill.reporting.audit import scatter
 from undistill.reporting.audit.compare import named, ranks, write_comparison

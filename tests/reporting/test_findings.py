@@ -7,7 +7,7 @@ import math
 import pytest
 
 from reporting.synthetic import API, control, grid, thief, victim
-from undistill.auditing.cell import Cell
+from undistill.experiments.cell import Cell
 from undistill.reporting import findings, limits, story
 from undistill.reporting.paired import difference
 from undistill.reporting.rows import Group

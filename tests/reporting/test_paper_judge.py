@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from reporting.reproduced import accuracy, fill, plan_of
+from undistill.paper.plan import Plan, Point
 from undistill.reporting.paper.judge import Claim, claims, slope
 from undistill.reporting.paper.source import covered, open_sources
-from undistill.reproduction.plan import Plan, Point
 
 TABLE1 = plan_of("table1")
 ALPHA = plan_of("alpha", seeds=4)

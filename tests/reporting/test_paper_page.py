@@ -19,14 +19,14 @@ from reporting.reproduced import CLASSES, cell_of, figure_of, fill, plan_of
 from reporting.synthetic import thief
 from reporting.synthetic import write as write_cells
 from reporting.test_report import BANNED, HOSTILE, Visible
-from undistill.auditing.cell import save
 from undistill.errors import RunError, UsageError
+from undistill.experiments.cell import save
+from undistill.paper.plan import Plan, write
+from undistill.paper.published import DOUBTS
 from undistill.reporting.paper.export import palette, printed
 from undistill.reporting.paper.inversion import inversion
 from undistill.reporting.paper.write import write_reproduction
 from undistill.reporting.report import Report, write_report
-from undistill.reproduction.plan import Plan, write
-from undistill.reproduction.published import DOUBTS
 
 NAMES = ("table1", "logits", "embedding", "omega", "deep-inversion")
 PLAN = plan_of(*NAMES, scale="small")

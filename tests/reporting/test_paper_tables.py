@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from reporting.reproduced import accuracy, fill, plan_of
+from undistill.paper.experiments import EXPERIMENTS
+from undistill.paper.plan import Plan
+from undistill.paper.published import REPORTED
 from undistill.reporting.naming import number, signed
 from undistill.reporting.paper import sweeps
 from undistill.reporting.paper.entries import HEADS
 from undistill.reporting.paper.grids import Grid, grid
 from undistill.reporting.paper.sheet import Sheet, Value, latex
 from undistill.reporting.paper.source import open_sources
-from undistill.reproduction.grid import EXPERIMENTS
-from undistill.reproduction.plan import Plan
-from undistill.reproduction.published import REPORTED
 
 PLAN = plan_of("table1", "table2", "table3", "dafl", scale="paper")
 HOSTILE = "</td><script>alert(1)</script> & 50% $x_1$ \\input{/etc/passwd} | =1+1"

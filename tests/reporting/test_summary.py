@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reporting.synthetic import API, NASTY, control, figure, grid, thief, victim
-from undistill.auditing.cell import Cell
+from undistill.experiments.cell import Cell
 from undistill.reporting.naming import ALONE, arm_text, card_sentence, card_title, number, signed
 from undistill.reporting.summary import summarise
 

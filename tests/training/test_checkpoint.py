@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.errors import RunError
 from undistill.models import Classifier
 from undistill.training import checkpoint

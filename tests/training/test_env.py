@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from undistill.training.env import chosen, describe
+from undistill.training.environment import chosen, describe
 
 CPU = torch.device("cpu")
 

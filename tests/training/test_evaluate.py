@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.models import Classifier
 from undistill.training.evaluate import accuracy, ece, predict, score
 

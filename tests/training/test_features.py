@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.errors import NotFinite, UsageError
 from undistill.models import Classifier
 from undistill.models.external import Wrapped

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from undistill.data.augment import Crop
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
-from undistill.data.views import Crop
+from undistill.data.image_set import ImageSet
 from undistill.errors import Diverged
 from undistill.models import Classifier
 from undistill.training.loop import fit
@@ -390,7 +390,7 @@ def test_narrow_residual_networks_survive_their_training(name: str, width: float
     code = f"""
 import torch
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.models import build
 from undistill.training.loop import fit
 from undistill.training.objectives import CrossEntropy

@@ -258,7 +258,7 @@ def test_training_never_imports_the_compiler() -> None:
 import sys, torch
 from torch import nn
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.training.loop import fit
 from undistill.training.objectives import CrossEntropy
 from undistill.training.recipe import Training

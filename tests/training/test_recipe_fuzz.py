@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undistill.auditing import cell as cells
 from undistill.errors import UndistillError
+from undistill.experiments import cell as cells
 from undistill.training.recipe import Recipe, read
-from undistill.training.run import read_config, read_metrics
+from undistill.training.run_folder import read_config, read_metrics
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 NAMES = st.sampled_from(

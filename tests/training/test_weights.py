@@ -11,14 +11,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from undistill.data.images import ImageSet, Splits
+from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import RunError, UsageError
-from undistill.models import Classifier, build, folder
-from undistill.models.folder import tensors_to_bytes
+from undistill.models import Classifier, build
+from undistill.models import model_folder as folder
+from undistill.models.model_folder import tensors_to_bytes
+from undistill.training.init_weights import begin, network_in
 from undistill.training.recipe import Recipe, read
-from undistill.training.run import Run
+from undistill.training.run_folder import Run
 from undistill.training.train import train
-from undistill.training.weights import begin, network_in
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.5, 0.4, 0.3]
 

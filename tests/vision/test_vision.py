@@ -16,7 +16,8 @@ import safetensors.torch
 import torch
 
 from undistill.cli.main import main
-from undistill.models import Classifier, build, folder
+from undistill.models import Classifier, build
+from undistill.models import model_folder as folder
 from undistill.models.external import _optional
 
 pytestmark = [pytest.mark.vision, pytest.mark.filterwarnings("ignore")]

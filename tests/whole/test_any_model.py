@@ -17,7 +17,8 @@ from sklearn.datasets import load_digits
 
 from models.references import keys
 from undistill import plugins
-from undistill.models import MODELS, build, folder
+from undistill.models import MODELS, build
+from undistill.models import model_folder as folder
 from undistill.oracle import write_answers
 from undistill.registry import Registry
 from whole.commands import Outcome, Shell
@@ -57,11 +58,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from undistill.access import Access
+from undistill.threat_model import Access
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.kd import KD
 from undistill.data.sources import SOURCES, Digits
-from undistill.data.views import VIEWS, View
+from undistill.data.augment import VIEWS, View
 from undistill.defenses.base import DEFENSES
 from undistill.defenses.nasty import Nasty
 from undistill.models.base import MODELS, Network

@@ -99,7 +99,8 @@ def test_a_model_of_other_classes_is_refused(shell: Shell, teacher: Path, tmp_pa
 
 
 def test_an_adversary_of_another_input_size_is_refused(shell: Shell, teacher: Path, tmp_path: Path) -> None:
-    from undistill.models import build, folder
+    from undistill.models import build
+    from undistill.models import model_folder as folder
 
     names = tuple(str(digit) for digit in range(10))
     folder.save(tmp_path / "large", build("cnn", 10, 1, 16, seed=0), names, "")

@@ -13,7 +13,7 @@ from benchmarks import arm, floor, measure, plain, precision, table
 from torch import nn
 
 from undistill.data import VIEWS, ImageSet
-from undistill.data.views import Views
+from undistill.data.augment import Views
 from undistill.losses import distillation_loss, self_undermining_loss
 
 SPEC: dict[str, Any] = {"network": "cnn", "images": 256, "batch": 128, "epochs": 1}

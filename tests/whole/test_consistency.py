@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import undistill
-from undistill.auditing.cell import collect, read
 from undistill.errors import UsageError
-from undistill.jobs import Job, run_jobs
+from undistill.experiments.cell import collect, read
+from undistill.experiments.executors import Job, run_jobs
 from whole.commands import SMALL, Shell
 
 TINY = ["training.epochs=1", "model.width=0.125", "student.width=0.125"]
@@ -164,7 +164,7 @@ def _threads() -> str:
 def test_another_machine_on_the_way_is_written_down(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from undistill.training.env import describe
+    from undistill.training.environment import describe
     from undistill.training.loop import EpochRecord
 
     out = tmp_path / "run"

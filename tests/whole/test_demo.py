@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from undistill.auditing.cell import collect
-from undistill.reproduction.demo import Demo
+from undistill.experiments.cell import collect
+from undistill.paper.demo import Demo
 from whole.commands import Shell
 
 QUICK = ("demo", "--quick", "--seed", "7", "-q")

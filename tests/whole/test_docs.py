@@ -22,20 +22,20 @@ import torch
 import typer
 
 from undistill import plugins
-from undistill.access import Access, Card
 from undistill.attacks.base import ATTACKS
-from undistill.auditing.judge import judge
+from undistill.auditing.analyze import judge
 from undistill.auditing.suite import suite
 from undistill.cli.app import app
 from undistill.cli.catalog import catalog
-from undistill.data.images import Splits
+from undistill.data.image_set import Splits
 from undistill.defenses.base import DEFENSES
 from undistill.errors import UsageError
 from undistill.models import MODELS, build
 from undistill.oracle import BlackBox
-from undistill.oracle.serving import ANSWER_DEFENSES, chain
+from undistill.oracle.output_defense import ANSWER_DEFENSES, chain
 from undistill.oracle.victim import Victim
 from undistill.registry import Registry
+from undistill.threat_model import Access, Card
 from undistill.training.recipe import read
 from whole.commands import Shell
 

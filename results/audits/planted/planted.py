@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
-from undistill.oracle.serving import ANSWER_DEFENSES, AnswerDefense
+from undistill.oracle.output_defense import ANSWER_DEFENSES, AnswerDefense
+from undistill.threat_model import Access
 from undistill.training.loop import EpochRecord
 
 

@@ -10,15 +10,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
 from undistill.attacks.kd import Distillation
 from undistill.attacks.sanitise import counted_once, probabilities
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
-from undistill.oracle.door import Answer, Oracle
+from undistill.oracle.oracle import Answer, Oracle
 from undistill.seeds import generator
+from undistill.threat_model import Access
 from undistill.training.evaluate import batch_for
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.recipe import Recipe

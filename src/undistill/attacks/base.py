@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from undistill.access import Access
-from undistill.data.images import ImageSet
-from undistill.oracle.door import Oracle
+from undistill.data.image_set import ImageSet
+from undistill.oracle.oracle import Oracle
 from undistill.registry import Component, Registry
+from undistill.threat_model import Access
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe
 

@@ -14,13 +14,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from undistill import seeds
-from undistill.access import Access
 from undistill.attacks import generator
 from undistill.attacks.base import ATTACKS, Attack
 from undistill.attacks.insider import at_inputs, differentiable, frozen, head_of, scale_of
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.losses import activation_loss, information_entropy_loss, one_hot_loss, softened_kl
-from undistill.oracle.door import Oracle
+from undistill.oracle.oracle import Oracle
+from undistill.threat_model import Access
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.optim import lean

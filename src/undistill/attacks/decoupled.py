@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
 from undistill.attacks.sanitise import completed
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.losses import decoupled_kl, smoothed_cross_entropy
-from undistill.oracle.door import Answer, Oracle, Questions
+from undistill.oracle.oracle import Answer, Oracle, Questions
+from undistill.threat_model import Access
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe

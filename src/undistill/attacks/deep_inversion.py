@@ -15,16 +15,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
 from undistill.attacks.insider import Inside, frozen
 from undistill.attacks.inversion import invert
 from undistill.attacks.kd import Distillation
-from undistill.data.images import ImageSet
-from undistill.data.views import to_float
+from undistill.data.augment import to_float
+from undistill.data.image_set import ImageSet
 from undistill.errors import Diverged
-from undistill.oracle.door import Oracle
+from undistill.oracle.oracle import Oracle
 from undistill.seeds import derive
+from undistill.threat_model import Access
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe

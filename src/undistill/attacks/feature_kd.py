@@ -13,15 +13,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
 from undistill.attacks.head_refit import HeadRefit, refit
 from undistill.attacks.insider import PAST_ANSWERS, frozen
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.losses import smoothed_cross_entropy
 from undistill.models import Classifier
-from undistill.oracle.door import Oracle
+from undistill.oracle.oracle import Oracle
 from undistill.seeds import derive
+from undistill.threat_model import Access
 from undistill.training.features import Scale, linear_head, read_all, read_out, write_head
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits

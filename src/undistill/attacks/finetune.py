@@ -10,13 +10,13 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
 from undistill.attacks.insider import PAST_ANSWERS, Inside, frozen, said
 from undistill.attacks.kd import Distillation
-from undistill.data.images import ImageSet
-from undistill.oracle.door import Oracle
+from undistill.data.image_set import ImageSet
+from undistill.oracle.oracle import Oracle
 from undistill.seeds import derive
+from undistill.threat_model import Access
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import CrossEntropy
 from undistill.training.optim import SGD, Constant

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
 from undistill.attacks.insider import PAST_ANSWERS, Inside, frozen
 from undistill.attacks.kd import Distillation
-from undistill.data.images import ImageSet
-from undistill.oracle.door import Oracle
+from undistill.data.image_set import ImageSet
+from undistill.oracle.oracle import Oracle
 from undistill.seeds import generator
+from undistill.threat_model import Access
 from undistill.training.evaluate import accuracy
 from undistill.training.features import Scale, linear_head, read_all, write_head
 from undistill.training.loop import EpochRecord, State, fit

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from undistill.access import Access
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
 from undistill.models import Classifier
-from undistill.oracle.door import Answer, Oracle
+from undistill.oracle.oracle import Answer, Oracle
+from undistill.threat_model import Access
 from undistill.training.evaluate import batch_for
 from undistill.types import Batch
 

@@ -13,12 +13,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.losses import distillation_loss, smoothed_cross_entropy
-from undistill.oracle.door import Answer, Oracle
+from undistill.oracle.oracle import Answer, Oracle
 from undistill.seeds import derive
+from undistill.threat_model import Access
 from undistill.training.evaluate import batch_for
 from undistill.training.features import FeatureBatches, Scale, linear_head, read_all, write_head
 from undistill.training.loop import EpochRecord, State, fit

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
 from undistill.attacks.kd import Distillation
 from undistill.data.batches import ImageBatches
-from undistill.data.images import ImageSet
-from undistill.oracle.door import Answer, Oracle, Questions
+from undistill.data.image_set import ImageSet
+from undistill.oracle.oracle import Answer, Oracle, Questions
+from undistill.threat_model import Access
 from undistill.training.evaluate import batch_for
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.recipe import Recipe

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from undistill.access import Access
 from undistill.attacks.base import ATTACKS, Attack
-from undistill.data.images import ImageSet
-from undistill.oracle.door import Oracle
+from undistill.data.image_set import ImageSet
+from undistill.oracle.oracle import Oracle
+from undistill.threat_model import Access
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import CrossEntropy
 from undistill.training.recipe import Recipe

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from undistill.auditing.cell import Cell
-from undistill.auditing.planned import Planned
+from undistill.experiments.cell import Cell
+from undistill.experiments.plan import Planned
 
 Reads = Literal["soft", "labels", "nothing"]
 SOFT = ("soft", "naive")

@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from undistill.access import Card
 from undistill.attacks.base import ATTACKS
-from undistill.auditing import planned
-from undistill.auditing.asking import (
+from undistill.auditing.config import (
     ALWAYS_SKIPPED,
     Request,
     cards_of,
@@ -23,9 +21,7 @@ from undistill.auditing.asking import (
     with_more,
     without_search,
 )
-from undistill.auditing.desk import Desk, compute
 from undistill.auditing.evidence import read as read_evidence
-from undistill.auditing.planned import Plan, Planned, Skipped, Subject
 from undistill.auditing.planner import Planner
 from undistill.auditing.precision import ENOUGH, precision
 from undistill.auditing.subjects import GIVEN, check, subject, teachers
@@ -33,16 +29,20 @@ from undistill.auditing.suite import Suite, expected_resolution, suite, usual_de
 from undistill.data import Splits
 from undistill.data.load import load
 from undistill.errors import UsageError
+from undistill.experiments import plan as planned
+from undistill.experiments.desk import Desk, compute
+from undistill.experiments.executors import Job, processes, run_jobs
+from undistill.experiments.plan import Plan, Planned, Skipped, Subject
 from undistill.files import locked
-from undistill.jobs import Job, processes, run_jobs
-from undistill.oracle.bank import USUAL, Bank
-from undistill.oracle.blackbox import BlackBox
-from undistill.oracle.serving import AnswerDefense
+from undistill.oracle.black_box import BlackBox
+from undistill.oracle.logit_cache import USUAL, Bank
+from undistill.oracle.output_defense import AnswerDefense
 from undistill.oracle.victim import Model, Victim, resolve
 from undistill.threads import usable
-from undistill.training.env import choose_device
+from undistill.threat_model import Card
+from undistill.training.environment import choose_device
 from undistill.training.recipe import Recipe, read
-from undistill.training.run import Run
+from undistill.training.run_folder import Run
 from undistill.training.train import of_data
 
 Say = Callable[[str], None]

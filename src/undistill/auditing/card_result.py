@@ -6,16 +6,16 @@ import math
 from collections.abc import Iterator
 from typing import Any, cast
 
-from undistill.access import Access
 from undistill.auditing.arms import SOFT, Arm
 from undistill.auditing.case import Case
-from undistill.auditing.choosing import signature
 from undistill.auditing.comparing import estimate, record
 from undistill.auditing.curve import label_equivalents
 from undistill.auditing.flags_search import temperatures
-from undistill.auditing.judgement import CardResult, Contrast, Estimate, Point, Thief, Verdict
 from undistill.auditing.naming import title, unique_names
+from undistill.auditing.result import CardResult, Contrast, Estimate, Point, Thief, Verdict
 from undistill.auditing.wording import sentence
+from undistill.experiments.ranking import signature
+from undistill.threat_model import Access
 
 ABOUT = {
     "headroom": ("A_soft0 − floor", "what soft outputs of the undefended control are worth over labels alone"),

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from undistill.access import Access, Card
 from undistill.auditing.arms import SOFT, Arm
-from undistill.auditing.choosing import Ranked
 from undistill.auditing.comparing import comparer, of, shows_labels, sides
 from undistill.auditing.evidence import STALE, Evidence
-from undistill.auditing.planned import Planned
 from undistill.auditing.statistics import Difference
 from undistill.auditing.verdict import INCONCLUSIVE, Arms, Contrasts, check_control, contrasts, decide, explain
 from undistill.errors import UsageError
+from undistill.experiments.plan import Planned
+from undistill.experiments.ranking import Ranked
+from undistill.threat_model import Access, Card
 
 
 @dataclass(frozen=True)

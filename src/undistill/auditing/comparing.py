@@ -11,12 +11,12 @@ from functools import cache
 
 import numpy as np
 
-from undistill.access import Access
 from undistill.auditing.arms import SOFT, Arm
-from undistill.auditing.judgement import Estimate
-from undistill.auditing.planned import Plan
+from undistill.auditing.result import Estimate
 from undistill.auditing.statistics import UNKNOWN, Difference, image_error, interval
 from undistill.auditing.verdict import Arms, Contrasts, Side, contrasts
+from undistill.experiments.plan import Plan
+from undistill.threat_model import Access
 
 
 def shows_labels(plan: Plan) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from undistill.auditing.arms import Arm, procedure
 from undistill.auditing.comparing import estimate
 from undistill.auditing.evidence import Evidence
-from undistill.auditing.judgement import Point
-from undistill.auditing.planned import Planned
+from undistill.auditing.result import Point
+from undistill.experiments.plan import Planned
 
 
 def learning(evidence: Evidence) -> tuple[Point, ...]:

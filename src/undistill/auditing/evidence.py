@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from undistill.auditing import cell as cells
 from undistill.auditing.arms import Arm, Run, procedure, reads_of
-from undistill.auditing.cell import Cell
-from undistill.auditing.choosing import Ranked, matches, ranked, scores, signature
-from undistill.auditing.planned import Choice, Plan, Planned
-from undistill.auditing.planned import read as read_plan
 from undistill.errors import RunError
+from undistill.experiments import cell as cells
+from undistill.experiments.cell import Cell
+from undistill.experiments.plan import Choice, Plan, Planned
+from undistill.experiments.plan import read as read_plan
+from undistill.experiments.ranking import Ranked, matches, ranked, scores, signature
 from undistill.files import read_json
 
 STALE = "its search has changed: compute it again"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from undistill.auditing.asking import Request
-from undistill.data.images import Splits
+from undistill.auditing.config import Request
+from undistill.data.image_set import Splits
 
 STEPS = (500, 200, 100, 100)
 """Training steps of an attacker, from one try to the next."""

@@ -9,7 +9,7 @@ from undistill.auditing.evidence import Evidence
 from undistill.auditing.flags_audit import DOUBTS as OF_AUDITS
 from undistill.auditing.flags_card import DOUBTS as OF_CARDS
 from undistill.auditing.flags_search import DOUBTS as OF_SEARCHES
-from undistill.auditing.judgement import Flag
+from undistill.auditing.result import Flag
 
 TITLES: dict[str, str] = {name: doubt[0] for name, doubt in (OF_CARDS | OF_SEARCHES | OF_AUDITS).items()}
 """Every flag with its one-line title, in the order in which they are raised."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from undistill.access import Card
-from undistill.auditing.cell import Cell
 from undistill.auditing.evidence import STALE, Evidence
 from undistill.auditing.naming import student_text
-from undistill.auditing.planned import Subject
+from undistill.experiments.cell import Cell
+from undistill.experiments.plan import Subject
+from undistill.threat_model import Card
 
 Seen = Iterator[tuple[str, tuple[str, ...]]]
 Doubt = Callable[[Evidence], Seen]

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from undistill.auditing.case import Case
-from undistill.auditing.choosing import Ranked
 from undistill.auditing.flags_card import Doubt, Seen
+from undistill.experiments.ranking import Ranked
 
 DOUBTS: dict[str, tuple[str, Doubt]] = {}
 SPREAD = 3.0

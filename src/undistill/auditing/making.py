@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from undistill.access import Access, Card
 from undistill.attacks.base import ATTACKS
-from undistill.auditing.planned import Choice, Planned, Role, Subject, key_of
 from undistill.auditing.suite import Settings
+from undistill.experiments.plan import Choice, Planned, Role, Subject, key_of
+from undistill.threat_model import Access, Card
 
 EPOCHS = 20
 """Lines in a thief's log; its steps are spread over them."""

@@ -6,8 +6,8 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from undistill.access import Access, Card
 from undistill.auditing.arms import Arm
+from undistill.threat_model import Access, Card
 
 SYMBOLS = {"temperature": "τ", "alpha": "α", "beta": "β", "gamma": "γ", "smoothing": "smoothing"}
 

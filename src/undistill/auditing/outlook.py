@@ -8,12 +8,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from undistill.access import Card
 from undistill.auditing.evidence import Evidence
-from undistill.auditing.judgement import Outlook
-from undistill.auditing.planned import Plan, Subject
 from undistill.auditing.precision import first_budget, precision
+from undistill.auditing.result import Outlook
 from undistill.auditing.suite import SUITES
+from undistill.experiments.plan import Plan, Subject
+from undistill.threat_model import Card
 
 FEWEST_TESTS = 200
 """Test images below which one image is half a point of accuracy or more."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from undistill.access import Access, Card
 from undistill.attacks.base import ATTACKS
 from undistill.auditing.making import Maker, Thieves, without
-from undistill.auditing.planned import Choice, Planned, Role, Skipped, Subject
 from undistill.auditing.suite import FIRST_SEARCH_SEED, NAIVE, Settings, Suite
+from undistill.experiments.plan import Choice, Planned, Role, Skipped, Subject
+from undistill.threat_model import Access, Card
 
 FEW = 3
 """Report seeds where only a curve or a doubt rests on them."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from scipy.special import ndtri, stdtrit
 
-from undistill.access import Access
 from undistill.auditing.arms import Arm
 from undistill.auditing.case import Case, cases
 from undistill.auditing.comparing import estimate
@@ -15,6 +14,7 @@ from undistill.auditing.evidence import Evidence
 from undistill.auditing.statistics import ONE_SIDED, image_error
 from undistill.auditing.suite import seeds_for
 from undistill.auditing.verdict import half_width
+from undistill.threat_model import Access
 
 ENOUGH = 8
 """Seeds that are computed where no number of them resolves δ, because there are too few test images."""

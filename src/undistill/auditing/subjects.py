@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from undistill.access import Access
-from undistill.auditing.asking import Request
-from undistill.auditing.planned import Subject
+from undistill.auditing.config import Request
 from undistill.auditing.verdict import check_control
 from undistill.data import Splits
 from undistill.errors import UsageError
-from undistill.oracle.blackbox import BlackBox
-from undistill.oracle.serving import chain, shown
+from undistill.experiments.plan import Subject
+from undistill.oracle.black_box import BlackBox
+from undistill.oracle.output_defense import chain, shown
 from undistill.oracle.victim import Model, Victim
 from undistill.registry import registry
+from undistill.threat_model import Access
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.recipe import Recipe, component, read
-from undistill.training.run import Run
+from undistill.training.run_folder import Run
 
 GIVEN = "(given)"
 """Stands for the path of a model that was handed over in Python."""

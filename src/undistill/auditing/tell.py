@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from undistill.access import Card
 from undistill.auditing.outlook import budgets, name_of_model, too_few
-from undistill.auditing.planned import Plan
 from undistill.auditing.suite import resolution_range, seeds_for
+from undistill.experiments.plan import Plan
 from undistill.threads import usable
+from undistill.threat_model import Card
 
 ROLES = {
     "served": "what users get",

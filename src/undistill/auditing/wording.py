@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from undistill.access import Access, Card
 from undistill.auditing.case import Case
-from undistill.auditing.judgement import Estimate
 from undistill.auditing.naming import shown
-from undistill.auditing.planned import Plan
+from undistill.auditing.result import Estimate
 from undistill.auditing.verdict import INCONCLUSIVE, NOTHING
+from undistill.experiments.plan import Plan
+from undistill.threat_model import Access, Card
 
 ALWAYS = "Attacks that are not implemented: every number is of the best attack found, and a better one may exist."
 

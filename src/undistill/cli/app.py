@@ -101,9 +101,9 @@ def demo(
 
     Takes about two minutes on two cores; needs no GPU and no download. The same command goes on where it was interrupted.
     """
-    from undistill.oracle.bank import Bank
+    from undistill.oracle.logit_cache import Bank
+    from undistill.paper.demo import run_demo
     from undistill.reporting.report import write_report
-    from undistill.reproduction.demo import run_demo
 
     kept = Bank.of(bank, bank_limit)
     with Reporter(quiet=quiet) as reporter:
@@ -362,10 +362,10 @@ def attack(
 
     For models that you own or were asked to test, and no others. The same command goes on where it was interrupted.
     """
-    from undistill.access import Access, Card
-    from undistill.auditing.attack import attack as call
-    from undistill.auditing.plan import permit, plan_recipe
+    from undistill.experiments.attack import attack as call
+    from undistill.experiments.holdings import permit, plan_recipe
     from undistill.oracle.victim import plausible
+    from undistill.threat_model import Access, Card
     from undistill.training.recipe import read
 
     options.begin(model, student)
@@ -507,7 +507,7 @@ def import_(
 
     Reads safetensors, state dicts of torch.save and the paper authors' checkpoints; never unpickles.
     """
-    from undistill.models.importing import import_model
+    from undistill.models.convert import import_model
     from undistill.oracle.victim import measure
 
     use_plugins(plugin)

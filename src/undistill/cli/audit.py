@@ -165,7 +165,7 @@ class Asked:
 
     def request(self) -> Any:
         """As the library takes it."""
-        from undistill.auditing.asking import Request
+        from undistill.auditing.config import Request
 
         return Request(
             suite=self.suite,
@@ -265,7 +265,7 @@ def plan(asked: Asked, out: AuditOut = None, *, options: Options) -> None:
 
     Each cell is then `undistill audit cell DIR KEY` or `--index N`, stage after stage.
     """
-    from undistill.auditing import planned
+    from undistill.experiments import plan as planned
 
     with Reporter(quiet=options.quiet) as reporter:
         out = out or _folder_for(asked)
@@ -296,9 +296,9 @@ def cell(
     import torch
 
     from undistill import plugins
-    from undistill.auditing import planned
-    from undistill.auditing.desk import Desk, compute
-    from undistill.oracle.bank import Bank
+    from undistill.experiments import plan as planned
+    from undistill.experiments.desk import Desk, compute
+    from undistill.oracle.logit_cache import Bank
 
     _use_plugins(plugin)
     found = planned.read(folder)
@@ -332,7 +332,7 @@ def compare(
     verbose: Verbose = False,
 ) -> None:
     """Set audits side by side: what attackers get against what users lose."""
-    from undistill.auditing.judge import judge as judged
+    from undistill.auditing.analyze import judge as judged
     from undistill.reporting.audit.compare import named, write_comparison
 
     found = write_comparison(named([(folder, judged(folder)) for folder in folders]), out)
@@ -340,7 +340,7 @@ def compare(
 
 
 def _judge(folder: Path, *, as_json: bool, open_page: bool = False) -> None:
-    from undistill.auditing import planned
+    from undistill.experiments import plan as planned
     from undistill.reporting.report import write_report
 
     planned.read(folder)
@@ -426,9 +426,9 @@ def _prepared(
 
 def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter, jobs: int | None) -> Any:
     """The audit, made smaller as far as its time asks for; one that was begun in the folder goes on as it was begun."""
-    from undistill.auditing import planned
     from undistill.auditing.fitting import smaller
     from undistill.auditing.tell import clock
+    from undistill.experiments import plan as planned
 
     def missing(ready: Any) -> Any:
         return _takes(ready, ready.desk.todo(ready.plan), jobs)
@@ -448,8 +448,8 @@ def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter, jo
 
 def _takes(ready: Any, cells: Any, jobs: int | None) -> Any:
     """Wall time of these cells of its plan, here."""
-    from undistill.auditing.forecast import span
-    from undistill.jobs import processes
+    from undistill.experiments.audit_cost import span
+    from undistill.experiments.executors import processes
     from undistill.threads import usable
 
     count = 1 if ready.desk.victims else processes(jobs, ready.desk.device) or usable()
@@ -474,8 +474,8 @@ def _only_what_counts(sets: Sequence[str]) -> None:
 def _forecast(ready: Any, splits: Any, device: str) -> Any:
     from dataclasses import replace
 
-    from undistill.auditing.forecast import forecast
-    from undistill.training.env import choose_device
+    from undistill.experiments.audit_cost import forecast
+    from undistill.training.environment import choose_device
 
     shape = (splits.num_classes, splits.train.channels, splits.train.image_size)
     held_out = sum(len(part) for part in (splits.val, splits.pool) if part is not None)

@@ -36,12 +36,12 @@ def kind_of(text: str) -> str:
 
 def catalog(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
     """Every component of a kind (or of all kinds): its name, what it is, its formula, settings with defaults."""
-    from undistill.access import NAMED
     from undistill.attacks.base import ATTACKS
     from undistill.data import SOURCES, VIEWS
     from undistill.defenses.base import DEFENSES
     from undistill.models import MODELS
-    from undistill.oracle.serving import ANSWER_DEFENSES
+    from undistill.oracle.output_defense import ANSWER_DEFENSES
+    from undistill.threat_model import NAMED
     from undistill.training.optim import OPTIMIZERS, SCHEDULES
     from undistill.training.recipe import FOLDER, names
 

@@ -90,7 +90,7 @@ class Kept:
 
 def _caches(bank: Path | None) -> dict[str, Kept]:
     from undistill.data import cache as images
-    from undistill.oracle.bank import Bank
+    from undistill.oracle.logit_cache import Bank
 
     decoded, logits = images.entries(), Bank.of(bank).entries()
     return {
@@ -102,7 +102,7 @@ def _caches(bank: Path | None) -> dict[str, Kept]:
 def _prune(kind: str, bank: Path | None) -> int:
     """Remove all of one kind; how many entries stay because they are in use."""
     from undistill.data import cache as images
-    from undistill.oracle.bank import Bank
+    from undistill.oracle.logit_cache import Bank
 
     if kind == "images":
         for key in images.entries():
@@ -125,7 +125,7 @@ def _versions() -> dict[str, str]:
 def _machine(since: Moment) -> dict[str, str]:
     import torch
 
-    from undistill.training.env import describe
+    from undistill.training.environment import describe
     from undistill.training.precision import cpu_has_bf16
 
     env = describe(torch.device("cpu"))

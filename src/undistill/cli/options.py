@@ -16,7 +16,7 @@ from undistill.cli.help import DATA, JOB, MODELS, RUNNING
 from undistill.errors import UsageError
 
 if TYPE_CHECKING:
-    from undistill.oracle.bank import Bank
+    from undistill.oracle.logit_cache import Bank
 
 Out = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.", rich_help_panel=JOB, show_default=True)
@@ -232,7 +232,7 @@ class Options:
             UsageError: a device that is not there, a limit of the logit cache below 0.
         """
         from undistill import plugins
-        from undistill.training.env import choose_device
+        from undistill.training.environment import choose_device
 
         use_plugins(self.plugin)
         named = [change.partition("=")[2] for change in self.sets or [] if change.startswith(TYPED)]
@@ -244,7 +244,7 @@ class Options:
 
     def open_bank(self) -> Bank:
         """The logit cache, checked."""
-        from undistill.oracle.bank import Bank
+        from undistill.oracle.logit_cache import Bank
 
         return Bank.of(self.bank, self.bank_limit)
 

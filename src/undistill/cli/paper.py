@@ -26,7 +26,7 @@ from undistill.cli.options import (
     local_copy,
 )
 from undistill.cli.progress import Reporter
-from undistill.reproduction.grid import NAMES
+from undistill.paper.experiments import NAMES
 
 
 def reproduce(
@@ -100,7 +100,7 @@ def reproduce(
 
     Finished cells are skipped: the same command goes on where it was interrupted, and experiments share their parts.
     """
-    from undistill.reproduction.reproduce import reproduce as call
+    from undistill.paper.reproduce import reproduce as call
 
     fixed: dict[str, Any] = {
         "scale": scale,
@@ -113,7 +113,7 @@ def reproduce(
     local_copy(None, data_dir)
     if dry_run:
         return _dry_run(names, fixed, folder, jobs, device, as_json=as_json)
-    from undistill.oracle.bank import Bank
+    from undistill.oracle.logit_cache import Bank
     from undistill.reporting.report import write_report
 
     kept = Bank.of(bank, bank_limit)
@@ -126,7 +126,7 @@ def reproduce(
 def _dry_run(
     names: list[str], fixed: dict[str, Any], folder: Path, jobs: int | None, device: str, *, as_json: bool
 ) -> None:
-    from undistill.reproduction.forecast import forecast
+    from undistill.paper.forecast import forecast
 
     found = forecast(names, folder, jobs=jobs, device=device, **fixed)
     typer.echo(json.dumps(found.values, indent=1) if as_json else found.text)

@@ -33,8 +33,8 @@ def default_recipe(options: Options, wanted: str | None = None) -> str:
 
 def train_recipe(source: Any, changes: list[str], model: str | None, weights: Path | None) -> tuple[Any, Any]:
     """(recipe, network or None): None where the weights are a folder, which says itself what network it holds."""
+    from undistill.training.init_weights import network_in
     from undistill.training.recipe import read
-    from undistill.training.weights import network_in
 
     named = model is not None or any(change.startswith(("model.", "model=")) for change in changes)
     recipe = read(
@@ -84,7 +84,7 @@ def must_exist(option: str, path: Path | None) -> None:
 
 def state_of(out: Path, recipe: Any, *, fresh: bool) -> str:
     """What a command would find in its folder, in words; UsageError for a folder with something else or another recipe."""
-    from undistill.training.run import begun, check_recipe
+    from undistill.training.run_folder import begun, check_recipe
 
     if not begun(out):
         return f"would start in {out}"
@@ -121,7 +121,7 @@ def say_finished(out: Path, reporter: Reporter, *, finished: bool) -> None:
 
 def networks_of(*models: str | None) -> list[Any]:
     """The network of each MODEL: None where it is not known before it is made, nothing for a file of outputs."""
-    from undistill.training.weights import network_in
+    from undistill.training.init_weights import network_in
 
     found = [Path(model).expanduser() for model in models if model is not None and not model.endswith(".parquet")]
     return [network_in(path) if path.is_dir() else None for path in found]
@@ -149,7 +149,7 @@ def use_threads(
     """
     import torch
 
-    from undistill.training.env import choose_device, forward_flop
+    from undistill.training.environment import choose_device, forward_flop
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -188,8 +188,8 @@ def load(recipe: Any, reporter: Reporter) -> Any:
 
 def keep_victim(run: Any, splits: Any) -> None:
     """Save the finished run's own accuracy beside it as a cell, which reports show next to what attackers got."""
-    from undistill.auditing.cell import save
-    from undistill.auditing.describe import victim_cell
+    from undistill.experiments.cell import save
+    from undistill.experiments.describe import victim_cell
 
     cell, arrays = victim_cell(run, splits, "attack")
     if not (run.folder / "cells" / f"{cell.id}.json").exists():
@@ -246,7 +246,7 @@ def import_data(
     changes: list[str],
 ) -> Any:
     """The data of a model that is imported, at the size that it takes; None without --data."""
-    from undistill.models.importing import size_of
+    from undistill.models.convert import size_of
     from undistill.training.recipe import read
 
     if data is None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from undistill.data.images import ImageSet
-from undistill.data.views import View, Views, in_order
+from undistill.data.augment import View, Views, in_order
+from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
 from undistill.seeds import derive, generator
 from undistill.types import Batch

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from undistill.data.images import HASH, ImageSet, check_labels, fingerprint_of, hash_of
+from undistill.data.image_set import HASH, ImageSet, check_labels, fingerprint_of, hash_of
 from undistill.errors import RunError, UsageError
 from undistill.files import write_bytes, writing
 

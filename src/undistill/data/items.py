@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from undistill.data.decode import header_of, pixels
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.data.opening import Wanted
 from undistill.data.survey import Survey, resolve, widen
 from undistill.errors import UsageError

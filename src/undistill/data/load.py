@@ -17,13 +17,13 @@ from pydantic import (
     model_serializer,
 )
 
-from undistill.data.carve import split
-from undistill.data.images import Splits
+from undistill.data.augment import VIEWS, View, in_order
+from undistill.data.image_set import Splits
 from undistill.data.layout import listed
 from undistill.data.opening import Progress, Wanted
 from undistill.data.reading import Found
 from undistill.data.sources import Source, find
-from undistill.data.views import VIEWS, View, in_order
+from undistill.data.splits import split
 from undistill.errors import UsageError
 from undistill.registry import problem
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from undistill.data import cache
 from undistill.data.decode import FULL, CorruptError, Shape, decode
 from undistill.data.folders import form_of, no_images, open_archives, open_folders, remark_on
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.data.layout import roles_in
 from undistill.data.listing import Entry, Listing, kind_of, list_folder
 from undistill.data.opening import CARDS, Opened, Progress, Wanted, open_table

@@ -11,7 +11,7 @@ import torch
 
 from undistill.data import cache
 from undistill.data.hub import ID, download, revision
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.data.layout import listed
 from undistill.data.listing import ARCHIVES, PACKED, TABLES
 from undistill.data.opening import Progress, Wanted

@@ -10,8 +10,8 @@ import torch
 from undistill.data import ImageSet, Splits
 from undistill.errors import UsageError
 from undistill.models import Classifier
-from undistill.oracle.bank import Bank
-from undistill.oracle.serving import ANSWER_DEFENSES
+from undistill.oracle.logit_cache import Bank
+from undistill.oracle.output_defense import ANSWER_DEFENSES
 from undistill.registry import Component, Registry
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe

@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.defenses.base import DEFENSES, TrainedDefense
 from undistill.losses import self_undermining_loss
 from undistill.models import Classifier
-from undistill.oracle.bank import Bank
-from undistill.oracle.frozen import Frozen
+from undistill.oracle.inference import Frozen
+from undistill.oracle.logit_cache import Bank
 from undistill.oracle.recall import answers
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits

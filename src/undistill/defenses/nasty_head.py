@@ -11,12 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from undistill.data import ImageSet, Splits
-from undistill.data.views import Views
+from undistill.data.augment import Views
 from undistill.defenses.base import DEFENSES, Start, TrainedDefense
 from undistill.errors import UsageError
 from undistill.losses import self_undermining_loss
 from undistill.models import Classifier
-from undistill.oracle.bank import Bank
+from undistill.oracle.logit_cache import Bank
 from undistill.seeds import derive
 from undistill.training.evaluate import accuracy, batch_for
 from undistill.training.features import FeatureBatches, read_out

@@ -14,13 +14,13 @@ from undistill.defenses.base import Start, TrainedDefense
 from undistill.errors import Diverged, UsageError
 from undistill.models import Classifier
 from undistill.models.base import FIXED
-from undistill.oracle.bank import USUAL, Bank
+from undistill.oracle.logit_cache import USUAL, Bank
 from undistill.oracle.victim import Victim, finite_logits, resolve
-from undistill.training.env import choose_device, describe
+from undistill.training.environment import choose_device, describe
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe, component, read
-from undistill.training.run import Run, Watch, drive
+from undistill.training.run_folder import Run, Watch, drive
 from undistill.training.train import conclude, fresh, of_data, with_seed
 
 

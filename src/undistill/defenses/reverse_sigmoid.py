@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from undistill.oracle.serving import ANSWER_DEFENSES, AnswerDefense
+from undistill.oracle.output_defense import ANSWER_DEFENSES, AnswerDefense
 
 CLIP = 1e-7
 """How near to 0 and 1 a probability may come before its logit is taken."""

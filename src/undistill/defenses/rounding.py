@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from undistill.oracle.serving import ANSWER_DEFENSES, AnswerDefense, rounded
+from undistill.oracle.output_defense import ANSWER_DEFENSES, AnswerDefense, rounded
 
 
 @ANSWER_DEFENSES.register

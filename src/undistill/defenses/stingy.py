@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from undistill.oracle.serving import ANSWER_DEFENSES, AnswerDefense, keep_top
+from undistill.oracle.output_defense import ANSWER_DEFENSES, AnswerDefense, keep_top
 
 
 @ANSWER_DEFENSES.register

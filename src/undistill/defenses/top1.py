@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from undistill.access import Access
-from undistill.oracle.serving import ANSWER_DEFENSES, AnswerDefense, keep_top
+from undistill.oracle.output_defense import ANSWER_DEFENSES, AnswerDefense, keep_top
+from undistill.threat_model import Access
 
 
 @ANSWER_DEFENSES.register

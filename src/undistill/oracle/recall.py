@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from undistill.data.batches import ImageBatches
-from undistill.oracle.bank import Bank
 from undistill.oracle.entry import Entry, Held
-from undistill.oracle.frozen import PROBE, Frozen
+from undistill.oracle.inference import PROBE, Frozen
+from undistill.oracle.logit_cache import Bank
 from undistill.training.evaluate import batch_for
 from undistill.types import Batch
 

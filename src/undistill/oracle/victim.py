@@ -15,23 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from undistill import plugins
-from undistill.access import Access
 from undistill.data import ImageSet, Splits
 from undistill.errors import Implausible, RunError, UsageError
 from undistill.models import Classifier
-from undistill.models import folder as models
+from undistill.models import model_folder as models
 from undistill.models.base import MODELS, build
 from undistill.models.external import External, Wrapped
-from undistill.models.states import load_state, read_state
+from undistill.models.state_dict import load_state, read_state
 from undistill.oracle.accuracy import Measured, Recorded, as_recorded, doubt, measured
-from undistill.oracle.blackbox import BlackBox, to_bytes
-from undistill.oracle.frozen import FAMILIES, identity, not_finite, sound
-from undistill.oracle.ledger import Answers, Ledger
-from undistill.oracle.serving import AnswerDefense, chain, suits
+from undistill.oracle.black_box import BlackBox, to_bytes
+from undistill.oracle.inference import FAMILIES, identity, not_finite, sound
+from undistill.oracle.output_defense import AnswerDefense, chain, suits
+from undistill.oracle.query_log import Answers, Ledger
 from undistill.seeds import generator
+from undistill.threat_model import Access
 from undistill.training.evaluate import batch_for, predict
 from undistill.training.recipe import Recipe
-from undistill.training.run import Run
+from undistill.training.run_folder import Run
 
 
 @dataclass(frozen=True)

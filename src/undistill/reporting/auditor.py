@@ -10,11 +10,11 @@ from undistill.reporting.report import write_report
 from undistill.reporting.written import Report
 
 if TYPE_CHECKING:
-    from undistill.access import Card
     from undistill.data import Splits
-    from undistill.oracle.bank import Bank
-    from undistill.oracle.serving import AnswerDefense
+    from undistill.oracle.logit_cache import Bank
+    from undistill.oracle.output_defense import AnswerDefense
     from undistill.oracle.victim import Model
+    from undistill.threat_model import Card
     from undistill.training.recipe import Recipe
 
 USUAL: Any = "usual"
@@ -106,9 +106,9 @@ def audit(
         UsageError: models, data or settings that do not fit, a control that is none, a folder that holds another audit.
         TypeError: an argument of another name.
     """
-    from undistill.auditing.asking import Request
     from undistill.auditing.audit import prepare, run
-    from undistill.oracle.bank import USUAL as USUAL_BANK
+    from undistill.auditing.config import Request
+    from undistill.oracle.logit_cache import USUAL as USUAL_BANK
 
     if unknown := [key for key in old if key not in OLD]:
         raise TypeError(f"audit() got an unexpected keyword argument {unknown[0]!r}")

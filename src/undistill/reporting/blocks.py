@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from undistill.auditing.cell import Cell
+from undistill.experiments.cell import Cell
 from undistill.reporting.findings import decimals
 from undistill.reporting.naming import ALONE, NORMAL, arm_text, number, plural
 from undistill.reporting.response import Response, Shown

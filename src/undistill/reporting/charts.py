@@ -10,7 +10,7 @@ from typing import Literal
 
 import altair as alt
 
-from undistill.auditing.cell import Cell
+from undistill.experiments.cell import Cell
 from undistill.reporting.rows import Section
 from undistill.reporting.theme import DASHES, INK, LINE, SHAPES, Spec, colours, finished, legend, styles
 

@@ -8,8 +8,22 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from undistill.auditing.cell import Array
 from undistill.auditing.statistics import Difference
+from undistill.experiments.cell import Array
+from undistill.paper.demo_result import (
+    ATTACKERS,
+    BASELINE,
+    COLD,
+    LABELS,
+    NASTY,
+    NORMAL,
+    QUERIES,
+    REFIT,
+    SOFT,
+    Attacker,
+    Demo,
+    read,
+)
 from undistill.reporting import render
 from undistill.reporting.document import (
     Chart,
@@ -29,20 +43,6 @@ from undistill.reporting.naming import listed, number, plural, signed
 from undistill.reporting.response import picture, softened
 from undistill.reporting.theme import INK, MUTED, SHAPES, Spec, colour_variable, finished
 from undistill.reporting.written import Report
-from undistill.reproduction.demo_result import (
-    ATTACKERS,
-    BASELINE,
-    COLD,
-    LABELS,
-    NASTY,
-    NORMAL,
-    QUERIES,
-    REFIT,
-    SOFT,
-    Attacker,
-    Demo,
-    read,
-)
 
 TITLE = "Nasty training against model extraction, on digits"
 NAMES = (NORMAL, NASTY)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from undistill.access import Access
 from undistill.reporting import findings
 from undistill.reporting.naming import listed, network_text, number, parse_card, plural
 from undistill.reporting.paired import ENOUGH, difference, victim_seed
 from undistill.reporting.response import Response
 from undistill.reporting.rows import Section, Summary, Victim
+from undistill.threat_model import Access
 
 
 def shows(summary: Summary) -> list[str]:

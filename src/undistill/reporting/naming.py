@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from undistill.access import NAMED, Access, Card
-from undistill.auditing.cell import Cell
 from undistill.errors import UsageError
+from undistill.experiments.cell import Cell
+from undistill.threat_model import NAMED, Access, Card
 
 SYMBOLS = {"temperature": "τ", "alpha": "α", "omega": "ω"}
 HEADS = {

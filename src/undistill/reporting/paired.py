@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
-from undistill.auditing.cell import Cell
+from undistill.experiments.cell import Cell
 from undistill.reporting.rows import Group
 
 ENOUGH = 3

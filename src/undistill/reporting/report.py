@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from undistill.auditing.cell import Cell, collect, read_arrays
-from undistill.auditing.judge import judge
-from undistill.auditing.planned import FILE as AUDIT
+from undistill.auditing.analyze import judge
 from undistill.errors import UsageError
+from undistill.experiments.cell import Cell, collect, read_arrays
+from undistill.experiments.plan import FILE as AUDIT
 from undistill.files import write_text
+from undistill.paper.demo_result import is_demo
+from undistill.paper.plan import FILE
 from undistill.reporting import limits, story, table
 from undistill.reporting.audit.write import write_audit
 from undistill.reporting.demo import write_demo
@@ -20,8 +22,6 @@ from undistill.reporting.response import Response, response
 from undistill.reporting.rows import Summary
 from undistill.reporting.summary import summarise
 from undistill.reporting.written import Report, link
-from undistill.reproduction.demo_result import is_demo
-from undistill.reproduction.plan import FILE
 
 __all__ = ["Report", "write_report"]
 

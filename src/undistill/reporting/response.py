@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from undistill.auditing.cell import Array, Cell
 from undistill.errors import RunError
+from undistill.experiments.cell import Array, Cell
 from undistill.reporting.naming import NORMAL, number
 from undistill.reporting.theme import INK, Spec, colours, finished
 

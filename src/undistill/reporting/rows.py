@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from undistill.auditing.cell import Cell
+from undistill.experiments.cell import Cell
 from undistill.reporting.naming import card_title
 
 

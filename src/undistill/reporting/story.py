@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from undistill.auditing.cell import Cell
+from undistill.experiments.cell import Cell
 from undistill.reporting import findings
 from undistill.reporting.naming import ALONE, listed, plural
 from undistill.reporting.rows import Group, Section, Summary

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from undistill.auditing.cell import Cell
+from undistill.experiments.cell import Cell
 from undistill.reporting.naming import ALONE, NORMAL, arm_text, network_text, settings_text
 from undistill.reporting.rows import Arm, Group, Section, Summary, Victim
 

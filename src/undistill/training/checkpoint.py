@@ -12,7 +12,7 @@ from torch import Tensor
 
 from undistill.errors import RunError
 from undistill.files import read_json, write_bytes, write_json, writing
-from undistill.models.folder import check_schema, read_tensors, tensors_to_bytes
+from undistill.models.model_folder import check_schema, read_tensors, tensors_to_bytes
 from undistill.training.loop import State
 
 SCHEMA = 1

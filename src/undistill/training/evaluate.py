@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.errors import NotFinite
 
 

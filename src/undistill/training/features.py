@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from undistill.data.images import ImageSet
+from undistill.data.image_set import ImageSet
 from undistill.errors import NotFinite, UsageError
 from undistill.models import Classifier
 from undistill.seeds import generator

@@ -11,14 +11,14 @@ from undistill import plugins
 from undistill.data import ImageBatches, ImageSet, Splits
 from undistill.errors import UsageError
 from undistill.models import Classifier, Network, build
-from undistill.models import folder as models
-from undistill.training.env import choose_device, describe
+from undistill.models import model_folder as models
+from undistill.training.environment import choose_device, describe
 from undistill.training.evaluate import accuracy, predict, predict_finite, score
+from undistill.training.init_weights import begin, knows_pool, network_in
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import CrossEntropy
 from undistill.training.recipe import Recipe, component, read
-from undistill.training.run import Run, Watch, drive
-from undistill.training.weights import begin, knows_pool, network_in
+from undistill.training.run_folder import Run, Watch, drive
 
 
 def train(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from undistill.auditing.judgement import Judgement, Line
+from undistill.auditing.result import Judgement, Line
 from undistill.reporting.audit.grid import Grid, words
 from undistill.reporting.audit.words import digits_of
 from undistill.reporting.naming import number

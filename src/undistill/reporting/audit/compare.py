@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from undistill.auditing.judgement import Judgement
+from undistill.auditing.result import Judgement
 from undistill.files import write_text
 from undistill.reporting.audit import scatter, story
 from undistill.reporting.audit.contest import Audits, Contest, Entrant, contests, definition, lonely

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from undistill.auditing.judgement import CardResult, Estimate, Judgement, VictimResult
+from undistill.auditing.result import CardResult, Estimate, Judgement, VictimResult
 from undistill.errors import UsageError
 from undistill.reporting.audit.words import accuracy_of, best_of, served_to
 from undistill.reporting.naming import listed

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from undistill.auditing.judgement import CardResult, Judgement, Point
+from undistill.auditing.result import CardResult, Judgement, Point
 from undistill.reporting.audit.lanes import NAMES, SIDES, Legend
 from undistill.reporting.audit.words import accuracy_of, best_of, kind_text, serving_text, side_text
 from undistill.reporting.theme import DASHES, MUTED, SHAPES, Spec, colour_variable, finished

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from undistill.auditing.judgement import CardResult, Estimate, Judgement, Outlook, Point
+from undistill.auditing.result import CardResult, Estimate, Judgement, Outlook, Point
 from undistill.reporting.audit import curves
 from undistill.reporting.audit.headline import VISIBLE
 from undistill.reporting.audit.words import (

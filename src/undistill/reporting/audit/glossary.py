@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undistill.auditing.judgement import Judgement
+from undistill.auditing.result import Judgement
 from undistill.reporting.audit.words import controlled, points_text
 
 TITLE = "Words used here"

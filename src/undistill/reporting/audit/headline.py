@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from undistill.auditing.judgement import Judgement
+from undistill.auditing.result import Judgement
 from undistill.reporting.audit.grid import Grid
 from undistill.reporting.audit.records import Record, numbers_of
 from undistill.reporting.audit.words import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from undistill.auditing.judgement import CardResult, Judgement, Thief
+from undistill.auditing.result import CardResult, Judgement, Thief
 from undistill.reporting.audit.tables import ranked
 from undistill.reporting.audit.words import best_of, side_text, unit_text
 from undistill.reporting.naming import ALONE, NORMAL, number, signed

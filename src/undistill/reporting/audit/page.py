@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from undistill.auditing.judgement import CardResult, Judgement
+from undistill.auditing.result import CardResult, Judgement
 from undistill.reporting.audit import cells, curves, first, glossary, headline, lanes, story, tables
 from undistill.reporting.audit.explained import explained
 from undistill.reporting.audit.grid import Grid

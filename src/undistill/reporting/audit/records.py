@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undistill.auditing.judgement import CardResult, Estimate, Thief, VictimResult
+from undistill.auditing.result import CardResult, Estimate, Thief, VictimResult
 from undistill.reporting.paper.sheet import Value
 
 Record = dict[str, Value]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from undistill.auditing.judgement import Judgement
+from undistill.auditing.result import Judgement
 from undistill.reporting.audit import story
 from undistill.reporting.audit.contest import Contest, Entrant
 from undistill.reporting.audit.grid import Grid, Row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undistill.auditing.judgement import CardResult, Flag, Judgement
+from undistill.auditing.result import CardResult, Flag, Judgement
 from undistill.reporting.audit.headline import cost
 from undistill.reporting.audit.words import (
     controlled,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undistill.auditing.judgement import CardResult, Estimate, Judgement, Point, Thief
+from undistill.auditing.result import CardResult, Estimate, Judgement, Point, Thief
 from undistill.reporting.audit.grid import Grid, Row
 from undistill.reporting.audit.records import Record, exposed, numbers_of, thief_record, user_record
 from undistill.reporting.audit.words import (

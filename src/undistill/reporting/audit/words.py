@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from undistill.access import Access
-from undistill.auditing.judgement import CardResult, Estimate, Judgement, Thief, VictimResult
+from undistill.auditing.result import CardResult, Estimate, Judgement, Thief, VictimResult
 from undistill.reporting.blocks import Entry
 from undistill.reporting.findings import decimals
 from undistill.reporting.naming import number, parse_card, plural
+from undistill.threat_model import Access
 
 NOTHING = Entry("–")
 ALL = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import vl_convert
 
-from undistill.auditing.judgement import Judgement
+from undistill.auditing.result import Judgement
 from undistill.files import write_text
 from undistill.reporting import render
 from undistill.reporting.audit import first, story

@@ -9,13 +9,13 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from undistill.auditing.cell import Array, Cell
 from undistill.errors import RunError
+from undistill.experiments.cell import Array, Cell
+from undistill.paper.experiments import Experiment
 from undistill.reporting.naming import number
 from undistill.reporting.paper.sheet import Sheet, Value
 from undistill.reporting.paper.source import Source
 from undistill.reporting.theme import Spec, finished
-from undistill.reproduction.grid import Experiment
 
 PANELS = ("normal features", "nasty features", "normal logits", "nasty logits")
 MEASURES = {"silhouette": ("silhouette, −1 to 1", 3), "knn": ("10 nearest neighbours right, %", 1)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from undistill.paper.published import ITSELF, SELF
 from undistill.reporting.naming import number
 from undistill.reporting.paper.sheet import Value
 from undistill.reporting.paper.source import Measured
-from undistill.reproduction.published import ITSELF, SELF
 
 HEADS = {ITSELF: "the teacher itself", SELF: "the teacher's own network"}
 """What columns are called that name no network."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
+from undistill.paper.experiments import Experiment
+from undistill.paper.published import ITSELF
 from undistill.reporting.naming import number, signed
 from undistill.reporting.paper.entries import HEADS, Item, numbers, short, value_item
 from undistill.reporting.paper.sheet import Sheet, Value
 from undistill.reporting.paper.source import Measured, Source
-from undistill.reproduction.grid import Experiment
-from undistill.reproduction.published import ITSELF
 
 Line = tuple[Source, Measured]
 REPORTED = "article"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from undistill.auditing.cell import Array, Cell
 from undistill.errors import RunError
+from undistill.experiments.cell import Array, Cell
 from undistill.reporting.response import picture
 
 WHO = ("normal", "nasty")

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from scipy.special import stdtrit
 
+from undistill.paper.experiments import Direction, Experiment
+from undistill.paper.published import ITSELF
 from undistill.reporting.paired import ENOUGH
 from undistill.reporting.paper.source import Measured, Place, Source
-from undistill.reproduction.grid import Direction, Experiment
-from undistill.reproduction.published import ITSELF
 
 Verdict = Literal["seen", "opposite", "not shown", "not judged"]
 VERDICTS: tuple[Verdict, ...] = ("seen", "opposite", "not shown", "not judged")

@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from undistill.paper.experiments import Experiment
+from undistill.paper.published import ITSELF, SELF
 from undistill.reporting import shell
 from undistill.reporting.blocks import Entry, Head, Table
 from undistill.reporting.paper import claims, story
@@ -19,8 +21,6 @@ from undistill.reporting.paper.sheet import Sheet
 from undistill.reporting.paper.source import Source
 from undistill.reporting.paper.sweeps import NAMES
 from undistill.reporting.theme import colour_variable
-from undistill.reproduction.grid import Experiment
-from undistill.reproduction.published import ITSELF, SELF
 
 ORDER = {"table": 0, "sweep": 1, "figure": 2}
 COLOURS = {"no teacher": NAMES[0], "normal": NAMES[1], "nasty": NAMES[2]}

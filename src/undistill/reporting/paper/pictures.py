@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from undistill.auditing.cell import Array, Cell, read_arrays
+from undistill.experiments.cell import Array, Cell, read_arrays
 from undistill.files import write_bytes
+from undistill.paper.experiments import Experiment
 from undistill.reporting.blocks import Chart, chart
 from undistill.reporting.naming import ALONE, NORMAL, plural
 from undistill.reporting.page import response_block
@@ -18,7 +19,6 @@ from undistill.reporting.paper.inversion import inversion
 from undistill.reporting.paper.source import Source
 from undistill.reporting.response import response
 from undistill.reporting.theme import Spec
-from undistill.reproduction.grid import Experiment
 
 PANEL, SQUARE, BARS = (230, 170), (230, 230), (300, 130)
 """Width and height of a panel in a file, pixels."""

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from undistill.auditing.cell import Cell
-from undistill.auditing.cell import read as read_cell
 from undistill.errors import UsageError
+from undistill.experiments.cell import Cell
+from undistill.experiments.cell import read as read_cell
 from undistill.files import read_json
+from undistill.paper.experiments import EXPERIMENTS, Experiment
+from undistill.paper.plan import Plan, Point, read
 from undistill.reporting.findings import decimals
-from undistill.reproduction.grid import EXPERIMENTS, Experiment
-from undistill.reproduction.plan import Plan, Point, read
 
 X = float | str | None
 Place = tuple[str, str, str, str, X]

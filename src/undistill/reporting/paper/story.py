@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from undistill.paper.experiments import EXPERIMENTS
+from undistill.paper.published import DOUBTS, ITSELF, SELF
 from undistill.reporting.blocks import Entry, Head, Table
 from undistill.reporting.naming import listed, number, plural
 from undistill.reporting.paper.entries import HEADS
@@ -12,8 +14,6 @@ from undistill.reporting.paper.judge import VERDICTS, Case, Claim
 from undistill.reporting.paper.source import Source, covered
 from undistill.reporting.paper.sweeps import SYMBOLS
 from undistill.reporting.story import ENVIRONMENT
-from undistill.reproduction.grid import EXPERIMENTS
-from undistill.reproduction.published import DOUBTS, ITSELF, SELF
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny-imagenet": "Tiny-ImageNet"}
 ARTICLE = (

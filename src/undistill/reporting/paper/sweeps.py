@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import altair as alt
 
+from undistill.paper.experiments import Experiment
+from undistill.paper.published import ITSELF
 from undistill.reporting.naming import ALONE, NORMAL, number
 from undistill.reporting.paper.entries import HEADS, lost_text, missing_text, numbers
 from undistill.reporting.paper.sheet import Sheet, Value
 from undistill.reporting.paper.source import Measured, Source
 from undistill.reporting.theme import DASHES, SHAPES, Spec, colour_variable, colours, finished, styles
-from undistill.reproduction.grid import Experiment
-from undistill.reproduction.published import ITSELF
 
 SYMBOLS = {"omega": "ω", "temperature": "τ_S", "alpha": "α", "fraction": "share of images", "adversary": "adversary"}
 ARMS = {"none": ALONE, "normal": NORMAL, "nasty": "nasty"}

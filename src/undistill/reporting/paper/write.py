@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from undistill.files import write_text
+from undistill.paper.experiments import Experiment
 from undistill.reporting.paper import claims, embedding, story, sweeps
 from undistill.reporting.paper.grids import grid
 from undistill.reporting.paper.judge import Claim
@@ -17,7 +18,6 @@ from undistill.reporting.paper.pictures import pictures, write_pictures
 from undistill.reporting.paper.source import Source, covered, open_sources
 from undistill.reporting.table import aligned, inert
 from undistill.reporting.written import Report, link
-from undistill.reproduction.grid import Experiment
 
 
 def write_reproduction(folders: Sequence[Path], out: Path) -> Report:

@@ -1,0 +1,269 @@
+"""What an audit is asked to do, and what that means: cards, attacks, seeds, attacks of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from undistill.attacks.base import ATTACKS
+from undistill.auditing.making import Thieves
+from undistill.auditing.suite import FIRST_SEARCH_SEED, NAIVE, Suite
+from undistill.data import Splits
+from undistill.errors import UsageError
+from undistill.experiments.plan import Skipped
+from undistill.models.base import FIXED, MODELS
+from undistill.oracle.black_box import BlackBox
+from undistill.oracle.output_defense import AnswerDefense
+from undistill.oracle.victim import Victim
+from undistill.registry import problem
+from undistill.threat_model import Access, Card
+from undistill.training.recipe import Recipe, Student
+
+USUAL_TIME = 600.0
+"""Seconds that the suite that grows takes, unless it is given others."""
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 60.0}
+LONGEST_TIME = 30 * 24 * 3600.0
+ALWAYS_SKIPPED = (
+    Skipped(
+        what="data-free attacks (dafl, deep-inversion)",
+        why="hours each; `undistill attack --threat-model data-free` runs one",
+    ),
+    Skipped(what="attackers with images of another kind (knockoff)", why="not built yet"),
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an audit is asked to do; `None` is left to the suite and the model. See `audit`."""
+
+    suite: str = "timed"
+    card: str | Card = "unlabelled/fresh"
+    serve: Sequence[str] = ()
+    questions: Sequence[int] = ()
+    students: Sequence[str | dict[str, Any]] = ()
+    seeds: int | None = None
+    steps: int | None = None
+    delta: float | None = None
+    public: str | None = None
+    also: Sequence[str | dict[str, Any]] = ()
+    behind: Sequence[str | dict[str, Any] | AnswerDefense] = ()
+    answers: str | None = None
+    unseen: bool = False
+    method: str | dict[str, Any] | None = None
+    teachers: int = 3
+    time: str | float | None = None
+    name: str | None = None
+
+
+def time_of(request: Request) -> float:
+    """Seconds that an audit may add seeds for; `10m`, `90s`, `1.5h`, or a number of minutes. UsageError for what is no time."""
+    given = request.time
+    if given is None:
+        return USUAL_TIME
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:([smh])[a-z]*)?\s*", str(given).lower())
+    seconds = float(found[1]) * UNITS[found[2] or ""] if found else 0.0
+    if not 0 < seconds <= LONGEST_TIME:
+        raise UsageError(f"{given!r} is no time for an audit; write 90s, 10m or 2h, at most 30 days")
+    return seconds
+
+
+def with_more(chosen: Suite, also: Sequence[str | dict[str, Any]]) -> Suite:
+    """The suite with attacks of one's own, each where it belongs by what it needs."""
+    for given in also:
+        attack = ATTACKS.make(given)
+        if attack.control or not attack.holds_images:
+            raise UsageError(f"{attack.name} queries no images: an audit cannot add it")
+        inside = attack.needs is Access.WEIGHTS
+        kind = "labels" if attack.reads is Access.LABEL else "soft"
+        more = ({"name": attack.name, **attack.settings} if isinstance(given, dict) else {"name": attack.name},)
+        more_of = {"inside": chosen.inside + more} if inside else {kind: getattr(chosen, kind) + more}
+        chosen = replace(chosen, name=f"{chosen.name} + {attack.name}", **more_of)
+    return chosen
+
+
+def seeds_of(request: Request, chosen: Suite, first: int) -> range:
+    """Report seeds: as many as asked for, the suite's, or two for each teacher of a method, from `first` on."""
+    count = request.seeds if request.seeds is not None else chosen.seeds if request.method is None else 2
+    if count < 1 or request.teachers < 1:
+        raise UsageError(f"an audit needs at least 1 seed and 1 teacher, not {count} and {request.teachers}")
+    last = first + count * (request.teachers if request.method is not None else 1)
+    if last > FIRST_SEARCH_SEED:
+        raise UsageError(
+            f"report seeds end below {FIRST_SEARCH_SEED}, where those of the search begin, not at {last - 1}"
+        )
+    return range(first, first + count)
+
+
+def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[Card]:
+    """Every output access × every query budget, the strongest and first one first."""
+    base, whole = _base(request.card)
+    instead = chosen.grows and data.pool is None and request.card == Request.card
+    if instead:  # an answer about trained images, which a flag doubts, says more than none
+        base = base.model_copy(update={"pool": "trained"})
+    if base.data == "none":
+        raise UsageError(
+            "an audit's attacks hold images; `undistill attack --threat-model data-free` runs one that holds none"
+        )
+    pool = data.pool if base.pool == "fresh" else data.train
+    if pool is None:
+        raise UsageError(
+            "no fresh images were set aside, which the threat model needs: train the model with -s data.pool=…, or take "
+            "--threat-model paper"
+        )
+    usual: tuple[int | None, ...] = (base.questions,)
+    if base.questions is None and (base.pool == "fresh" or instead) and base.share == 1.0:
+        usual = _budgets(chosen, len(pool), data.num_classes)
+    serve = tuple(request.serve) or ((base.serving,) if whole else _accesses(request, chosen, victims))
+    kinds = [victim.model.kind for victim in victims.values() if isinstance(victim.model, BlackBox)]
+    made = [base.served(name) for name in dict.fromkeys(serve)]
+    made = [card for card in made if all(card.access <= kind for kind in kinds)]
+    if not made:
+        raise UsageError(
+            f"{kinds[0].label} is all that the model returns: none of --access {','.join(serve)} can be had"
+        )
+    order = sorted(made, key=lambda card: (card.access is Access.WEIGHTS, -card.access, -(card.top or 5)))
+    counts = tuple(request.questions) or usual
+    for count in counts:
+        if count is not None and not 2 <= count <= len(pool):
+            raise UsageError(f"the {base.pool} pool has {len(pool):,} images; {count:,} queries need as many")
+    start = "public" if request.public else base.start
+    if start == "public" and request.public is None:
+        raise UsageError(f"the threat model {base} starts from public weights: name them with --public")
+    for victim in victims.values():
+        _playable(victim, base, counts, request)
+    return [
+        card.model_copy(update={"questions": q, "start": start, "share": 1.0 if q else card.share})
+        for q in counts
+        for card in order
+    ]
+
+
+def _accesses(request: Request, chosen: Suite, victims: Mapping[str, Victim]) -> tuple[str, ...]:
+    """The suite's output accesses. Weights are given where there are some, and no output defense, which they would go around."""
+    if chosen.grows:
+        boxes = any(isinstance(victim.model, BlackBox) for victim in victims.values())
+        return ("probs", "top1", "label", *(() if boxes or request.behind else ("weights",)))
+    return ("probs", "top5:2", "top1", "label") if chosen.verdicts else ("probs", "label")
+
+
+def _budgets(chosen: Suite, pool: int, classes: int) -> tuple[int, ...]:
+    """An eighth of the pool, at most 1,000, and for a suite with verdicts or one that grows twice and four times as many.
+
+    Where seeds are added, a small pool gives enough for two images a class, at most half of it.
+    """
+    first = max(2, min(1000, pool // 8))
+    if chosen.grows:
+        first = max(first, min(max(20, 2 * classes), pool // 2))
+    several = chosen.verdicts or chosen.grows
+    return (first, *(n for n in (2 * first, 4 * first) if several and n <= pool))
+
+
+def _playable(victim: Victim, base: Card, counts: Sequence[int | None], request: Request) -> None:
+    """UsageError for a victim that no attack of these cards could be tried on."""
+    if base.pool == "fresh" and not (victim.fresh_pool or request.unseen):
+        raise UsageError(
+            f"nothing says which images {victim.label} and what it came from were trained on, so none are known to be fresh; if "
+            "you know that it never saw those of data.pool, say so (--assume-fresh, assume_fresh=True)"
+        )
+    if isinstance(victim.model, BlackBox) and None in counts:
+        raise UsageError(f"{victim.label} would be queried on every view of every image: give a budget with --queries")
+
+
+def without_search(chosen: Suite, why: str) -> tuple[Suite, tuple[Skipped, ...]]:
+    """The suite with its attacks as they come, `kd` at each temperature among them, and a line that says so."""
+    grid = tuple({"name": "kd", "temperature": t} for t in chosen.temperatures if t != NAIVE["temperature"])
+    plain = replace(
+        chosen,
+        name=f"{chosen.name} without its search",
+        search=0,
+        temperatures=(),
+        alphas=(),
+        soft=(*grid, *chosen.soft),
+    )
+    return plain, (Skipped(what="the search", why=why),)
+
+
+def _base(card: str | Card) -> tuple[Card, bool]:
+    """(a threat model, whether it was given whole); else only DATA/POOL was, and any output access goes with it."""
+    if isinstance(card, str) and card.count("/") == 1:
+        return Card.parse(f"probs/{card}/random"), False
+    return Card.parse(card), True
+
+
+def thieves_of(request: Request, recipe: Recipe, data: Splits, victim: Victim | None) -> Thieves:
+    """How attacks are trained: as the recipe has it, for steps that fit the size of the images."""
+    values = recipe.dump()
+    steps = request.steps or (400 if data.train.image_size <= 16 else 1500)
+    return Thieves(
+        training=values["training"],
+        views=values["data"]["views"],
+        students=tuple(_student(item, request) for item in request.students) or (_own(recipe, victim, request),),
+        steps=steps,
+        pool=0 if data.pool is None else len(data.pool),
+        trained=len(data.train),
+        public="" if request.public is None else _digest(Path(request.public)),
+    )
+
+
+def _digest(weights: Path) -> str:
+    """What tells public weights apart, wherever they lie; UsageError where there are none."""
+    files = sorted(path for path in weights.rglob("*.safetensors")) if weights.is_dir() else [weights]
+    if not files or not all(path.is_file() for path in files):
+        raise UsageError(f"there are no public weights at {weights}")
+    found = hashlib.sha256()
+    for path in files:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _own(recipe: Recipe, victim: Victim | None, request: Request) -> dict[str, Any]:
+    """The victim's own architecture, which an attacker may guess; the recipe's student where the victim shows none."""
+    if victim is None:
+        settings = recipe.model.model_dump(mode="json", by_alias=True)
+    elif (
+        isinstance(victim.model, BlackBox)
+        or ":" in str(victim.network.config["name"])
+        or "(" in victim.network.config["name"]
+    ):
+        return _student({"name": recipe.student.name, "width": recipe.student.width}, request)
+    else:
+        settings = {key: value for key, value in victim.network.config.items() if key not in FIXED}
+    plain = {"name": settings.pop("name"), "width": settings.pop("width", 1.0)}
+    return _student(plain | ({"settings": settings} if settings else {}), request)
+
+
+def _student(item: str | dict[str, Any], request: Request) -> dict[str, Any]:
+    """`cnn`, `cnn:0.5` (its width) or settings, as a recipe has them; UsageError for a network that there is not."""
+    if isinstance(item, str):
+        name, colon, width = item.rpartition(":")
+        try:
+            item = {"name": name, "width": float(width)} if colon else {"name": item}
+        except ValueError:
+            item = {"name": item}  # a network of somebody's: package.module:callable
+    MODELS.make(item["name"])
+    try:
+        Student.model_validate(item)
+    except ValidationError as error:
+        raise UsageError(f"student {item['name']}: {problem(error, Student)}") from None
+    return {**item, "weights": request.public} if request.public else dict(item)
+
+
+def left_out(chosen: Suite, cards: Sequence[Card], request: Request) -> list[Skipped]:
+    """What this audit does not try, and why."""
+    found = []
+    if all(card.access < Access.WEIGHTS for card in cards):
+        names = ", ".join(dict.fromkeys(str(s["name"]) for s in chosen.inside))
+        found.append(
+            Skipped(what=f"attackers who hold the weights ({names})", why="not served; --access weights tries them")
+        )
+    if request.public is None:
+        found.append(
+            Skipped(what="attackers who start from public weights", why="none were named; --public WEIGHTS tries them")
+        )
+    return found

@@ -1,0 +1,1 @@
+"""The engine: cells, what computes them, and what they cost."""

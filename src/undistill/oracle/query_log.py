@@ -1,0 +1,257 @@
+"""Answers that were given, by the content of the question: an answer that was paid for is never bought twice.
+
+One Parquet file: `image` (hex, the first 128 bits of SHA-256 over the uint8 C × H × W pixels of the question) and `answer` (the
+class for labels, else a float for each class); kind, number of classes and class names in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from undistill.data.image_set import hash_of
+from undistill.errors import RunError, UsageError
+from undistill.files import exclusive, read_json, write_bytes, write_json
+from undistill.oracle.black_box import BlackBox
+from undistill.threat_model import Access
+
+SCHEMA = 1
+KEY = b"undistill"
+CHUNK = 256
+"""Questions between two writes: what a killed process may have to ask again."""
+
+
+@dataclass
+class Answers:
+    """What was answered: one value for each hash, all of one kind."""
+
+    kind: Access
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    victim: str | None = None
+
+    def write(self, path: Path) -> None:
+        """Replace the file."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        label = self.kind is Access.LABEL
+        kind = pa.int64() if label else pa.list_(pa.float32(), self.num_classes)
+        rows = [int(value) if label else np.asarray(value, np.float32) for value in self.values.values()]
+        about = {
+            "schema": SCHEMA,
+            "kind": self.kind.label,
+            "num_classes": self.num_classes,
+            "class_names": self.class_names and list(self.class_names),
+            "victim": self.victim,
+        }
+        table = pa.table({"image": pa.array(list(self.values), pa.string()), "answer": pa.array(rows, kind)})
+        buffer = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata({KEY: json.dumps(about).encode()}), buffer)
+        write_bytes(path, buffer.getvalue())
+
+    @classmethod
+    def read(cls, path: Path, *, kind: Access | None = None, num_classes: int | None = None) -> Answers:
+        """The answers of a file.
+
+        Args:
+            path: the file.
+            kind: what the answers are, for a file that does not say.
+            num_classes: how many classes there are, for labels in a file that does not say.
+
+        Raises:
+            UsageError: no such file, other columns, or a kind that nobody declared.
+            RunError: a damaged file, or answers that are not what they are declared to be.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not path.is_file():
+            raise UsageError(f"there are no answers at {path}")
+        try:
+            table = pq.read_table(path)
+            about = json.loads((table.schema.metadata or {}).get(KEY, b"{}"))
+            if not {"image", "answer"} <= set(table.column_names):
+                raise UsageError(f"{path} has columns {', '.join(table.column_names)}; answers have image and answer")
+            hashes, said = table["image"].to_pylist(), table["answer"].to_pylist()
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise RunError(f"{path} is damaged or no Parquet file: {_sentence(error)}") from error
+        about = about if isinstance(about, dict) else {}
+        if num_classes is not None and len(said) and not isinstance(said[0], list):
+            about = {"num_classes": num_classes} | about
+        return cls._checked(path, about, kind, hashes, said)
+
+    @classmethod
+    def _checked(
+        cls, path: Path, about: dict[str, Any], kind: Access | None, hashes: list[Any], said: list[Any]
+    ) -> Answers:
+        stated = Access.parse(str(about["kind"])) if "kind" in about else None
+        chosen = stated if kind is None else kind
+        if chosen is None:
+            raise UsageError(f"{path} does not say what its answers are; declare it with --outputs")
+        if not hashes or any(not isinstance(value, str) or len(value) != 32 for value in hashes):
+            raise RunError(f"{path} holds no answers under 32 hex digits each")
+        try:
+            label = chosen is Access.LABEL if stated is None else stated is Access.LABEL  # half a class is none
+            array = np.asarray(said).astype(np.int64, casting="safe") if label else np.asarray(said, np.float32)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise RunError(
+                f"{path} holds answers that are no {(stated or chosen).label}: {_sentence(error)}"
+            ) from error
+        classes = about.get("num_classes")
+        if not isinstance(classes, int) or not 2 <= classes <= 1_000_000:
+            classes = int(array.max(initial=1)) + 1 if array.ndim == 1 else array.shape[-1]
+        if classes < 2:
+            raise RunError(f"{path} holds {chosen.label} for {classes} classes")
+        names = about.get("class_names")
+        names = tuple(str(name) for name in names) if isinstance(names, list) and len(names) == classes else None
+        boxes = {each: BlackBox(lambda _: array, each, classes, str(path)) for each in {chosen, stated or chosen}}
+        if stated not in (None, chosen) and (label or chosen is Access.LABEL or _is(boxes[stated], array)):
+            raise UsageError(f"{path} says that it holds {stated.label}, not {chosen.label}")
+        try:
+            boxes[chosen].checked(array, len(hashes))
+        except RunError as error:
+            raise RunError(f"{error}; if it is the log of a function that was mended since, move it away") from error
+        victim = about.get("victim")
+        values = dict(zip(hashes, array, strict=True))
+        return cls(chosen, classes, names, values, victim if isinstance(victim, str) else None)
+
+
+def _is(box: BlackBox, values: NDArray[Any]) -> bool:
+    """Whether numbers are what a black box was declared to answer with."""
+    try:
+        box.checked(values, len(values))
+    except RunError:
+        return False
+    return True
+
+
+class Ledger:
+    """A black box's predict function that remembers: asks `ask` only about what is not in `answers`, and writes what it learns.
+
+    `path` None keeps it in memory; `ask` None is a closed victim, which cannot be asked any more.
+    """
+
+    def __init__(self, answers: Answers, ask: BlackBox | None, path: Path | None) -> None:
+        self.answers, self.ask, self.path = answers, ask, path
+        self.asked = 0
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """The answers to these questions, old or new."""
+        hashes = hashes_of(pixels)
+        new = self._new(hashes)
+        if new and self.ask is None:
+            raise UsageError(f"{len(new)} of {len(hashes)} images have no answer among those given")
+        while new:
+            with contextlib.nullcontext() if self.path is None else exclusive(self.path):
+                self._catch_up()
+                self._ask(pixels, hashes, self._new(hashes)[:CHUNK])
+            new = self._new(hashes)
+        return np.stack([self.answers.values[key] for key in hashes])
+
+    def _new(self, hashes: list[str]) -> list[int]:
+        """Rows of questions without an answer, each question once."""
+        return list({key: row for row, key in enumerate(hashes) if key not in self.answers.values}.values())
+
+    def _catch_up(self) -> None:
+        """Take over what other processes wrote; UsageError where the file holds another victim's answers."""
+        if self.path is None or not self.path.is_file():
+            return
+        kept = Answers.read(self.path, kind=self.answers.kind)
+        same_victim(kept, self.answers.victim, self.path)
+        self.answers.values |= kept.values
+
+    def _ask(self, pixels: NDArray[np.uint8], hashes: list[str], rows: list[int]) -> None:
+        if not rows:
+            return
+        assert self.ask is not None
+        said, new = self.ask.response(pixels[rows]), [hashes[row] for row in rows]
+        self.asked += len(rows)
+        try:
+            values = self.ask.shaped(said, len(rows))
+        except RunError as error:
+            raise self._refused(new, said, error) from error
+        finite = np.isfinite(values.reshape(len(rows), -1)).all(axis=1)  # NaN is no response
+        self.answers.values |= {key: value for key, value, whole in zip(new, values, finite, strict=True) if whole}
+        if self.path is not None and self.answers.values:
+            self.answers.write(self.path)
+        self.ask.sound(values)
+
+    def _refused(self, hashes: list[str], said: Any, error: RunError) -> RunError:
+        """The error about a response of another form, which is kept all the same: it was paid for."""
+        if self.path is None:
+            return error
+        path = self.path.with_suffix(".refused.json")
+        before = read_json(path) if path.is_file() else []
+        try:
+            content = json.dumps(said, default=lambda part: part.tolist() if hasattr(part, "tolist") else repr(part))
+        except (TypeError, ValueError):  # keys that are no text, circles
+            content = json.dumps(repr(said))
+        response = json.loads(content, parse_constant=str)
+        write_json(path, [*(before if isinstance(before, list) else []), {"image": hashes, "response": response}])
+        return RunError(f"{error}; the response about {len(hashes)} images is kept in {path}")
+
+    def digest(self, pixels: NDArray[np.uint8]) -> str:
+        """SHA-256 over the answers to these questions, 16 hex digits: what a victim without weights can be told apart by."""
+        return hashlib.sha256(self(pixels).tobytes()).hexdigest()[:16]
+
+    def knows(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which of these questions it can answer: all, unless it is closed."""
+        return self.holds(pixels) if self.ask is None else np.ones(len(pixels), bool)
+
+    def holds(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which of these questions were answered before."""
+        return np.array([key in self.answers.values for key in hashes_of(pixels)], bool)
+
+
+def same_victim(answers: Answers, victim: str | None, path: Path) -> None:
+    """UsageError where a file holds the answers of another victim."""
+    if None not in (answers.victim, victim) and answers.victim != victim:
+        raise UsageError(f"{path} holds answers of another victim; use another --query-log for this one")
+
+
+def write_answers(
+    path: str | Path,
+    images: Any,
+    answers: Any,
+    *,
+    kind: str,
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Write answers that a victim gave, for a later attack on it without the victim.
+
+    Args:
+        path: the file to write.
+        images: uint8 N × C × H × W pixels, just as they were asked about.
+        answers: N × C logits or probabilities, N classes, or (classes, probabilities) of the top k.
+        kind: `logits`, `probs`, `topk` or `label`.
+        num_classes: C.
+        class_names: in the order of the answers, where known.
+    """
+    pixels = np.ascontiguousarray(images, np.uint8)
+    box = BlackBox(lambda _: answers, Access.parse(kind), num_classes, str(path))
+    names = None if class_names is None else tuple(class_names)
+    said = box.checked_answer(pixels)
+    Answers(box.kind, num_classes, names, dict(zip(hashes_of(pixels), said, strict=True))).write(Path(path))
+
+
+def hashes_of(pixels: NDArray[np.uint8]) -> list[str]:
+    """The address of each question."""
+    return [hash_of(np.ascontiguousarray(image).tobytes()).decode() for image in pixels]
+
+
+def _sentence(error: BaseException) -> str:
+    return (" ".join(str(error).split()).rstrip(".") or type(error).__name__)[:200]

@@ -1,0 +1,100 @@
+"""What a reproduction costs: arithmetic against the paper's networks and a count by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from undistill.errors import UsageError
+from undistill.paper import estimate, forecast
+from undistill.paper.estimate import Cost
+from undistill.paper.planner import Planner
+from undistill.paper.scales import LAPTOP, PAPER, SMALL, Scale
+from undistill.reporting.paired import ENOUGH
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("cnn", 10.6), ("resnetc20", 40.8), ("resnetc32", 69.1), ("resnet18", 555)]
+)
+def test_multiply_adds_of_the_papers_networks(name: str, millions: float) -> None:
+    assert estimate.macs(json.dumps({"name": name}), (10, 3, 32)) / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+def flop(monkeypatch: pytest.MonkeyPatch, scale: Scale, *only: str) -> dict[str, float]:
+    """PFLOP by a cell's name, without timing anything."""
+    monkeypatch.setattr(estimate, "seconds", lambda *_, **__: 0.0)
+    planner = Planner(scale, [0])
+    points = planner.points(["all"], only)
+    costs = estimate.estimate(planner.tasks.values(), planner.tasks, torch.device("cpu"))
+    return {point.name: costs[point.key].flop / 1e15 for point in points}
+
+
+def test_the_papers_first_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = flop(monkeypatch, PAPER, "table1/*")
+    resnet, cnn = 2 * 555.4e6, 2 * 10.56e6
+    epoch, tests = 50_000, 10_000
+    assert found["table1/ResNet18/normal/itself/s0"] * 1e15 == pytest.approx(
+        resnet * (3 * 160 * epoch + tests), rel=0.01
+    )
+    assert found["table1/ResNet18/nasty/itself/s0"] * 1e15 == pytest.approx(
+        resnet * (4 * 160 * epoch + tests), rel=0.01
+    )
+    kd = cnn * (3 * 100 * epoch + tests) + resnet * (100 * epoch + tests)
+    assert found["table1/ResNet18/nasty/CNN/s0"] * 1e15 == pytest.approx(kd, rel=0.01)
+    assert found["table1/none/CNN/s0"] * 1e15 == pytest.approx(cnn * (3 * 100 * epoch + tests), rel=0.01)
+
+
+def test_a_budget_of_questions_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = flop(monkeypatch, SMALL, "table1/ResNet18/nasty/CNN/*")
+    student = estimate.macs(json.dumps({"name": "cnn", "width": 0.5}, sort_keys=True), (10, 3, 32))
+    victim = estimate.macs(json.dumps({"name": "cnn", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    expected = 2 * student * (3 * 25_000 + 10_000) + 2 * victim * (500 + 10_000)
+    assert found["table1/ResNet18/nasty/CNN/s0"] * 1e15 == pytest.approx(expected)
+
+
+def test_seconds_are_of_an_image() -> None:
+    name = json.dumps({"name": "cnn", "width": 0.25})
+    forward, step = (estimate.seconds(name, (10, 3, 32), torch.device("cpu"), train=train) for train in (False, True))
+    assert 0 < forward < 1
+    assert 0 < step < 1
+
+
+def test_costs_add_up() -> None:
+    assert Cost(1, 2) + Cost(3, 4) == Cost(4, 6)
+
+
+def test_an_inverted_image_costs_a_gradient_for_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = flop(monkeypatch, SMALL, "deep-inversion/ResNet34/s0")
+    victim = estimate.macs(json.dumps({"name": "cnn", "width": 0.5}, sort_keys=True), (10, 3, 32))
+    assert found["deep-inversion/ResNet34/s0"] * 1e15 == pytest.approx(2 * victim * 2 * 2 * 256 * 100)
+
+
+def test_outputs_that_the_logit_cache_has_by_then_cost_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Students of one victim and seed see the same views: the second one's outputs were computed for the first."""
+    found = flop(monkeypatch, LAPTOP, "table1/*")
+    student = 2 * estimate.macs(json.dumps({"name": "cnn", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    victim = 2 * estimate.macs(json.dumps({"name": "airbench", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    r20 = 2 * estimate.macs(json.dumps({"name": "resnetc20", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    first = student * (3 * 20 * 50_000 + 10_000) + victim * (20 * 50_000 + 10_000)
+    assert found["table1/ResNet18/nasty/CNN/s0"] * 1e15 == pytest.approx(first, rel=1e-3)
+    longer = r20 * (3 * 30 * 50_000 + 10_000) + victim * 10 * 50_000  # ten passes more than the CNN took
+    assert found["table1/ResNet18/nasty/ResNetC-20/s0"] * 1e15 == pytest.approx(longer, rel=1e-3)
+
+
+def test_a_forecast_says_who_plays_whom_and_how_many_seeds_are_few(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(estimate, "seconds", lambda *_, **__: 0.0)
+    assert forecast.JUDGED == ENOUGH
+    text = forecast.forecast(["table1"], tmp_path, scale="laptop").text
+    assert "airbench plays ResNet18 (cifar10)" in text
+    assert "seeds: 1" in text
+    assert "seeds: 3" not in forecast.forecast(["table1"], tmp_path, scale="laptop", seeds=3).text
+
+
+def test_a_forecast_looks_whether_the_data_are_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cifar10"):
+        forecast.forecast(["table1"], tmp_path / "out", scale="laptop", data_dir=tmp_path)
