@@ -12,7 +12,7 @@ VISION := .venv-vision
 PEER := .venv-peer
 VISION_PINS := timm==1.0.31 torchvision==0.29.2
 
-.PHONY: setup demo test test-avx2 test-wheel test-vision check bench bench-peer docs constraints clean
+.PHONY: setup demo test test-e2e test-all test-avx2 test-wheel test-vision check bench bench-peer docs constraints clean
 
 setup: $(STAMP)
 
@@ -29,6 +29,12 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# Processes, browsers and whole commands.
+test-e2e: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m e2e $(ARGS)
+
+test-all: test test-e2e
 
 # Learned accuracies move with the instruction set: what is claimed of them must hold with the smaller one too.
 test-avx2: setup

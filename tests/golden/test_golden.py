@@ -14,7 +14,7 @@ KNOWN = json.loads(snapshot.FILE.read_text())
 
 QUICK = {"audits/cifar10/nasty", "audits/digits/answer-top1", "audits/planted/crash", "laptop"}
 FOLDERS = [
-    pytest.param(folder, id=snapshot.name(folder), marks=() if snapshot.name(folder) in QUICK else pytest.mark.slow)
+    pytest.param(folder, id=snapshot.name(folder), marks=() if snapshot.name(folder) in QUICK else pytest.mark.e2e)
     for folder in [*snapshot.AUDITS, *snapshot.STUDIES]
 ]
 

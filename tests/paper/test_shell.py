@@ -12,6 +12,8 @@ import pytest
 
 from undistill.cli.main import main
 
+pytestmark = pytest.mark.e2e
+
 FIXED = ("--scale", "toy", "--device", "cpu", "--jobs", "1")
 
 

@@ -19,7 +19,7 @@ from undistill.reporting.written import Report
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
 
-pytestmark = QUIET
+pytestmark = [pytest.mark.e2e, QUIET]
 EVERY = [(size, scheme) for size in (PHONE, DESK) for scheme in ("light", "dark")]
 
 

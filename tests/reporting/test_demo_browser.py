@@ -13,7 +13,7 @@ from undistill.reporting.report import Report, write_report
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = QUIET
+pytestmark = [pytest.mark.e2e, QUIET]
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from undistill.oracle import write_answers
 from undistill.registry import Registry
 from whole.commands import Outcome, Shell
 
+pytestmark = pytest.mark.e2e
+
 QUICK = ("--data", "digits", "-s", "data.limit=1100", "-s", "training.epochs=1", "-q")
 THIEF = (*QUICK, "-s", "student.width=0.0625", "--json", "--card")
 UNTRAINED = "--accept-accuracy"

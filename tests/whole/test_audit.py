@@ -14,6 +14,8 @@ from undistill.auditing import making
 from undistill.cli.main import main
 from whole.commands import Outcome, Shell
 
+pytestmark = pytest.mark.e2e
+
 FEW = ("-s", "training.epochs=1", "-s", "model.width=0.0625", "-q")
 PLAN = ("--questions", "20", "--steps", "2", "--seeds", "1", "--students", "cnn:0.0625", "--accept-accuracy", "-q")
 HOW = (*PLAN, "--jobs", "1")

@@ -19,6 +19,8 @@ import pytest
 from undistill.files import locked
 from whole.commands import SMALL, Outcome, Shell
 
+pytestmark = pytest.mark.e2e
+
 
 def refused(outcome: Outcome, *words: str, code: int = 2) -> None:
     """One sentence, the expected code, the words that name what is wrong."""

@@ -16,6 +16,8 @@ from undistill.data import VIEWS, ImageSet
 from undistill.data.augment import Views
 from undistill.losses import distillation_loss, self_undermining_loss
 
+pytestmark = pytest.mark.e2e
+
 SPEC: dict[str, Any] = {"network": "cnn", "images": 256, "batch": 128, "epochs": 1}
 
 

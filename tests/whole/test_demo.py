@@ -16,6 +16,8 @@ from undistill.experiments.cell import collect
 from undistill.paper.demo import Demo
 from whole.commands import Shell
 
+pytestmark = pytest.mark.e2e
+
 QUICK = ("demo", "--quick", "--seed", "7", "-q")
 
 

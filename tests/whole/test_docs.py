@@ -39,6 +39,8 @@ from undistill.threat_model import Access, Card
 from undistill.training.recipe import read
 from whole.commands import Shell
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 PLUGINS = sorted((ROOT / "examples" / "plugins").glob("*.py"))

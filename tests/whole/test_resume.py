@@ -18,6 +18,8 @@ from undistill import files
 from undistill.cli.main import main
 from whole.commands import SMALL, Shell
 
+pytestmark = pytest.mark.e2e
+
 
 class Killed(BaseException):
     """Stands for `kill -9`: nothing catches it, no clean-up of ours runs after it."""
