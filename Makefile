@@ -12,7 +12,7 @@ VISION := .venv-vision
 PEER := .venv-peer
 VISION_PINS := timm==1.0.31 torchvision==0.29.2
 
-.PHONY: setup demo test test-e2e test-all test-avx2 test-wheel test-vision check bench bench-peer docs constraints clean
+.PHONY: setup demo test test-e2e test-all test-avx2 test-wheel test-vision check bench bench-peer docs site constraints clean
 
 setup: $(STAMP)
 
@@ -75,10 +75,16 @@ $(PEER)/.peer: $(STAMP)
 docs: setup
 	$(BIN)/python docs/make.py
 
+# The documentation site, in build/site; a warning is an error.
+site: setup
+	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")}" \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # Pins everything but the CUDA packages that torch's newest wheels bring along.
 constraints: setup
 	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
-	  $(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --no-annotate --no-header pyproject.toml -c <(echo 'torch==2.13.0') \
+	  $(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --extra docs --no-annotate --no-header pyproject.toml -c <(echo 'torch==2.13.0') \
 	  | grep -vE '^(nvidia-|cuda-|triton|torch==)' > constraints.new
 	(echo 'torch==2.13.0'; cat constraints.new) | sort > constraints.txt && rm constraints.new
 
