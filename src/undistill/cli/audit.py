@@ -10,48 +10,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from undistill.cli import help, verbs
-from undistill.cli.help import ACCESS, JOB, RUNNING
-from undistill.cli.options import (
-    BANK_GB,
-    AcceptAccuracy,
-    BankFolder,
-    BankLimit,
-    Fresh,
-    Jobs,
-    Json,
-    Open,
-    Options,
-    Out,
-    Plugin,
-    Quiet,
-    Verbose,
-    shared,
-)
-from undistill.cli.options import use_plugins as _use_plugins
+from undistill.cli.help import ACCESS, JOB, MORE
+from undistill.cli.options import BANK_GB, Options, use_plugins, verb
 from undistill.cli.progress import Reporter
 from undistill.errors import RunError, UsageError
 
-Cells = Annotated[
-    Path | None,
-    typer.Option(
-        "--cells", metavar="DIR", help="Cells that audits share.", show_default="DIR/cells", rich_help_panel=RUNNING
-    ),
-]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an audit.")]
-AuditOut = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.", show_default="runs/audit-NAME of MODEL"),
-]
-MORE = "Attackers and precision"
 PANELS = {
     **dict.fromkeys(("model", "control", "data", "time", "out", "suite", "name"), JOB),
-    **dict.fromkeys(("access", "queries", "output_defense", "threat_model", "answers", "assume_fresh"), ACCESS),
+    **dict.fromkeys(("access", "queries", "output_defense", "threat_model", "outputs", "assume_fresh"), ACCESS),
     **dict.fromkeys(
         ("students", "extra_attack", "public", "seeds", "steps", "delta", "method", "teachers", "config", "sets"), MORE
     ),
@@ -63,105 +35,26 @@ PANELS = {
 class Asked:
     """What is audited, and how: the same for an audit and for its plan alone."""
 
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A run or model folder, timm:NAME@weights, package.module:callable; none with --method.",
-            show_default=False,
-        ),
-    ] = None
-    control: Annotated[
-        str | None,
-        typer.Option(
-            "--control",
-            help="The same network without the defense; whether a defense helps needs one.",
-            show_default=False,
-        ),
-    ] = None
-    suite: Annotated[
-        str,
-        typer.Option("--suite", help="timed (adds seeds), quick (minutes, fixed), standard (search, verdicts)."),
-    ] = "timed"
-    time: Annotated[
-        str | None, typer.Option("--time", help="Add seeds for this long: 90s, 10m, 2h.", show_default="10m")
-    ] = None
-    access: Annotated[
-        str | None,
-        typer.Option(
-            "--access",
-            help="Output accesses, by comma: probs, top5:2, top1, label, logits, weights.",
-            show_default="probs,top1,label,weights",
-        ),
-    ] = None
-    queries: Annotated[
-        str | None,
-        typer.Option("--queries", help="Query budgets, by comma.", show_default="1/8, 1/4 and 1/2 of the pool"),
-    ] = None
-    output_defense: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--output-defense",
-            metavar="NAME",
-            help="Changes MODEL's outputs: stingy, 'rounding digits=1'; repeatable.",
-            show_default=False,
-        ),
-    ] = None
-    threat_model: Annotated[
-        str,
-        typer.Option("--threat-model", help="The attacker's images: unlabelled/fresh, labelled/fresh, paper."),
-    ] = "unlabelled/fresh"
-    answers: Annotated[
-        str | None,
-        typer.Option(
-            "--outputs",
-            metavar="KIND",
-            help="MODEL is a function; its outputs: logits, probs, topk, label.",
-            show_default=False,
-        ),
-    ] = None
-    assume_fresh: Annotated[
-        bool,
-        typer.Option("--assume-fresh", help="Assert that MODEL was not trained on the pool; nothing verifies it."),
-    ] = False
-    name: Annotated[
-        str | None, typer.Option("--name", help="What reports call MODEL.", show_default="MODEL's own name")
-    ] = None
-    students: Annotated[
-        str | None,
-        typer.Option(
-            "--students", help="Attackers' networks: cnn:0.5,resnetc20.", show_default="MODEL's own architecture"
-        ),
-    ] = None
-    extra_attack: Annotated[
-        list[str] | None,
-        typer.Option("--extra-attack", metavar="NAME", help="Try this attack too; repeatable.", show_default=False),
-    ] = None
-    public: Annotated[
-        str | None, typer.Option("--public", help="Weights that attackers start from.", show_default=False)
-    ] = None
-    seeds: Annotated[
-        int | None, typer.Option("--seeds", help="Fix the number of seeds.", show_default="as many as --time allows")
-    ] = None
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            "--steps", min=1, help="Training steps of an attacker.", show_default="400, or 1500 above 16 pixels"
-        ),
-    ] = None
-    delta: Annotated[
-        float | None,
-        typer.Option(
-            "--delta", help="Smallest difference that matters, points.", show_default="0.5 to 2, by test images"
-        ),
-    ] = None
-    method: Annotated[
-        str | None,
-        typer.Option("--method", help="Audit a defense on teachers that are trained for it.", show_default=False),
-    ] = None
-    teachers: Annotated[int, typer.Option("--teachers", min=1, help="How many, with --method.")] = 3
-
-    accept_accuracy: AcceptAccuracy = False
+    model: str | None = None
+    control: str | None = None
+    suite: str = "timed"
+    time: str | None = None
+    access: str | None = None
+    queries: str | None = None
+    output_defense: list[str] | None = None
+    threat_model: str = "unlabelled/fresh"
+    outputs: str | None = None
+    assume_fresh: bool = False
+    name: str | None = None
+    students: str | None = None
+    extra_attack: list[str] | None = None
+    public: str | None = None
+    seeds: int | None = None
+    steps: int | None = None
+    delta: float | None = None
+    method: str | None = None
+    teachers: int = 3
+    accept_accuracy: bool = False
 
     def request(self) -> Any:
         """As the library takes it."""
@@ -174,7 +67,7 @@ class Asked:
             serve=_list(self.access),
             questions=tuple(_count(text) for text in _list(self.queries)),
             behind=tuple(self.output_defense or ()),
-            answers=self.answers,
+            answers=self.outputs,
             unseen=self.assume_fresh,
             name=self.name,
             students=_list(self.students),
@@ -222,22 +115,23 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="What an attacker gets from a model: `undistill audit MODEL` does it all (`undistill audit --help` has the options).",
 )
-EPILOG = """Examples:
-  undistill audit runs/my-model
-  undistill audit runs/nasty --control runs/normal --time 30m -o runs/audit
+EXAMPLES = (
+    "undistill audit runs/my-model",
+    "undistill audit runs/nasty --control runs/normal --time 30m -o runs/audit",
+)
+AFTER = """
 The same command goes on where it was interrupted, and adds seeds with more
 --time. Parts of it: undistill audit plan | cell | judge (each has --help)."""
 
 
-@app.command("all", cls=Verb, epilog=EPILOG)
-@shared
+@verb(app, JOB, *EXAMPLES, name="all", cls=Verb, after=AFTER)
 def all_(
     asked: Asked,
-    out: AuditOut = None,
-    fresh: Fresh = False,
-    cells: Cells = None,
-    jobs: Jobs = None,
-    open_page: Open = False,
+    out: Path | None = None,
+    fresh: bool = False,
+    cells: Path | None = None,
+    jobs: int | None = None,
+    open_page: bool = False,
     *,
     options: Options,
 ) -> None:
@@ -258,9 +152,8 @@ def all_(
     return _judge(out, as_json=options.as_json, open_page=open_page)
 
 
-@app.command(cls=Verb)
-@shared
-def plan(asked: Asked, out: AuditOut = None, *, options: Options) -> None:
+@verb(app, JOB, cls=Verb)
+def plan(asked: Asked, out: Path | None = None, *, options: Options) -> None:
     """Write the plan of an audit: its cells, their cost, what is skipped and why.
 
     Each cell is then `undistill audit cell DIR KEY` or `--index N`, stage after stage.
@@ -275,22 +168,20 @@ def plan(asked: Asked, out: AuditOut = None, *, options: Options) -> None:
     _show_plan(ready.plan, None, as_json=options.as_json)
 
 
-@app.command(cls=help.Verb)
+@verb(app, JOB)
 def cell(
-    folder: Folder,
-    key: Annotated[str | None, typer.Argument(metavar="KEY", help="The cell's key, or its first letters.")] = None,
-    index: Annotated[int | None, typer.Option("--index", min=0, help="The cell's place in the plan, from 0.")] = None,
-    cells: Cells = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
-    bank: BankFolder = None,
-    bank_limit: BankLimit = BANK_GB,
-    plugin: Plugin = None,
-    trust: Annotated[
-        list[str] | None, typer.Option("--trust", metavar="MODULE:CALLABLE", help="Code that the plan may call.")
-    ] = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    folder: Path,
+    key: str | None = None,
+    index: int | None = None,
+    cells: Path | None = None,
+    device: str = "auto",
+    threads: int | None = 1,
+    cache: Path | None = None,
+    cache_limit: float = BANK_GB,
+    plugin: list[Path] | None = None,
+    trust: list[str] | None = None,
+    quiet: bool = False,
+    verbose: bool = False,
 ) -> None:
     """Compute one cell of a plan; one that is there already is left as it is."""
     import torch
@@ -300,7 +191,7 @@ def cell(
     from undistill.experiments.desk import Desk, compute
     from undistill.oracle.logit_cache import Bank
 
-    _use_plugins(plugin)
+    use_plugins(plugin)
     found = planned.read(folder)
     if (key is None) == (index is None):
         raise UsageError("name a cell by its KEY or by --index, one of the two")
@@ -312,24 +203,24 @@ def cell(
         plugins.trust(name)
     torch.set_num_threads(threads or 1)
     with Reporter(quiet=quiet):
-        line = compute(Desk(folder, cells, device, Bank.of(bank, bank_limit)), str(key))
+        line = compute(Desk(folder, cells, device, Bank.of(cache, cache_limit)), str(key))
     typer.echo(line)
     if line.endswith(": failed"):
         raise RunError("the cell failed; its file says why")
 
 
-@app.command(cls=help.Verb)
-def judge(folder: Folder, open_page: Open = False, as_json: Json = False, verbose: Verbose = False) -> None:
+@verb(app, JOB)
+def judge(folder: Path, open_page: bool = False, as_json: bool = False, verbose: bool = False) -> None:
     """Draw the page of an audit from the cells that are there, as `undistill report DIR` does."""
     _judge(folder, as_json=as_json, open_page=open_page)
 
 
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR…", help="Folders of audits.")],
-    out: Out = Path("runs/comparison"),
-    open_page: Open = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
+    folders: list[Path],
+    out: Path = Path("runs/comparison"),
+    open_page: bool = False,
+    as_json: bool = False,
+    verbose: bool = False,
 ) -> None:
     """Set audits side by side: what attackers get against what users lose."""
     from undistill.auditing.analyze import judge as judged

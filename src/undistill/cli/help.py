@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 JOB, DATA, MODELS = "The job", "Data", "Models"
-ACCESS, RUNNING = "Output access and budget", "Running"
+ACCESS, MORE, RUNNING = "Output access and budget", "Attackers and precision", "Running"
 GROUPS = (JOB, DATA, MODELS, ACCESS, RUNNING)
 OTHER = "Options"
 LAST = ("--fresh", "--dry-run", "-q", "-v", "--help")

@@ -9,12 +9,10 @@ import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from undistill.cli.help import JOB
-from undistill.cli.options import BankFolder, Json, Verbose
 from undistill.errors import UsageError
 from undistill.threads import Moment, asked, choose, others, usable
 
@@ -24,7 +22,7 @@ SPEED_CHECK = 2.0
 KINDS = {"images": "decoded images", "logits": "logit cache"}
 
 
-def doctor(as_json: Json = False, verbose: Verbose = False) -> None:
+def doctor(as_json: bool = False, verbose: bool = False) -> None:
     """Check this installation: versions, processor, GPU, speed.
 
     Takes a few seconds and writes nothing.
@@ -46,17 +44,11 @@ def doctor(as_json: Json = False, verbose: Verbose = False) -> None:
 
 
 def cache(
-    kind: Annotated[
-        str | None,
-        typer.Option("--kind", metavar="KIND", help="images or logits.  [default: both]", rich_help_panel=JOB),
-    ] = None,
-    prune: Annotated[
-        bool,
-        typer.Option("--prune", help="Remove it; what is needed is decoded or computed again.", rich_help_panel=JOB),
-    ] = False,
-    bank: BankFolder = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
+    kind: str | None = None,
+    prune: bool = False,
+    cache: Path | None = None,
+    as_json: bool = False,
+    verbose: bool = False,
 ) -> None:
     """Show or remove what is kept here: decoded images, logits.
 
@@ -65,9 +57,9 @@ def cache(
     if kind is not None and kind not in KINDS:
         raise UsageError(f"--kind is images or logits, not {kind!r}")
     wanted = [kind] if kind else list(KINDS)
-    before = _caches(bank)
-    in_use = {name: _prune(name, bank) for name in wanted} if prune else {}
-    after = {name: kept for name, kept in _caches(bank).items() if name in wanted}
+    before = _caches(cache)
+    in_use = {name: _prune(name, cache) for name in wanted} if prune else {}
+    after = {name: kept for name, kept in _caches(cache).items() if name in wanted}
     freed = {name: before[name].bytes - after[name].bytes for name in in_use}
     if as_json:
         values: dict[str, Any] = {name: asdict(kept) for name, kept in after.items()}

@@ -1,4 +1,4 @@
-"""The options that verbs share, and how one argument of a verb stands for them all."""
+"""Every option of every verb, once: its group, flags and help; and the record of those that verbs share."""
 
 from __future__ import annotations
 
@@ -8,203 +8,253 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from undistill.cli.help import DATA, JOB, MODELS, RUNNING
+from undistill.cli.help import ACCESS, DATA, JOB, MODELS, MORE, RUNNING, Verb, examples
 from undistill.errors import UsageError
+from undistill.paper.experiments import NAMES
 
 if TYPE_CHECKING:
     from undistill.oracle.logit_cache import Bank
 
-Out = Annotated[
-    Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.", rich_help_panel=JOB, show_default=True)
-]
-Fresh = Annotated[
-    bool,
-    typer.Option("--fresh", help="Discard what is in the folder and start anew; else go on.", rich_help_panel=JOB),
-]
-Resume = Annotated[bool, typer.Option("--resume", hidden=True)]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Print what would be done and stop; write nothing.", rich_help_panel=JOB),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=RUNNING)]
-Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.", rich_help_panel=RUNNING)]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print warnings and the result only.", rich_help_panel=RUNNING)
-]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Print tracebacks with errors.", rich_help_panel=RUNNING)
-]
-Device = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUNNING)
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        "--jobs",
-        min=1,
-        metavar="N",
-        help="Processes of one thread each.  [default: one per core, one on CUDA]",
-        rich_help_panel=RUNNING,
-    ),
-]
-AcceptAccuracy = Annotated[
-    bool,
-    typer.Option(
-        "--accept-accuracy",
-        help="Go on with a MODEL whose accuracy is near chance or below the recorded one.",
-        rich_help_panel=MODELS,
-    ),
-]
-Plugin = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin",
-        metavar="FILE",
-        help="Python file with components of your own; repeatable.",
-        rich_help_panel=MODELS,
-    ),
-]
+Function = TypeVar("Function", bound=Callable[..., None])
 BANK_GB = 10.0
 """What the logit cache holds at most, unless told otherwise; `Bank` has the same number, but comes with torch."""
-BankFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache",
-        metavar="DIR",
-        help="Folder of the logit cache.  [default: in the user's cache folder]",
-        rich_help_panel=RUNNING,
-    ),
-]
-BankLimit = Annotated[
-    float,
-    typer.Option("--cache-limit", metavar="GB", help="Its largest size; 0 turns it off.", rich_help_panel=RUNNING),
-]
 TYPED = ("model.name=", "student.name=")
-"""Settings that may name code; whoever types one trusts it."""
+"""Settings that may name code: a user who types one trusts it."""
+MODEL = "a run folder, a model folder, timm:NAME@weights, torchvision:NAME@weights, package.module:callable"
+OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
+    # the job
+    "out": (JOB, "--out -o", "DIR", "Folder to write to."),
+    "fresh": (JOB, "--fresh", None, "Discard what is in the folder and start anew; else go on."),
+    "resume": (JOB, "--resume", None, ""),
+    "dry_run": (JOB, "--dry-run", None, "Print what would be done and stop; write nothing."),
+    "config": (
+        *(JOB, "--config -c", "RECIPE"),
+        "Recipe: a YAML file or a name from `undistill list recipes`.  [default: that of the model or data]",
+    ),
+    "sets": (JOB, "--set -s", "A.B=VALUE", "Change a setting of the recipe; repeatable."),
+    "seed": (JOB, "--seed", "N", "Seed of weights, order and augmentation.  [default: the recipe's, usually 0]"),
+    "defense": (
+        *(JOB, "--defense", "NAME"),
+        "A name from `undistill list defenses`.  [default: the recipe's, usually nasty]",
+    ),
+    "start_from": (JOB, "--start-from", "WEIGHTS", "scratch or teacher.  [default: the defense's own way]"),
+    "attack": (JOB, "--attack", "NAME", "A name from `undistill list attacks`.  [default: the recipe's, usually kd]"),
+    "demo.seed": (JOB, "--seed", "N", "Another seed shares no teacher and no draw."),
+    "demo.teachers": (JOB, "--teachers", "N", "Pairs of a normal and a nasty teacher."),
+    "draws": (JOB, "--draws", "N", "Draws of query images against each pair."),
+    "quick": (JOB, "--quick", None, "One pair, one draw, a few steps: does everything run?"),
+    "scale": (
+        *(JOB, "--scale", "NAME"),
+        "smoke (minutes), small (hours), laptop (a night), laptop-resnet18, small-paper-card or paper (a GPU).",
+    ),
+    "reproduce.seeds": (JOB, "--seeds", "N", "How many seeds; directions are judged from 3 on."),
+    "reproduce.seed": (JOB, "--seed", "N", "The first seed."),
+    "only": (JOB, "--only", "CELL", "Only the cells that match, as in 'table1/*/CNN/*'; repeatable."),
+    "recipe": (JOB, "--recipe", "NAME", "At paper scale: paper, or fast (a fifth of the epochs)."),
+    "reproduce.out": (JOB, "--out -o", "DIR", "Folder to write to.  [default: runs/reproduction/SCALE]"),
+    "report.out": (JOB, "--out -o", "DIR", "Folder to write to.  [default: report in the first one]"),
+    "cache.kind": (JOB, "--kind", "KIND", "images or logits.  [default: both]"),
+    "prune": (JOB, "--prune", None, "Remove it; what is needed is decoded or computed again."),
+    "import.source": ("", "", "SOURCE", "A state dict (.safetensors, .pt, .pth, .tar) or a checkpoint's folder."),
+    "report.folders": ("", "", "DIR…", "Folders that hold cells."),
+    "compare.folders": ("", "", "DIR…", "Folders of audits."),
+    "list.kind": (
+        *("", "", "KIND"),
+        "attacks, defenses, output-defenses, models, data, views, optimizers, schedules, recipes or threat-models.  "
+        "[default: all]",
+    ),
+    "names": ("", "", "NAME…", f"Of {', '.join(NAMES)}, all."),
+    # data
+    "data": (DATA, "--data", "DATA", "digits, cifar10, …, a folder of class folders, or a hub id."),
+    "data_dir": (
+        *(DATA, "--data-dir", "DIR"),
+        "Local copy to read instead of a download: the data set's folder, or the folder above it.",
+    ),
+    "pool": (
+        *(DATA, "--pool", "N"),
+        "Training images set aside as a fresh query pool: a number, or a share below 1.  [default: the data's]",
+    ),
+    "size": (DATA, "--size", "PIXELS", "Side of the images that networks see.  [default: the data's]"),
+    "image_column": (DATA, "--image-column", "NAME", "Column of the images.  [default: found]"),
+    "label_column": (DATA, "--label-column", "NAME", "Column of the classes.  [default: found]"),
+    "skip_corrupt": (DATA, "--skip-corrupt", None, "Leave unreadable images out."),
+    "import.data": (
+        *(DATA, "--data", "DATA"),
+        "The model's data, a name, a folder or a hub id: accuracy is measured on its test images.",
+    ),
+    "classes": (DATA, "--classes", "FILE", "Text file of class names, one a line, in the order of the outputs."),
+    "class_order": (
+        *(DATA, "--class-order", "NUMBERS"),
+        "For each output the class of the data that it stands for, from 0: 0,1,10,11,2.",
+    ),
+    # models
+    "protect.model": ("", "", "MODEL", f"The trained teacher: {MODEL}."),
+    "attack.model": ("", "", "MODEL", f"The victim: {MODEL}, answers.parquet."),
+    "train.model": (
+        *(MODELS, "--model", "NETWORK"),
+        "A name from `undistill list models`, or package.module:callable.  [default: the recipe's]",
+    ),
+    "weights": (
+        *(MODELS, "--weights", "PATH"),
+        "Weights to fine-tune: a run or model folder, .safetensors, .pt or .pth.  [default: random]",
+    ),
+    "adversary": (
+        *(MODELS, "--adversary", "MODEL"),
+        "Network whose outputs the defense moves away from.  [default: MODEL itself]",
+    ),
+    "student": (
+        *(MODELS, "--student", "NETWORK"),
+        "The attacker's network, a name from `undistill list models`.  [default: the recipe's]",
+    ),
+    "name": (MODELS, "--name", "NAME", "What reports call MODEL."),
+    "accept_accuracy": (
+        *(MODELS, "--accept-accuracy", None),
+        "Go on with a MODEL whose accuracy is near chance or below the recorded one.",
+    ),
+    "plugin": (MODELS, "--plugin", "FILE", "Python file with components of your own; repeatable."),
+    "trust": (MODELS, "--trust", "MODULE:CALLABLE", "Code that a model or recipe file may call; repeatable."),
+    "import.model": (MODELS, "--model", "NETWORK", "Network of a plain state dict."),
+    "accuracy": (
+        *(MODELS, "--accuracy", "PERCENT"),
+        "Its accuracy as its author states it, to compare with.",
+    ),
+    "import.sets": (
+        MODELS,
+        "--set -s",
+        "NAME=VALUE",
+        "A setting of that network (stem=7x7) or of --data (data.val=0).",
+    ),
+    "import.size": (MODELS, "--size", "PIXELS", "Side of the images it takes."),
+    "channels": (MODELS, "--channels", "N", "1 (grey) or 3."),
+    "mean": (
+        *(MODELS, "--mean", "NUMBERS"),
+        "The normalization it was trained with: 0.49,0.48,0.45, or none (it takes pixels in [0, 1] as they are), data (the "
+        "moments of --data), imagenet. timm's and torchvision's networks have a published one.",
+    ),
+    "std": (MODELS, "--std", "NUMBERS", "Beside a --mean of numbers: 0.25,0.24,0.26."),
+    # output access and budget
+    "threat_model": (
+        *(ACCESS, "--threat-model", "NAME"),
+        "paper, api, data-free, or written out: access/data/pool/start/queries, as in probs/unlabelled/fresh/random/50.",
+    ),
+    "outputs": (
+        *(ACCESS, "--outputs", "KIND"),
+        "MODEL is a function of uint8 images that returns logits, probs, topk or label.",
+    ),
+    "assume_fresh": (
+        *(ACCESS, "--assume-fresh", None),
+        "Assert, unverified, that MODEL was not trained on the query pool.",
+    ),
+    "query_test": (
+        *(ACCESS, "--query-test", None),
+        "Query a function on the test images too, for its accuracy and the student's fidelity.",
+    ),
+    "query_log": (
+        *(ACCESS, "--query-log", "FILE"),
+        "Keeps a function's responses; attacks that share it pay once.  [default: answers.parquet in DIR]",
+    ),
+    # an audit
+    "all.model": (
+        *("", "", "MODEL"),
+        "A run or model folder, timm:NAME@weights, package.module:callable; none with --method.",
+    ),
+    "control": (JOB, "--control", "MODEL", "The same network without the defense; whether a defense helps needs one."),
+    "suite": (JOB, "--suite", "NAME", "timed (adds seeds), quick (minutes, fixed), standard (search, verdicts)."),
+    "time": (JOB, "--time", "TIME", "Add seeds for this long: 90s, 10m, 2h.  [default: 10m]"),
+    "all.out": (JOB, "--out -o", "DIR", "Folder to write to.  [default: runs/audit-NAME of MODEL]"),
+    "all.name": (JOB, "--name", "NAME", "What reports call MODEL.  [default: MODEL's own name]"),
+    "access": (
+        *(ACCESS, "--access", "NAMES"),
+        "Output accesses, by comma: probs, top5:2, top1, label, logits, weights.  [default: probs,top1,label,weights]",
+    ),
+    "queries": (
+        *(ACCESS, "--queries", "NUMBERS"),
+        "Query budgets, by comma.  [default: 1/8, 1/4 and 1/2 of the pool]",
+    ),
+    "output_defense": (
+        *(ACCESS, "--output-defense", "NAME"),
+        "Changes MODEL's outputs: stingy, 'rounding digits=1'; repeatable.",
+    ),
+    "all.threat_model": (
+        *(ACCESS, "--threat-model", "NAME"),
+        "The attacker's images: unlabelled/fresh, labelled/fresh, paper.",
+    ),
+    "all.outputs": (ACCESS, "--outputs", "KIND", "MODEL is a function; its outputs: logits, probs, topk, label."),
+    "students": (
+        *(MORE, "--students", "NETWORKS"),
+        "Attackers' networks: cnn:0.5,resnetc20.  [default: MODEL's own architecture]",
+    ),
+    "extra_attack": (MORE, "--extra-attack", "NAME", "Try this attack too; repeatable."),
+    "public": (MORE, "--public", "WEIGHTS", "Weights that attackers start from."),
+    "seeds": (MORE, "--seeds", "N", "Fix the number of seeds.  [default: as many as --time allows]"),
+    "steps": (MORE, "--steps", "N", "Training steps of an attacker.  [default: 400, or 1500 above 16 pixels]"),
+    "delta": (MORE, "--delta", "POINTS", "Smallest difference that matters.  [default: 0.5 to 2, by test images]"),
+    "method": (MORE, "--method", "DEFENSE", "Audit a defense on teachers that are trained for it."),
+    "teachers": (MORE, "--teachers", "N", "How many, with --method."),
+    "cell.threads": (RUNNING, "--threads", "N", "CPU threads."),
+    "cells": (RUNNING, "--cells", "DIR", "Cells that audits share.  [default: DIR/cells]"),
+    "folder": ("", "", "DIR", "Folder of an audit."),
+    "key": ("", "", "KEY", "The cell's key, or its first letters."),
+    "index": (JOB, "--index", "N", "The cell's place in the plan, from 0."),
+    # running
+    "jobs": (RUNNING, "--jobs", "N", "Processes of one thread each.  [default: one per core, one on CUDA]"),
+    "device": (RUNNING, "--device", "NAME", "auto, cpu, cuda or cuda:N."),
+    "threads": (
+        *(RUNNING, "--threads", "N"),
+        "CPU threads; the same number gives the same bits.  [default: OMP_NUM_THREADS, or chosen]",
+    ),
+    "precision": (RUNNING, "--precision", "NAME", "fp32, bf16 or auto.  [default: the recipe's]"),
+    "cache": (RUNNING, "--cache", "DIR", "Folder of the logit cache.  [default: in the user's cache folder]"),
+    "cache_limit": (RUNNING, "--cache-limit", "GB", "Its largest size; 0 turns it off."),
+    "open_page": (RUNNING, "--open", None, "Open the page in a browser."),
+    "as_json": (RUNNING, "--json", None, "Print the result as JSON."),
+    "quiet": (RUNNING, "--quiet -q", None, "Print warnings and the result only."),
+    "verbose": (RUNNING, "--verbose -v", None, "Print tracebacks with errors."),
+}
+"""(group, flags, what its value is called, help) by the name of the parameter, or VERB.NAME where a verb has its own;
+without flags it is an argument."""
+SAME = {"plan": "all"}
+"""Verbs whose options are those of another."""
+RANGES: dict[str, dict[str, Any]] = {
+    "jobs": {"min": 1},
+    "threads": {"min": 1},
+    "resume": {"hidden": True},
+    "steps": {"min": 1},
+    "teachers": {"min": 1},
+    "index": {"min": 0},
+}
 
 
 @dataclass(frozen=True)
 class Options:
     """What `train`, `protect` and `attack` take alike."""
 
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            "-c",
-            metavar="RECIPE",
-            help="Recipe: a YAML file or a name from `undistill list recipes`.  [default: that of the model or data]",
-            rich_help_panel=JOB,
-        ),
-    ] = None
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            "-s",
-            metavar="A.B=VALUE",
-            help="Change a setting of the recipe; repeatable.",
-            rich_help_panel=JOB,
-        ),
-    ] = None
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            metavar="N",
-            help="Seed of weights, order and augmentation.  [default: the recipe's, usually 0]",
-            rich_help_panel=JOB,
-        ),
-    ] = None
-    dry_run: DryRun = False
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            help="digits, cifar10, …, a folder of class folders, or a hub id.",
-            rich_help_panel=DATA,
-        ),
-    ] = None
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--data-dir",
-            metavar="DIR",
-            help="Local copy to read instead of a download: the data set's folder, or the folder above it.",
-            rich_help_panel=DATA,
-        ),
-    ] = None
-    pool: Annotated[
-        float | None,
-        typer.Option(
-            "--pool",
-            metavar="N",
-            help="Training images set aside as a fresh query pool: a number, or a share below 1.  [default: the data's]",
-            rich_help_panel=DATA,
-        ),
-    ] = None
-    size: Annotated[
-        int | None,
-        typer.Option(
-            "--size",
-            metavar="PIXELS",
-            help="Side of the images that networks see.  [default: the data's]",
-            rich_help_panel=DATA,
-        ),
-    ] = None
-    image_column: Annotated[
-        str | None,
-        typer.Option(
-            "--image-column", metavar="NAME", help="Column of the images.  [default: found]", rich_help_panel=DATA
-        ),
-    ] = None
-    label_column: Annotated[
-        str | None,
-        typer.Option(
-            "--label-column", metavar="NAME", help="Column of the classes.  [default: found]", rich_help_panel=DATA
-        ),
-    ] = None
-    skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave unreadable images out.", rich_help_panel=DATA)
-    ] = False
-    resume: Resume = False
-    device: Device = "auto"
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads",
-            min=1,
-            metavar="N",
-            help="CPU threads; the same number gives the same bits.  [default: OMP_NUM_THREADS, or chosen]",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision", metavar="NAME", help="fp32, bf16 or auto.  [default: the recipe's]", rich_help_panel=RUNNING
-        ),
-    ] = None
-    bank: BankFolder = None
-    bank_limit: BankLimit = BANK_GB
-    plugin: Plugin = None
-    trust: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--trust",
-            metavar="MODULE:CALLABLE",
-            help="Code that a model or recipe file may call; repeatable.",
-            rich_help_panel=MODELS,
-        ),
-    ] = None
-    as_json: Json = False
-    quiet: Quiet = False
-    verbose: Verbose = False
+    config: str | None = None
+    sets: list[str] | None = None
+    seed: int | None = None
+    dry_run: bool = False
+    data: str | None = None
+    data_dir: Path | None = None
+    pool: float | None = None
+    size: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    skip_corrupt: bool = False
+    resume: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    precision: str | None = None
+    cache: Path | None = None
+    cache_limit: float = BANK_GB
+    plugin: list[Path] | None = None
+    trust: list[str] | None = None
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
     def changes(self) -> list[str]:
         """What the options change in a recipe, as settings; `--set`, said last, wins."""
@@ -246,7 +296,7 @@ class Options:
         """The logit cache, checked."""
         from undistill.oracle.logit_cache import Bank
 
-        return Bank.of(self.bank, self.bank_limit)
+        return Bank.of(self.cache, self.cache_limit)
 
     def use_threads(self) -> None:
         """Use as many CPU threads as were asked for, if a number was."""
@@ -282,27 +332,54 @@ def use_plugins(files: list[Path] | None) -> None:
         plugins.load_plugin(file)
 
 
-def shared(verb: Callable[..., None]) -> Callable[..., None]:
-    """Spread a verb's arguments that are records of options (`options: Options`) out into the shell's options."""
-    types = get_type_hints(verb, include_extras=True)
-    own = list(inspect.signature(verb).parameters.values())
-    records: dict[str, Any] = {p.name: types[p.name] for p in own if is_dataclass(types[p.name])}
-    names = {name: [field.name for field in fields(record)] for name, record in records.items()}
+def verb(
+    app: typer.Typer, group: str, *lines: str, name: str | None = None, cls: type[Verb] = Verb, after: str = ""
+) -> Callable[[Function], Function]:
+    """Make a function a command: its parameters, and the fields of its records, are options as `OPTIONS` has them.
 
-    @wraps(verb)
-    def run(**given: Any) -> None:
-        made = {name: records[name](**{part: given.pop(part) for part in names[name]}) for name in records}
-        verb(**given, **made)
+    Args:
+        app: the tool, or a group of commands.
+        group: of the list of commands.
+        lines: examples at the end of its help.
+        name: of the command, where the function's own is taken by Python.
+        cls: how it lists its options.
+        after: what follows the examples.
+    """
 
-    parameters = [p.replace(annotation=types[p.name], kind=p.KEYWORD_ONLY) for p in own if p.name not in records]
-    for record in records.values():
-        hints = get_type_hints(record, include_extras=True)
-        parameters += [
-            inspect.Parameter(
-                part.name, inspect.Parameter.KEYWORD_ONLY, default=part.default, annotation=hints[part.name]
-            )
-            for part in fields(record)
-        ]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    return run
+    def made(function: Function) -> Function:
+        called = name or function.__name__
+        types = get_type_hints(function)
+        own = list(inspect.signature(function).parameters.values())
+        records: dict[str, Any] = {p.name: types[p.name] for p in own if is_dataclass(types[p.name])}
+        parts = {key: [field.name for field in fields(record)] for key, record in records.items()}
+
+        @wraps(function)
+        def run(**given: Any) -> None:
+            made = {key: records[key](**{part: given.pop(part) for part in parts[key]}) for key in records}
+            function(**given, **made)
+
+        shown = [(p.name, types[p.name], p.default) for p in own if p.name not in records]
+        for record in records.values():
+            hints = get_type_hints(record)
+            shown += [(field.name, hints[field.name], field.default) for field in fields(record)]
+        parameters = [_parameter(called, *each) for each in shown]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        epilog = examples(*lines) + after if lines else None
+        app.command(called, cls=cls, rich_help_panel=group, epilog=epilog)(run)
+        return function
+
+    return made
+
+
+def _parameter(command: str, name: str, kind: Any, default: Any) -> inspect.Parameter:
+    """One parameter as Typer reads it."""
+    own = f"{SAME.get(command, command)}.{name}"
+    group, flags, metavar, text = OPTIONS[own if own in OPTIONS else name]
+    more = RANGES.get(name, {})
+    made = (
+        typer.Option(*flags.split(), help=text, metavar=metavar, rich_help_panel=group, **more)
+        if flags
+        else typer.Argument(help=text, metavar=metavar, **more)
+    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, made])

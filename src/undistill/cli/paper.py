@@ -4,97 +4,35 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from undistill.cli import verbs
-from undistill.cli.help import DATA, JOB
-from undistill.cli.options import (
-    BANK_GB,
-    BankFolder,
-    BankLimit,
-    Device,
-    DryRun,
-    Fresh,
-    Jobs,
-    Json,
-    Open,
-    Quiet,
-    Resume,
-    Verbose,
-    local_copy,
-)
+from undistill.cli.options import BANK_GB, local_copy
 from undistill.cli.progress import Reporter
-from undistill.paper.experiments import NAMES
 
 
 def reproduce(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help=f"Of {', '.join(NAMES)}, all.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="Folder to write to.  [default: runs/reproduction/SCALE]",
-            rich_help_panel=JOB,
-        ),
-    ] = None,
-    scale: Annotated[
-        str,
-        typer.Option(
-            "--scale",
-            metavar="NAME",
-            help="smoke (minutes), small (hours), laptop (a night), laptop-resnet18, small-paper-card or paper (a GPU).",
-            rich_help_panel=JOB,
-        ),
-    ] = "smoke",
-    seeds: Annotated[
-        int,
-        typer.Option(
-            "--seeds", metavar="N", help="How many seeds; directions are judged from 3 on.", rich_help_panel=JOB
-        ),
-    ] = 1,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The first seed.", rich_help_panel=JOB)] = 0,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--only",
-            metavar="CELL",
-            help="Only the cells that match, as in 'table1/*/CNN/*'; repeatable.",
-            rich_help_panel=JOB,
-        ),
-    ] = None,
-    recipe: Annotated[
-        str,
-        typer.Option(
-            "--recipe",
-            metavar="NAME",
-            help="At paper scale: paper, or fast (a fifth of the epochs).",
-            rich_help_panel=JOB,
-        ),
-    ] = "paper",
-    fresh: Fresh = False,
-    dry_run: DryRun = False,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--data-dir",
-            metavar="DIR",
-            help="Local copies to read instead of downloads: a data set's folder, or the folder above it.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    jobs: Jobs = None,
-    device: Device = "auto",
-    bank: BankFolder = None,
-    bank_limit: BankLimit = BANK_GB,
-    open_page: Open = False,
-    resume: Resume = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    names: list[str],
+    out: Path | None = None,
+    scale: str = "smoke",
+    seeds: int = 1,
+    seed: int = 0,
+    only: list[str] | None = None,
+    recipe: str = "paper",
+    fresh: bool = False,
+    dry_run: bool = False,
+    data_dir: Path | None = None,
+    jobs: int | None = None,
+    device: str = "auto",
+    cache: Path | None = None,
+    cache_limit: float = BANK_GB,
+    open_page: bool = False,
+    resume: bool = False,
+    as_json: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
 ) -> None:
     """Run experiments of the paper and draw their page.
 
@@ -116,7 +54,7 @@ def reproduce(
     from undistill.oracle.logit_cache import Bank
     from undistill.reporting.report import write_report
 
-    kept = Bank.of(bank, bank_limit)
+    kept = Bank.of(cache, cache_limit)
     with Reporter(quiet=quiet) as reporter:
         verbs.begin_in(folder, reporter, fresh=fresh)
         call(names, out=folder, data_dir=data_dir, jobs=jobs, device=device, bank=kept, say=reporter.say, **fixed)
