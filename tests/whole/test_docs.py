@@ -122,7 +122,7 @@ def test_a_command_in_the_docs_parses_and_names_what_there_is(words: list[str], 
     named: dict[str, tuple[Registry[Any], str]] = {
         "train": (MODELS, "model"),
         "protect": (DEFENSES, "defense"),
-        "attack": (ATTACKS, "name"),
+        "attack": (ATTACKS, "attack"),
     }
     if words[0] == "audit" and "suite" in given:
         asked(given)
@@ -134,9 +134,9 @@ def test_a_command_in_the_docs_parses_and_names_what_there_is(words: list[str], 
             registry.find(name)
     config = given["config"]
     read("digits" if config is None or config.endswith(".yaml") else config, given["sets"] or [])
-    Card.parse(given.get("card", "paper"))
-    if given.get("answers") is not None:
-        Access.parse(given["answers"])
+    Card.parse(given.get("threat_model", "paper"))
+    if given.get("outputs") is not None:
+        Access.parse(given["outputs"])
 
 
 def test_a_wrong_option_in_the_docs_would_have_been_noticed() -> None:
