@@ -16,6 +16,7 @@ from undistill.auditing.result import (
     Verdict,
     VictimResult,
 )
+from undistill.statistics import interval
 
 HOSTILE = "</script><img src=x onerror=console.error(1)>"
 LONG = "a defense whose name is far longer than any column that somebody would ever set aside for it, with τ and ω"
@@ -87,11 +88,27 @@ def thieves(serving: str, questions: int, *, taken: float, twin: bool, n: int) -
     return tuple(found)
 
 
+def with_gains(given: tuple[Thief, ...]) -> tuple[Thief, ...]:
+    """Those of one card with what each gains over the chosen label-only attack."""
+    own = [t for t in given if t.side == "defended" and t.reads == "labels" and t.accuracy]
+    floor = next((t for t in own if t.chosen), own[0] if own else None)
+    found = []
+    for t in given:
+        n = 0 if floor is None or t is floor or t.lost else min(len(t.each), len(floor.each))
+        gain = None
+        if n and floor is not None:
+            d = interval([a - b for a, b in zip(t.each[:n], floor.each[:n], strict=True)])
+            ends = {"low": d.low, "high": d.high, "lower": d.lower, "upper": d.upper} if d.finite else {}
+            gain = Estimate(mean=d.mean, n=n, **ends)
+        found.append(t if gain is None else t.model_copy(update={"gain": gain}))
+    return tuple(found)
+
+
 def card(
     serving: str = "probs", questions: int = 200, *, taken: float = 0.7, twin: bool = True, n: int = 5, **changes: Any
 ) -> CardResult:
     """One card's result; changes are its fields."""
-    own = changes.pop("thieves", None) or thieves(serving, questions, taken=taken, twin=twin, n=n)
+    own = with_gains(changes.pop("thieves", None) or thieves(serving, questions, taken=taken, twin=twin, n=n))
     best = max((t for t in own if t.side == "defended" and t.accuracy), key=_mean, default=None)
     other = max((t for t in own if t.side == "undefended" and t.accuracy), key=_mean, default=None)
     floor, worth = FLOOR[questions], WORTH[questions] * SERVINGS[serving]

@@ -121,6 +121,7 @@ def _thief(case: Case, arm: Arm, name: str) -> Thief:
         role=arm.role,
         reads=arm.reads,
         accuracy=estimate(arm),
+        gain=_gain(case, arm),
         each=tuple(round(value, 4) for value in arm.by_unit().values()),
         held_out=round(arm.score, 4) if arm.score is not None and math.isfinite(arm.score) else None,
         chosen=any(arm is one for one in chosen),
@@ -128,6 +129,15 @@ def _thief(case: Case, arm: Arm, name: str) -> Thief:
         queries=first.queries if first else 0,
         cells=tuple(cell.id for cell in arm.cells),
     )
+
+
+def _gain(case: Case, arm: Arm) -> Estimate | None:
+    """Points above the label-only attack on the audited model that the search ranked first."""
+    floor = case.sides.labels.chosen
+    if floor is None or arm is floor:
+        return None
+    found = case.compare(arm, floor)
+    return None if math.isnan(found.mean) else record(found)
 
 
 def _search(case: Case) -> dict[str, tuple[Point, ...]]:

@@ -11,7 +11,6 @@ from undistill.auditing.result import CardResult, Judgement, Thief
 from undistill.reporting.audit.tables import ranked
 from undistill.reporting.audit.words import best_of, side_text, unit_text
 from undistill.reporting.naming import ALONE, NORMAL, number, signed
-from undistill.reporting.paired import Difference
 from undistill.reporting.theme import INK, LINE, MUTED, SHAPES, Spec, colour_variable, finished, styles
 
 SIDES = {"defended": "defended", "undefended": NORMAL, "alone": ALONE}
@@ -55,11 +54,9 @@ def gains(card: CardResult, judgement: Judgement) -> Spec | None:
         return None
     points = []
     for thief in ranked(card):
-        if thief.accuracy is None or thief is floor:
-            continue
-        found = gain(thief, floor)
+        found = thief.gain
         if found is not None:
-            points.append(_point(thief, judgement, *found, signs=True, seeds=paired(thief, floor)))
+            points.append(_point(thief, judgement, found.mean, found.low, found.high, signs=True, seeds=found.n))
     rules = [{"v": 0.0, "dash": [2, 2], "what": f"labels alone: {floor.name}"}]
     about = f"{card.title}: points that each attack gains over the best attack of labels. The same numbers are in the table."
     return _drawing(points, rules, "points over the best attack of labels alone", about, card, judgement)
@@ -73,21 +70,6 @@ def label_floor(card: CardResult) -> Thief | None:
         best = best_of(card, "defended")
         return best if best is not None and best.reads == "labels" else None
     return max(chosen or own, key=lambda thief: thief.accuracy.mean if thief.accuracy else 0.0)
-
-
-def paired(thief: Thief, floor: Thief) -> int:
-    """On how many units both were run: the first of each. 0 where one lost a cell, as nothing then says which."""
-    return 0 if thief.lost or floor.lost else min(len(thief.each), len(floor.each))
-
-
-def gain(thief: Thief, floor: Thief) -> tuple[float, float | None, float | None] | None:
-    """(difference, low, high) in points over the units that both have; None where there is none."""
-    n = paired(thief, floor)
-    if not n:
-        return None
-    both = Difference(thief.each[:n], floor.each[:n], 0)
-    low, high = both.interval or (None, None)
-    return both.mean, low, high
 
 
 def _point(

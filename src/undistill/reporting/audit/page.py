@@ -224,15 +224,11 @@ def _accuracies(place: int, card: CardResult, judgement: Judgement) -> Figure | 
 def _gains(place: int, card: CardResult, judgement: Judgement) -> Figure | None:
     spec = lanes.gains(card, judgement)
     floor = lanes.label_floor(card)
-    caption = (
-        f"Against “{floor.name if floor else ''}” on the audited model, seed by seed. Bars: 95 % intervals over the seeds alone; "
-        "the error from having few test images comes on top and is in the table of differences."
-    )
+    caption = f"Against “{floor.name if floor else ''}” on the audited model, seed by seed. Bars: 95 % intervals."
     others = [t for t in card.thieves if floor is not None and t is not floor and t.accuracy is not None]
-    pairs = {id(t): lanes.paired(t, floor) for t in others if floor is not None}
-    drawn = [t for t in others if pairs[id(t)]]
+    drawn = [t for t in others if t.gain]
     unit = "teachers" if judgement.question == "method" else "seeds"
-    if floor is not None and any(pairs[id(t)] < max(len(t.each), len(floor.each)) for t in drawn):
+    if floor is not None and any(t.gain and t.gain.n < max(len(t.each), len(floor.each)) for t in drawn):
         caption += f" Rows with fewer {unit} are compared on those {unit} alone."
     if len(drawn) < len(others):
         caption += f" Not drawn: {plural(len(others) - len(drawn), 'attack')} with lost cells."
