@@ -116,7 +116,7 @@ def pictures(page: Path) -> None:
 def figures(name: str) -> None:
     """Put the figures of a study's report into docs/figures."""
     for path in sorted((report(name) / "figures").glob("*.png")):
-        shutil.copy(path, FIGURES / f"{name}-{path.name}")
+        Image.open(path).convert("RGB").quantize(256).save(FIGURES / f"{name}-{path.name}", optimize=True)
 
 
 def excerpt(name: str) -> str:
@@ -364,7 +364,8 @@ def made(page: str) -> str:
         if begin not in found or end not in found:
             raise SystemExit(f"{page} has no block {name}")
         new = f"{begin}\n{block()}\n{end}"
-        found = re.sub(f"{begin}.*{end}", lambda _, new=new: new, found, flags=re.DOTALL)
+        before, _, rest = found.partition(begin)
+        found = before + new + rest.partition(end)[2]
     return found
 
 
