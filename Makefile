@@ -58,7 +58,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# `make bench ARGS='--only loop grid --out results/bench/here.json'`; every arm chooses its own threads.
+# `make bench ARGS='--only loop grid --out evidence/bench-here.json'`; every arm chooses its own threads.
 bench: setup
 	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks $(ARGS)
 
@@ -73,7 +73,7 @@ $(PEER)/.peer: $(STAMP)
 	@touch $@
 
 docs: setup
-	$(BIN)/python docs/make.py
+	$(BIN)/python -m docs.make
 
 # The documentation site, in build/site; a warning is an error.
 site: setup

@@ -1,7 +1,7 @@
 """What bf16 does to a nasty teacher and its students: the demo's paper card on digits, in fp32 and in bf16, seed by seed.
 
 `python -m benchmarks.precision -o FOLDER`; numbers, and their paired differences with a 95 % interval, go to
-`results/precision/digits.json`. A processor without bf16 emulates it: the numbers stand, the time does not.
+`evidence/precision-digits.json`. A processor without bf16 emulates it: the numbers stand, the time does not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from undistill.training.environment import choose_device, describe
 from undistill.training.recipe import read
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "results" / "precision" / "digits.json"
+OUT = ROOT / "evidence" / "precision-digits.json"
 ARMS = ("normal teacher", "nasty teacher", "student alone", "student of normal", "student of nasty")
 KD = {"name": "kd", "temperature": 4, "alpha": 0.9}
 STUDENT = {"name": "cnn", "width": 0.0625, "recipe": None}

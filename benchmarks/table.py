@@ -1,4 +1,4 @@
-"""Measured rows as lines and as a table; `python -m benchmarks.table` writes those of `results/bench` into docs/performance.md."""
+"""Measured rows as lines and as Markdown."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "performance.md"
+EVIDENCE = Path(__file__).resolve().parents[1] / "evidence"
 
 
 def line(row: dict[str, Any]) -> str:
@@ -35,8 +34,9 @@ def section(found: dict[str, Any]) -> str:
     return head + "\n".join(lines) + "\n"
 
 
-def effect(found: dict[str, Any]) -> str:
+def effect() -> str:
     """What bf16 does, in Markdown."""
+    found = json.loads((EVIDENCE / "precision-digits.json").read_text())
     env = found["env"]
     head = f"`{found['command']}`, commit `{env['commit']}`, torch {env['torch']}, {env['processor']}, {env['precision']}. Test "
     head += f"accuracy on digits, percent, {len(found['seeds'])} seeds; the difference is bf16 − fp32, seed by seed, with a 95 % "
@@ -49,20 +49,6 @@ def effect(found: dict[str, Any]) -> str:
     return head + "\n".join(lines) + "\n"
 
 
-def page(text: str) -> str:
-    """docs/performance.md with the tables of what is kept."""
-    files = sorted((ROOT / "results" / "bench").glob("*.json"))
-    tables = "\n".join(section(json.loads(file.read_text())) for file in files)
-    told = effect(json.loads((ROOT / "results" / "precision" / "digits.json").read_text()))
-    return between(between(text, "measured", tables), "bf16", told)
-
-
-def between(text: str, name: str, content: str) -> str:
-    """The text with other content between the two marks of a name."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n\n{content}\n{end}{rest.partition(end)[2]}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+def measured() -> str:
+    """The rows of all machines."""
+    return "\n".join(section(json.loads(file.read_text())) for file in sorted(EVIDENCE.glob("bench-*.json")))

@@ -1,50 +1,83 @@
-"""From finished runs to what the README and the docs show.
+"""Writes every generated block of README and docs from `evidence/`: `python -m docs.make`, or `make docs`.
 
-    python docs/make.py                         # `make docs`: the README's block, and pictures of the page of `make demo`
-    python docs/make.py REPRODUCTION NAME       # a folder of `undistill reproduce`
+A block is between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `BLOCKS` says what each is made of, and a test compares them.
 
-The README's block is made of `results/demo/*.json`, which `results/demo/seeds.py` writes. A reproduction is copied to
-`results/NAME/`, and its claims, tables and figures into `docs/reproduction.md` between the marks of that name.
+    python -m docs.make --pictures runs/demo/report/index.html    # photographs a demo's page, too
+    python -m docs.make --figures small                           # and draws the figures of a study in docs/figures
 """
 
 from __future__ import annotations
 
+import argparse
+import atexit
 import io
 import json
 import re
 import shutil
 import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.table import effect, measured
 from PIL import Image
+from studies.verdicts.table import table as verdicts
 
-from undistill.experiments.cell import collect
-from undistill.paper.plan import FILE
-from undistill.paper.plan import read as read_plan
+from undistill.auditing.analyze import judge
+from undistill.auditing.result import Estimate, Judgement
+from undistill.experiments import plan as planned
+from undistill.experiments.evidence import unpack
+from undistill.paper.published import SELF
+from undistill.paper.published import reported as published
+from undistill.reporting import render
 from undistill.reporting.demo import TITLE
 from undistill.reporting.document import Document, Statement
-from undistill.reporting.render import text
 from undistill.reporting.report import write_report
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
-TABLES = {"AVX-512": "avx512.json", "AVX2": "avx2.json"}
-"""Ten demos each, in `results/demo/`, by instruction set."""
+EVIDENCE, FIGURES = ROOT / "evidence", ROOT / "docs" / "figures"
+HOME = Path(tempfile.mkdtemp(prefix="undistill-docs-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 
-def block() -> str:
+@cache
+def study(name: str) -> Path:
+    """The folder of a packed study."""
+    unpack(EVIDENCE / f"{name}.parquet", HOME / name)
+    return HOME / name
+
+
+@cache
+def report(name: str) -> Path:
+    """The folder of its report."""
+    write_report([study(name)], HOME / f"{name}-report")
+    return HOME / f"{name}-report"
+
+
+@cache
+def judged(name: str) -> dict[str, Judgement]:
+    """The judged audits of a set, by name."""
+    return {path.parent.name: judge(path.parent) for path in sorted(study(f"audits-{name}").glob("*/audit.json"))}
+
+
+DEMOS = {"AVX-512": "demo-avx512.json", "AVX2": "demo-avx2.json"}
+"""Ten demos each, by instruction set."""
+
+
+def demo() -> str:
     """The README's block: most of what the demo of seed 0 says on a terminal, and how ten seeds came out."""
-    found = {name: json.loads((ROOT / "results" / "demo" / file).read_text()) for name, file in TABLES.items()}
+    found = {name: json.loads((EVIDENCE / file).read_text()) for name, file in DEMOS.items()}
     first, facts = found["AVX-512"]["seeds"][0], found["AVX-512"]["computed with"]
     shown = {head: words for head, words in first["says"].items() if head != "Why"}
-    said = text(Document(TITLE, tuple(Statement(head, words) for head, words in shown.items())))
+    said = render.text(Document(TITLE, tuple(Statement(head, words) for head, words in shown.items())))
     ten = " and ".join(f"{table['excludes 0']} with {name}" for name, table in found.items())
     return (
         f"```\n{said}\n```\n\n"
         f"`undistill demo --seed {first['seed']}`; {facts['data']}; torch {facts['torch']}, {facts['processor']}. "
         f"Of ten values of `--seed`, the interval of the headline excludes 0 in {ten} instructions (effects of {effects(found)} "
-        f"points): [`results/demo/`](results/demo).\n"
+        f"points): [`studies/demo/`](studies/demo)."
     )
 
 
@@ -80,51 +113,275 @@ def pictures(page: Path) -> None:
         browser.close()
 
 
-def keep_reproduction(folder: Path, results: Path) -> None:
-    """Replace `results` by the plan, the cells of its points, and their report without the page."""
-    plan = read_plan(folder)
-    wanted = {point.key for point in plan.points}
-    shutil.rmtree(results, ignore_errors=True)
-    (results / "cells").mkdir(parents=True)
-    shutil.copy(folder / FILE, results)
-    for place, cell in collect([folder]):
-        if cell.key in wanted:
-            shutil.copy(place / f"{cell.id}.json", results / "cells")
-            if cell.kind == "figure" and cell.arrays is not None:
-                shutil.copy(place / cell.arrays, results / "cells")
-    write_report([results], results)
-    (results / "index.html").unlink()
-    for path in (results / "figures").glob("*.pdf"):
-        path.unlink()
+def figures(name: str) -> None:
+    """Put the figures of a study's report into docs/figures."""
+    for path in sorted((report(name) / "figures").glob("*.png")):
+        Image.open(path).convert("RGB").quantize(256).save(FIGURES / f"{name}-{path.name}", optimize=True)
 
 
-def excerpt(results: Path) -> str:
-    """What the docs show: claims, tables and figures from `report.md`, its links bent to where it lies."""
-    text = (results / "report.md").read_text()
-    body = text[text.index("## Claims") :]
-    body = re.sub(r"\]\((?!https?:)", f"](../results/{results.name}/", body)
-    return re.sub(r"^## ", "### ", body, flags=re.MULTILINE)
+def excerpt(name: str) -> str:
+    """Claims, tables and figures of a reproduction's report, its links bent to what docs hold."""
+    whole = (report(name) / "report.md").read_text(encoding="utf-8")
+    body = re.sub(r"\]\(figures/", f"](figures/{name}-", whole[whole.index("## Claims") :])
+    return re.sub(r"^## ", "### ", body, flags=re.MULTILINE).rstrip("\n")
 
 
-def main(folder: Path | None = None, name: str = "") -> None:
-    """The README's block and the pictures; or a reproduction, kept under `results/NAME`."""
-    if folder is not None:
-        results, page = ROOT / "results" / name, ROOT / "docs" / "reproduction.md"
-        keep_reproduction(folder, results)
+SCALES = ("laptop", "small")
+MARKS = {"seen": "✓ seen", "opposite": "✗ opposite", "not shown": "? not shown", "not judged": "– too few seeds"}
+STUDENTS = ("CNN", "ResNetC-20", "ResNetC-32", SELF)
+SHORT = {
+    "A student of the nasty teacher ends below the same student of the normal one.": (
+        "The nasty teacher's student ends below the normal one's",
+        ("normal", "nasty"),
+    ),
+    "A student of the nasty teacher ends below the same student trained without a teacher.": (
+        "… and below the same student without a teacher",
+        ("none", "nasty"),
+    ),
+    "A student of the normal teacher ends above the same student trained without a teacher.": (
+        "The normal teacher's student ends above one without a teacher",
+        ("normal", "none"),
+    ),
+}
+
+
+def cases(scale: str) -> list[dict[str, Any]]:
+    """What was judged at a scale."""
+    found: list[dict[str, Any]] = json.loads((report(scale) / "report.json").read_text(encoding="utf-8"))["cases"]
+    return found
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def shown(case: dict[str, Any] | None) -> str:
+    """A case in a table: verdict, mean, bounds and seeds; differences in points."""
+    if case is None or case["mean"] is None:
+        return "not run"
+    bounds = (
+        f" ({_number(case['lower bound'])} to {_number(case['upper bound'])})"
+        if case["lower bound"] is not None
+        else ""
+    )
+    return f"{MARKS[case['verdict']]}: {_number(case['mean'])}{bounds}, {case['n']} seed{'s' if case['n'] > 1 else ''}"
+
+
+def article(column: str, arms: tuple[str, str]) -> str:
+    """The article's difference of two arms."""
+    first, second = (published("table1", "" if arm == "none" else "ResNet18", arm, column) for arm in arms)
+    return "" if first is None or second is None else _number(first - second)
+
+
+def claims() -> str:
+    """Claims of table 1 by student, then the other experiments."""
+    judged = {scale: cases(scale) for scale in SCALES}
+    lines = [
+        "| claim | student | article | `laptop`: all of CIFAR-10 | `small`: 4,000 images |",
+        "|---|---|---:|---|---|",
+    ]
+
+    def row(claim: str, student: str, reported: str, experiment: str, text: str, column: str | None) -> str:
+        found = [
+            shown(
+                next(
+                    (
+                        c
+                        for c in judged[s]
+                        if (c["experiment"], c["claim"]) == (experiment, text) and column in (None, c["column"])
+                    ),
+                    None,
+                )
+            )
+            for s in SCALES
+        ]
+        return f"| {claim} | {student} | {reported} | {' | '.join(found)} |"
+
+    for text, (claim, arms) in SHORT.items():
+        for column in STUDENTS:
+            name = "the teacher's own network ¹" if column == SELF else column
+            lines.append(row(claim, name, article(column, arms), "table1", text, column))
+            claim = ""
+    seen = {(c["experiment"], c["claim"]) for scale in SCALES for c in judged[scale]} - {("table1", t) for t in SHORT}
+    for experiment, text in sorted(seen):
+        lines.append(row(f"`{experiment}`: {text}", "", "", experiment, text, None))
+    return "\n".join(lines)
+
+
+def table1() -> str:
+    """Table 1 in the README: the article's difference and ours at `laptop`, by claim and student."""
+    judged, students = cases("laptop"), STUDENTS[:-1]
+    lines = [f"| points, article → here (95 % bounds; seeds) | {' | '.join(students)} |", "|---|---|---|---|"]
+    for text, (claim, arms) in SHORT.items():
+        cells = []
+        for column in students:
+            case = next(
+                (c for c in judged if (c["experiment"], c["claim"], c["column"]) == ("table1", text, column)), None
+            )
+            cells.append(f"{article(column, arms)} → {short(case)}")
+        lines.append(f"| {claim.removeprefix('… and ').capitalize()} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def short(case: dict[str, Any] | None) -> str:
+    """`1.62 ✓ (1.04 to 2.21; 3)`: a case where there is little room."""
+    if case is None or case["mean"] is None:
+        return "not run"
+    mark = MARKS[case["verdict"]][0]
+    bounds = (
+        "" if case["lower bound"] is None else f"{_number(case['lower bound'])} to {_number(case['upper bound'])}; "
+    )
+    return f"**{_number(case['mean'])}**{' ' + mark if bounds else ''} ({bounds}{case['n']})"
+
+
+def owner() -> str:
+    """What three ways of serving give an attacker, in the README, from audits of digits."""
+    nasty, top1 = (judged("digits")[name] for name in ("nasty", "top1"))
+    normal = next(v for v in nasty.victims if v.side == "undefended")
+    hardened = next(v for v in nasty.victims if v.side == "defended")
+    rows = [
+        ("all probabilities", nasty.cards[0].A_soft0, "–"),
+        (
+            "all probabilities of a nasty teacher",
+            nasty.cards[0].A_def,
+            f"accuracy {normal.accuracy:.1f} → {hardened.accuracy:.1f} %",
+        ),
+        ("the predicted class alone", top1.cards[0].A_label0, "every probability"),
+    ]
+    lines = ["| you serve | best extracted model, % (95 %) | your users lose |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {span(found)} | {lost} |" for what, found, lost in rows)])
+
+
+def span(found: Any) -> str:
+    """A mean with its interval."""
+    return f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f})"
+
+
+def compared(name: str) -> str:
+    """A line an audit: what its best attack got from the main card's probabilities, and what users lose."""
+    rows = ["| defense | best attack, % | its name | took | of headroom | verdict | users, % | Brier | flags |"]
+    rows.append("|---|---|---|---:|---:|---|---:|---:|---:|")
+    for audit, found in judged(name).items():
+        card, user = found.cards[0], next(v for v in found.victims if v.side == "defended")
+        best = next((thief for thief in card.thieves if thief.name == card.best and thief.side == "defended"), None)
+        told = card.verdict or (f"no verdict; indication: {card.indication}" if card.indication else "no verdict")
+        cells = [audit, _span(card.A_def), best.name if best else "–", _estimate(card.took), _estimate(card.headroom)]
+        rows.append(
+            "| "
+            + " | ".join([*cells, told, f"{user.accuracy:.2f}", f"{user.brier or 0:.1f}", str(len(found.flags))])
+            + " |"
+        )
+    one = next(iter(judged(name).values()))
+    twin = next(v for v in one.victims if v.side == "undefended")
+    soft, hard, ref = (_span(each) for each in (one.cards[0].A_soft0, one.cards[0].A_label0, one.cards[0].A_ref))
+    rows.append(
+        f"\nThe undefended control has {twin.accuracy:.2f} %; its best attack by scores {soft}, by labels {hard}; alone {ref}."
+    )
+    return "\n".join(rows)
+
+
+def planted() -> str:
+    """A line a planted victim: the verdict that was wanted, and what came."""
+    wanted = {
+        "decoy": "reduced to labels, and the flag hard-beats-soft",
+        "undefended": "no effect",
+        "labels-only": "reduced to labels",
+        "no-headroom": "nothing to defend",
+        "crash": "inconclusive",
+    }
+    rows = [
+        "| planted | wanted | found | headroom | took | soft − floor, at most | exposure, % | flags of the threat model |"
+    ]
+    rows.append("|---|---|---|---:|---:|---:|---:|---|")
+    found = judged("planted")
+    for name, hope in wanted.items():
+        if name not in found:
+            continue
+        card = found[name].cards[0]
+        gap = next((c.estimate for c in card.contrasts if c.name == "A_soft − floor"), None)
+        flags = ", ".join(dict.fromkeys(flag.name for flag in found[name].flags if flag.card == card.id)) or "–"
+        upper = "–" if gap is None or gap.upper is None else f"{gap.upper:.1f}"
+        cells = [name, hope, card.verdict or "–", _estimate(card.headroom), _estimate(card.took), upper]
+        rows.append("| " + " | ".join([*cells, f"{card.exposure or 0:.1f}", flags]) + " |")
+    return "\n".join(rows)
+
+
+def costs() -> str:
+    """A line a set: what the dry run had said, what was measured."""
+    rows = [
+        "| audit | cells | computed for this audit | expected, min | measured, min | measured / expected |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name in ("digits", "cifar10", "planted"):
+        seen: set[str] = set()
+        for audit, found in judged(name).items():
+            plan = planned.read(study(f"audits-{name}") / audit)
+            new = [line for line in found.lines if line.cell and line.cell not in seen]
+            seen |= {line.cell for line in new}
+            told = {cell.key: cell.seconds or 0.0 for cell in plan.cells}
+            expected, measured = sum(told[line.key] for line in new), sum(line.seconds for line in new)
+            ratio = f"{measured / expected:.2f}" if expected else "–"
+            rows.append(
+                f"| {name}/{audit} | {len(found.lines)} | {len(new)} | {expected / 60:.1f} | {measured / 60:.1f} | {ratio} |"
+            )
+    return "\n".join(rows)
+
+
+def _span(found: Estimate | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found.mean:.1f}" + (
+        "" if found.low is None or found.high is None else f" ({found.low:.1f} to {found.high:.1f})"
+    )
+
+
+def _estimate(found: Estimate | None) -> str:
+    return "–" if found is None else f"{found.mean:.1f}"
+
+
+BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"demo": demo, "table1": table1, "owner": owner},
+    "docs/reproduction.md": {
+        "claims": claims,
+        **{name: partial(excerpt, name) for name in ("laptop", "laptop-resnet18", "small")},
+    },
+    "docs/audits.md": {
+        "digits": lambda: compared("digits"),
+        "cifar10": lambda: compared("cifar10"),
+        "planted": planted,
+        "costs": costs,
+    },
+    "docs/performance.md": {"measured": measured, "bf16": effect},
+    "docs/audit.md": {"judge": lambda: verdicts(json.loads((EVIDENCE / "verdicts.json").read_text(encoding="utf-8")))},
+}
+
+
+def made(page: str) -> str:
+    """A page with its blocks as the evidence has them."""
+    found = (ROOT / page).read_text(encoding="utf-8")
+    for name, block in BLOCKS[page].items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        return replace(page, begin, end, f"{begin}\n{excerpt(results)}\n{end}")
-    replace(ROOT / "README.md", BEGIN, END, f"{BEGIN}\n{block()}{END}")
-    if (page := ROOT / "runs" / "demo" / "report" / "index.html").is_file():
-        pictures(page)
-    return None
+        if begin not in found or end not in found:
+            raise SystemExit(f"{page} has no block {name}")
+        new = f"{begin}\n{block()}\n{end}"
+        before, _, rest = found.partition(begin)
+        found = before + new + rest.partition(end)[2]
+    return found
 
 
-def replace(page: Path, begin: str, end: str, new: str) -> None:
-    """Put `new` in place of what is between two marks, and of the marks."""
-    page.write_text(re.sub(f"{begin}.*{end}", lambda _: new, page.read_text(), flags=re.DOTALL))
+def main() -> None:
+    """Write all pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=Path, metavar="PAGE")
+    parser.add_argument("--figures", action="append", default=[], metavar="STUDY")
+    asked = parser.parse_args()
+    for name in asked.figures:
+        figures(name)
+    if asked.pictures is not None:
+        pictures(asked.pictures)
+    for page in BLOCKS:
+        (ROOT / page).write_text(made(page), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (1, 3):
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]) if len(sys.argv) == 3 else None, *sys.argv[2:])
+    main()

@@ -51,6 +51,7 @@ TORCHLESS = sorted(
         "undistill.progress",
         "undistill.threads",
         "undistill.experiments.cell",
+        "undistill.experiments.evidence",
         "undistill.experiments.plan",
         "undistill.experiments.ranking",
     )

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from results.judge import table as judge_table
-from results.judge.scenarios import SCENARIOS, SETTINGS
-from results.judge.simulate import outcome
+from studies.verdicts.scenarios import SCENARIOS, SETTINGS
+from studies.verdicts.simulate import outcome
 
 from undistill.auditing import verdict as rules
 from undistill.auditing.verdict import Arms, Contrasts, Side, best_minus_best, check_control, contrasts, decide, explain
@@ -242,7 +241,7 @@ def test_partial_says_where_it_cannot_tell_more() -> None:
 
 @pytest.fixture(scope="module")
 def judged() -> Any:
-    return json.loads((ROOT / "results" / "judge" / "judge.json").read_text())
+    return json.loads((ROOT / "evidence" / "verdicts.json").read_text())
 
 
 def test_strong_words_are_false_in_at_most_one_of_twenty(judged: Any) -> None:
@@ -269,9 +268,3 @@ def test_the_kept_outcome_is_that_of_the_rules(judged: Any) -> None:
         kept = judged["settings"][2]["rows"][number]["shares"]
         again = outcome(SETTINGS[2], SCENARIOS[number], 2000, 1)["shares"]
         assert again == pytest.approx(kept, abs=0.05)
-
-
-def test_the_docs_table_is_that_of_the_results(judged: Any) -> None:
-    page = judge_table.DOCS.read_text()
-    between = page.split(judge_table.BEGIN)[1].split(judge_table.END)[0].strip()
-    assert between == judge_table.table(judged).strip()

@@ -195,5 +195,5 @@ def test_verbs_are_all_there() -> None:
         "doctor",
         "cache",
     }
-    assert {group.name for group in app.registered_groups} == {"audit"}
+    assert {group.name for group in app.registered_groups} == {"audit", "evidence"}
     assert isinstance(app, typer.Typer)

@@ -6,20 +6,42 @@ report may be reworded, and its columns renamed, while no number of it moves uns
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import undistill
+from undistill.experiments.evidence import rows_of, unpack
 
 ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("snapshot.json")
-AUDITS = sorted(path.parent for path in (ROOT / "results" / "audits").glob("*/*/audit.json"))
-STUDIES = sorted(path.parent for path in (ROOT / "results").glob("*/reproduction.json"))
+EVIDENCE = ROOT / "evidence"
+HOME = Path(tempfile.mkdtemp(prefix="undistill-golden-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+STUDIES = sorted(path.stem for path in EVIDENCE.glob("*.parquet"))
+
+
+@cache
+def folder(study: str) -> Path:
+    """A packed study as a folder."""
+    unpack(EVIDENCE / f"{study}.parquet", HOME / study)
+    return HOME / study
+
+
+def reports() -> list[str]:
+    """`STUDY` or `STUDY/AUDIT` of all that a report is drawn of."""
+    found = []
+    for study in STUDIES:
+        plans = [row.path for row in rows_of(EVIDENCE / f"{study}.parquet") if row.kind == "plan"]
+        found += [f"{study}/{Path(path).parent}".removesuffix("/.") for path in plans if not path.endswith("demo.json")]
+    return sorted(found)
 
 
 def numbers(value: Any) -> Iterator[str]:
@@ -40,31 +62,24 @@ def digest(found: list[str]) -> str:
     return f"{len(found)}:{hashlib.sha256(' '.join(found).encode()).hexdigest()[:12]}"
 
 
-def said(folder: Path) -> dict[str, str]:
-    """The digest of each table of the report of one folder."""
+def said(name: str) -> dict[str, str]:
+    """The digest of each table of the report of `STUDY` or `STUDY/AUDIT`."""
+    study, _, audit = name.partition("/")
     with tempfile.TemporaryDirectory() as out:
-        values = undistill.report([folder], out=Path(out)).values
+        values = undistill.report([folder(study) / audit], out=Path(out)).values
     parts = {**values.pop("tables"), **values}
-    return {name: digest(found) for name, part in parts.items() if (found := list(numbers(part)))}
-
-
-def cells(folder: Path) -> str:
-    """The ids of all cells below a folder."""
-    return digest(sorted(path.stem for path in folder.rglob("cells/*.json")))
-
-
-def name(folder: Path) -> str:
-    return folder.relative_to(ROOT / "results").as_posix()
+    return {part: digest(found) for part, value in parts.items() if (found := list(numbers(value)))}
 
 
 def study_cells() -> dict[str, str]:
     """The digest of the ids of each study's cells."""
     return {
-        name(folder): cells(folder) for folder in sorted((ROOT / "results").iterdir()) if any(folder.rglob("cells"))
+        study: digest(sorted(row.id for row in rows_of(EVIDENCE / f"{study}.parquet") if row.kind == "cell"))
+        for study in STUDIES
     }
 
 
 if __name__ == "__main__":
-    whole = {"reports": {name(folder): said(folder) for folder in [*AUDITS, *STUDIES]}, "cells": study_cells()}
+    whole = {"reports": {name: said(name) for name in reports()}, "cells": study_cells()}
     FILE.write_text(json.dumps(whole, indent=1) + "\n")
     sys.stdout.write(f"{FILE}\n")

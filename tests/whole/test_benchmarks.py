@@ -108,10 +108,8 @@ def test_the_effect_of_bf16_is_paired() -> None:
     assert found["nasty teacher"] == {"fp32": 92.5, "bf16": 93.5, "difference": 1.0, "half": 0.0}
 
 
-def test_the_docs_show_what_was_measured() -> None:
-    text = table.PAGE.read_text()
-    assert table.page(text) == text
-    for file in (table.ROOT / "results" / "bench").glob("*.json"):
+def test_ratios_are_those_of_the_measured_times() -> None:
+    for file in table.EVIDENCE.glob("bench-*.json"):
         for group in json.loads(file.read_text()).values():
             for row in group["rows"]:
                 assert row["ratio"] == pytest.approx(row["reference"] / row["ours"], abs=1e-3)

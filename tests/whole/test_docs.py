@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -20,10 +19,10 @@ from typing import Any
 import pytest
 import torch
 import typer
+from docs import make
 
 from undistill import plugins
 from undistill.attacks.base import ATTACKS
-from undistill.auditing.analyze import judge
 from undistill.auditing.suite import suite
 from undistill.cli.app import app
 from undistill.cli.catalog import catalog
@@ -419,33 +418,7 @@ def test_an_installed_plugin_is_found_by_its_entry_point(tmp_path: Path) -> None
     assert "\n  toy  " in done.stdout
 
 
-def test_the_tables_of_audits_are_those_of_the_kept_results() -> None:
-    page = ROOT / "docs" / "audits.md"
-    spec = importlib.util.spec_from_file_location("make_audits", ROOT / "docs" / "make_audits.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    assert made.documented(page.read_text()) == page.read_text()
-    assert (page.read_text()).count("|---") >= 4
-
-
-@pytest.mark.parametrize(
-    "folder", sorted((ROOT / "results" / "audits").glob("*/*/audit.json")), ids=lambda p: p.parent.name
-)
-def test_a_kept_audit_is_judged_as_it_was(folder: Path) -> None:
-    kept = json.loads((folder.parent / "report" / "report.json").read_text())["judgement"]
-    now = judge(folder.parent).dump()
-    assert [numbers_of(card) for card in now["cards"]] == [numbers_of(card) for card in kept["cards"]]
-    assert [(f["name"], f["card"], f["cells"]) for f in now["flags"]] == [
-        (f["name"], f["card"], f["cells"]) for f in kept["flags"]
-    ]
-
-
-def numbers_of(record: Any) -> Any:
-    """A record without its prose: what sentences say may be said in better words, numbers and verdicts stay."""
-    if isinstance(record, dict):
-        alone = record.get("side") == "alone"
-        prose = {"title", "sentence", "why", "about", *(("name",) if alone else ())}
-        return {key: numbers_of(value) for key, value in record.items() if key not in prose}
-    return [numbers_of(each) for each in record] if isinstance(record, list | tuple) else record
+@pytest.mark.parametrize("page", make.BLOCKS)
+def test_every_generated_block_is_what_the_evidence_says(page: str) -> None:
+    assert make.made(page) == (ROOT / page).read_text()
+    assert (ROOT / page).read_text().count("|---") + (ROOT / page).read_text().count("```") > 1

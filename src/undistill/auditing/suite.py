@@ -117,7 +117,7 @@ def expected_resolution(units: int, test_images: int) -> float | None:
     """The one-sided 95 % half-width to expect of a paired difference of two thieves, in points; None for one unit.
 
     Assumed: differences of two students of one seed vary by 1 point between seeds on thousands of test images and by 1.8 on
-    hundreds (about the medians in `results/audits`, CIFAR-10 and digits), and the mean difference disagrees about 2 % of the test
+    hundreds (about the medians in `evidence`, CIFAR-10 and digits), and the mean difference disagrees about 2 % of the test
     images.
     """
     if units < 2:
@@ -127,7 +127,7 @@ def expected_resolution(units: int, test_images: int) -> float | None:
 
 
 MEASURED = (0.7, 2.3)
-"""Half-width of a verdict's differences over `expected_resolution`, lowest and highest of the audits in `results/audits`: a verdict
+"""Half-width of a verdict's differences over `expected_resolution`, lowest and highest of the audits in `evidence`: a verdict
 compares the best of several attacks, so its bounds are those of the widest pair."""
 
 

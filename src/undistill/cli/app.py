@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from undistill.cli import audit, machine, paper, verbs
+from undistill.cli import audit, evidence, machine, paper, verbs
 from undistill.cli.help import Verbs, examples
 from undistill.cli.options import BANK_GB, Options, use_plugins, verb
 from undistill.cli.progress import Reporter
@@ -349,10 +349,20 @@ def report(
     as_json: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Draw the page of attacks, a demo, audit or reproduction."""
+    """Draw the page of attacks, a demo, audit or reproduction, from its folder or from packed evidence."""
+    from undistill.experiments.evidence import SUFFIX, unpack
     from undistill.reporting.report import write_report
 
+    if any(path.suffix == SUFFIX for path in folders):
+        if len(folders) > 1:
+            raise UsageError("a packed study is reported alone; `undistill evidence unpack` makes folders of several")
+        folder = out or Path("runs") / folders[0].stem
+        unpack(folders[0], folder)
+        folders, out = [folder], None
     verbs.show_report(write_report(folders, out or folders[0] / "report"), as_json=as_json, open_page=open_page)
+
+
+app.add_typer(evidence.app, name="evidence", rich_help_panel=RESULTS)
 
 
 @verb(app, SETUP, "undistill list attacks", "undistill list recipes --json", name="list")

@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except WRONG_USAGE as problem:
+        if type(problem).__name__ == "NoArgsIsHelpError":  # what it says is the help
+            typer.echo(problem.format_message())
+            sys.exit(2)
         error(f"{problem.format_message().rstrip('.')}; see {_help_of(problem)}")
         sys.exit(2)
     except UndistillError as problem:

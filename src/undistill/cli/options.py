@@ -67,6 +67,11 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
         "attacks, defenses, output-defenses, models, data, views, optimizers, schedules, recipes or threat-models.  "
         "[default: all]",
     ),
+    "pack.folder": ("", "", "DIR", "Folder of a finished study: an audit, several that share cells, a reproduction."),
+    "pack.out": (JOB, "--out -o", "FILE", "File to write.  [default: evidence/DIR.parquet]"),
+    "file": ("", "", "FILE", "A file of `undistill evidence pack`."),
+    "files": ("", "", "FILE…", "Packed studies, or folders of them.  [default: those in evidence]"),
+    "cell": ("", "", "ID", "The cell's id, or its first letters."),
     "names": ("", "", "NAME…", f"Of {', '.join(NAMES)}, all."),
     # data
     "data": (DATA, "--data", "DATA", "digits, cifar10, …, a folder of class folders, or a hub id."),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from undistill.errors import RunError, UsageError
-from undistill.files import read_json, write_bytes, write_text
+from undistill.files import read_json, write_bytes
 
 SCHEMA = 1
 Array = NDArray[Any]
@@ -83,15 +83,18 @@ def identify(fixed: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([SCHEMA, fixed], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def save(folder: Path, cell: Cell, arrays: dict[str, Array] | None = None) -> Cell:
-    """Write `ID.npz` (if there are arrays), then `ID.json`; each is replaced whole. Returns the cell as it was written."""
+def save(folder: Path, cell: Cell, arrays: dict[str, Array] | None = None, *, lasting: bool = True) -> Cell:
+    """Write `ID.npz` (if there are arrays), then `ID.json`; each is replaced whole. Returns the cell as it was written.
+
+    `lasting` as in `write_bytes`.
+    """
     if arrays:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # plain numbers and text: nothing that would be pickled
-        write_bytes(folder / f"{cell.id}.npz", buffer.getvalue())
+        write_bytes(folder / f"{cell.id}.npz", buffer.getvalue(), lasting=lasting)
         cell = cell.model_copy(update={"arrays": f"{cell.id}.npz"})
     text = json.dumps(cell.values(), indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(folder / f"{cell.id}.json", text + "\n")
+    write_bytes(folder / f"{cell.id}.json", (text + "\n").encode(), lasting=lasting)
     return cell
 
 
