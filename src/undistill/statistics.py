@@ -82,7 +82,8 @@ def interval(
             for level in (ONE_SIDED, TWO_SIDED)
         )
     ends = (mean, mean - one, mean + one, mean - two, mean + two)
-    return Difference(*(ends if np.ndim(mean) else map(float, ends)), n)
+    mean, lower, upper, low, high = ends if np.ndim(mean) else map(float, ends)
+    return Difference(mean, lower, upper, low, high, n)
 
 
 def half_width(sd: Any, n: int, se_images: Any = 0.0, level: float = ONE_SIDED) -> Any:
