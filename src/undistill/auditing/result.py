@@ -15,7 +15,7 @@ Verdict = Literal[
 class Record(BaseModel):
     """Immutable; unknown fields are rejected."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True)
 
 
 class Estimate(Record):
@@ -33,7 +33,7 @@ class Estimate(Record):
     upper: float | None = None
 
 
-class Thief(Record):
+class AttackResult(Record):
     """One attack, or baseline, of a threat model: all its report cells.
 
     `reads`: `soft`, `labels` or `nothing` (a baseline). `each`: accuracy by unit. `gain`: points above the label-only attack on
@@ -76,26 +76,26 @@ class Point(Record):
     name: str = ""
 
 
-class CardResult(Record):
+class ThreatModelResult(Record):
     """The results of one threat model.
 
-    `exposure`: relative accuracy of the best extracted model, percent of the victim's. `label_equivalents`: the
+    `relative_accuracy`: that of the best extracted model, percent of the victim's. `label_equivalents`: the
     label-equivalent sample size, how many labeled images give a baseline the same accuracy; with `label_equivalents_beyond` it
-    is more than the largest number tried, which is then given. `headroom`, `took` (reduction) in points; `removed`: the share
+    is more than the largest number tried, which is then given. `headroom`, `reduction` in points; `reduction_share`: the share
     of the headroom, percent, only where its lower bound is above δ. `verdict` None: no control, or the suite gives no verdicts;
     `indication` is then what the rules say of the same numbers. `tried`: different attacks on the defended model, search
     included. `search`: scores on held-out images by side, the temperature response of `kd` (x: τ).
     """
 
     id: str
-    card: str
-    serving: str
-    questions: int | None
+    threat_model: str = Field(alias="card")
+    access: str = Field(alias="serving")
+    queries: int | None = Field(alias="questions")
     images: int
     labelled: bool
     title: str
     sentence: str
-    thieves: tuple[Thief, ...]
+    attacks: tuple[AttackResult, ...] = Field(alias="thieves")
     best: str | None = None
     best_undefended: str | None = None
     A_def: Estimate | None = None
@@ -104,13 +104,13 @@ class CardResult(Record):
     A_ref: Estimate | None = None
     A_soft0: Estimate | None = None
     A_label0: Estimate | None = None
-    exposure: float | None = None
-    exposure_undefended: float | None = None
+    relative_accuracy: float | None = Field(None, alias="exposure")
+    relative_accuracy_undefended: float | None = Field(None, alias="exposure_undefended")
     label_equivalents: float | None = None
     label_equivalents_beyond: bool = False
     headroom: Estimate | None = None
-    took: Estimate | None = None
-    removed: float | None = None
+    reduction: Estimate | None = Field(None, alias="took")
+    reduction_share: float | None = Field(None, alias="removed")
     contrasts: tuple[Contrast, ...] = ()
     verdict: Verdict | None = None
     indication: Verdict | None = None
@@ -131,8 +131,8 @@ class VictimResult(Record):
     label: str
     network: str = ""
     defense: dict[str, Any] = {}
-    behind: tuple[dict[str, Any], ...] = ()
-    serving: str = "probs"
+    output_defenses: tuple[dict[str, Any], ...] = Field((), alias="behind")
+    access: str = Field("probs", alias="serving")
     accuracy: float
     top5: float | None = None
     nll: float | None = None
@@ -145,11 +145,11 @@ class VictimResult(Record):
 
 
 class Flag(Record):
-    """A reason to doubt. `name` has an entry in docs/flags.md; `about` says what was seen; `card` is a threat model's id or ""."""
+    """A reason to doubt. `name` has an entry in docs/flags.md; `about` says what was seen; `threat_model` is its id or ""."""
 
     name: str
     about: str
-    card: str = ""
+    threat_model: str = Field("", alias="card")
     cells: tuple[str, ...] = ()
 
 
@@ -164,7 +164,7 @@ class Line(Record):
     attack: str
     settings: str
     student: str
-    card: str
+    threat_model: str = Field(alias="card")
     seed: int
     phase: str
     accuracy: float | None
@@ -199,14 +199,12 @@ class Outlook(Record):
     few: str = ""
 
 
-class Judgement(Record):
+class AuditResult(Record):
     """A whole audit's result. The page, the tables and `undistill compare` are pure functions of it.
 
     `learning`: accuracy of a baseline by its number of labeled images. `not_tried`: sentences on what the plan skipped and what no
     audit can try.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True)
 
     schema_: int = Field(SCHEMA, alias="schema")
     title: str
@@ -218,7 +216,7 @@ class Judgement(Record):
     measured_half_width: float | None = None
     units: int = 0
     victims: tuple[VictimResult, ...]
-    cards: tuple[CardResult, ...]
+    threat_models: tuple[ThreatModelResult, ...] = Field(alias="cards")
     learning: tuple[Point, ...] = ()
     flags: tuple[Flag, ...]
     not_tried: tuple[str, ...]
