@@ -41,7 +41,7 @@ KEY = "0123456789abcdef01234567"
 
 def fill(images: ImageSet) -> Path:
     """One set of decoded images and one entry of the logit cache; the folder of the latter."""
-    cache.write(KEY, {"train": images}, "a test")
+    cache.read_or_make(KEY, "a test", lambda store: store.add("train", images))
     entry = Bank().open("net", 4, images, views=(), views_seed=0, precision="fp32", passes=1)
     assert entry is not None
     entry.write(0, Held(images.index_N, torch.zeros(len(images), 4)))

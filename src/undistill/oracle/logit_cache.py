@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from undistill.data.augment import View
-from undistill.data.cache import cache_root
 from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
-from undistill.files import TEMPORARY
+from undistill.files import TEMPORARY, cache_root
 from undistill.oracle.entry import Entry, in_bytes
 
 SCHEMA = 1
