@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -12,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from undistill.errors import GO_ON, Busy, RunError
 
@@ -72,7 +73,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Parsed JSON; RunError names a file that is missing or is no JSON."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -80,29 +81,32 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Wait until this process alone works on the file `path`, and hold it. The system lets go when a process dies."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the file `path`, once no other process does; whether it is held, which it is unless told not to `wait`.
+
+    The system lets go when a process dies.
+    """
+    lock = _acquired(path.with_name(f".{path.name}.lock"), seconds=-1 if wait else 0)
+    with contextlib.nullcontext() if lock is None else lock:
+        yield lock is not None
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; Busy (a UsageError) if another one holds it. The system lets go when a process dies."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"{folder} is in use by another process; wait for it or choose another folder") from None
+    lock = _acquired(folder / ".lock", seconds=0)
+    if lock is None:
+        raise Busy(f"{folder} is in use by another process; wait for it or choose another folder")
+    with lock:
         yield
-    finally:
-        os.close(handle)
+
+
+def _acquired(file: Path, seconds: float) -> Any:
+    """A lock that is held until its block ends; None if another process still holds it after so long (−1: never)."""
+    with writing(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file, poll_interval=0.02)
+        try:
+            return lock.acquire(timeout=seconds)
+        except Timeout:
+            return None

@@ -83,7 +83,7 @@ def test_writing_again_replaces_and_leaves_nothing_behind(images: ImageSet, root
     cache.write("key", {"train": images, "test": images}, "made up")
     cache.write("key", {"train": images}, "made up")
     assert list(cache.read("key") or {}) == ["train"]
-    assert [path.name for path in (root / "images").iterdir()] == ["key"]
+    assert [path.name for path in (root / "images").iterdir() if path.is_dir()] == ["key"]
 
 
 def test_a_killed_process_leaves_nothing_that_is_read(
@@ -94,19 +94,6 @@ def test_a_killed_process_leaves_nothing_that_is_read(
         cache.write("key", {"train": images}, "made up")
     os.waitpid(child, 0)
     assert cache.read("key") is None
-
-
-def test_two_processes_may_decode_the_same_images(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    rename = Path.rename
-
-    def second(folder: Path, target: Path) -> Path:
-        monkeypatch.setattr(Path, "rename", rename)
-        cache.write("key", {"train": images}, "the other process")
-        return rename(folder, target)
-
-    monkeypatch.setattr(Path, "rename", second)
-    cache.write("key", {"train": images}, "this process")
-    assert cache.read("key") is not None
 
 
 def test_a_key_follows_path_size_time_and_reading(tmp_path: Path) -> None:

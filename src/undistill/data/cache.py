@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -18,19 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from platformdirs import user_cache_dir
 
 from undistill.data.image_set import HASH, ImageSet, check_labels, fingerprint_of, hash_of
 from undistill.errors import RunError, UsageError
-from undistill.files import write_bytes, writing
+from undistill.files import exclusive, write_bytes, writing
 
 SCHEMA = 1
 
 
 def cache_root() -> Path:
     """`$UNDISTILL_CACHE`, or `undistill` in the user's cache folder."""
-    if "UNDISTILL_CACHE" in os.environ:
-        return Path(os.environ["UNDISTILL_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "undistill"
+    return Path(os.environ.get("UNDISTILL_CACHE") or user_cache_dir("undistill", appauthor=False))
 
 
 def key_of(files: Iterable[Path], extra: dict[str, Any]) -> str:
@@ -73,7 +71,7 @@ def read_kept(key: str) -> Kept | None:
     """`read`, with what was left out."""
     folder = cache_root() / "images" / key
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         splits = {str(name): _read_split(folder, str(name), entry) for name, entry in meta["splits"].items()}
         corrupt = int(meta.get("corrupt", 0))
     except Exception:  # noqa: BLE001  readers of damaged files raise nearly anything, and whatever it is, the answer is "decode again"
@@ -108,7 +106,7 @@ def _read_split(folder: Path, name: str, entry: dict[str, Any]) -> ImageSet:
 
 def write(key: str, splits: dict[str, ImageSet], source: str) -> None:
     """Keep `splits` under `key`, whole or not at all."""
-    with storing(key, source) as store:
+    with alone(key), storing(key, source) as store:
         for name, images in splits.items():
             with store.split(name, images.class_names, tuple(images.images_NCHW.shape[1:]), len(images)) as part:
                 for pixels, label in zip(images.images_NCHW.numpy(), images.labels_N.tolist(), strict=True):
@@ -116,50 +114,36 @@ def write(key: str, splits: dict[str, ImageSet], source: str) -> None:
 
 
 @contextlib.contextmanager
+def alone(key: str) -> Iterator[None]:
+    """Wait until no other process decodes what `key` stands for, and keep others waiting. What dead ones left goes first."""
+    root = cache_root() / "images"
+    with exclusive(root / key):
+        for left in root.glob(".*-*"):
+            other = left.name[1:].partition("-")[0]
+            with contextlib.nullcontext(True) if other == key else exclusive(root / other, wait=False) as dead:
+                if dead and left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+@contextlib.contextmanager
 def storing(key: str, source: str) -> Iterator[Store]:
-    """A store that becomes the entry `key` if the block ends well: a temporary folder, renamed. RunError for a full disk."""
+    """A store that becomes the entry `key` if the block ends well: a temporary folder, renamed. RunError for a full disk.
+
+    Only within `alone(key)`.
+    """
     root = cache_root() / "images"
     with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
-        folder, handle = _temporary(root, key)
+        folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
         try:
             store = Store(folder, {"schema": SCHEMA, "source": source, "splits": {}})
             yield store
-            (folder / "meta.json").write_text(json.dumps(store.meta, indent=1))
+            (folder / "meta.json").write_text(json.dumps(store.meta, indent=1), encoding="utf-8")
             folder.chmod(0o755)
             shutil.rmtree(root / key, ignore_errors=True)
-            try:
-                folder.rename(root / key)
-            except OSError:  # another process may just have decoded the same files
-                if read(key) is None:
-                    raise
+            folder.rename(root / key)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            os.close(handle)
-
-
-def _temporary(root: Path, key: str) -> tuple[Path, int]:
-    """A new folder, locked for as long as this process lives. What dead processes left half-decoded goes first.
-
-    The root is locked meanwhile, so that no folder is seen between its making and its locking.
-    """
-    guard = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        for left in root.glob(".*-*"):
-            with contextlib.suppress(OSError):  # in use, or just renamed
-                handle = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(left, ignore_errors=True)
-                finally:
-                    os.close(handle)
-        folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        return folder, handle
-    finally:
-        os.close(guard)
 
 
 @dataclass(frozen=True)

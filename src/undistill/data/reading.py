@@ -169,7 +169,10 @@ class _Reading:
         key = cache.key_from(self.stats, {"columns": found.columns, "splits": found.splits} | extra)
         kept = cache.read_kept(key)
         if kept is None:
-            self._decode(key, shape)
+            with cache.alone(key):
+                if (kept := cache.read_kept(key)) is not None:
+                    return kept  # another process has just decoded the same files
+                self._decode(key, shape)
             kept = cache.read_kept(key)
             log.info(
                 "decoded %s images into the cache at %s (%s)",
