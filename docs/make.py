@@ -25,8 +25,8 @@ from benchmarks.table import effect, measured
 from PIL import Image
 from studies.verdicts.table import table as verdicts
 
-from undistill.auditing.analyze import judge
-from undistill.auditing.result import Estimate, Judgement
+from undistill.auditing.analyze import analyze
+from undistill.auditing.result import AuditResult, Estimate
 from undistill.experiments import plan as planned
 from undistill.experiments.evidence import unpack
 from undistill.paper.published import SELF
@@ -57,9 +57,9 @@ def report(name: str) -> Path:
 
 
 @cache
-def judged(name: str) -> dict[str, Judgement]:
+def judged(name: str) -> dict[str, AuditResult]:
     """The judged audits of a set, by name."""
-    return {path.parent.name: judge(path.parent) for path in sorted(study(f"audits-{name}").glob("*/audit.json"))}
+    return {path.parent.name: analyze(path.parent) for path in sorted(study(f"audits-{name}").glob("*/audit.json"))}
 
 
 DEMOS = {"AVX-512": "demo-avx512.json", "AVX2": "demo-avx2.json"}
@@ -240,13 +240,13 @@ def owner() -> str:
     normal = next(v for v in nasty.victims if v.side == "undefended")
     hardened = next(v for v in nasty.victims if v.side == "defended")
     rows = [
-        ("all probabilities", nasty.cards[0].A_soft0, "–"),
+        ("all probabilities", nasty.threat_models[0].A_soft0, "–"),
         (
             "all probabilities of a nasty teacher",
-            nasty.cards[0].A_def,
+            nasty.threat_models[0].A_def,
             f"accuracy {normal.accuracy:.1f} → {hardened.accuracy:.1f} %",
         ),
-        ("the predicted class alone", top1.cards[0].A_label0, "every probability"),
+        ("the predicted class alone", top1.threat_models[0].A_label0, "every probability"),
     ]
     lines = ["| you serve | best extracted model, % (95 %) | your users lose |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {what} | {span(found)} | {lost} |" for what, found, lost in rows)])
@@ -262,10 +262,16 @@ def compared(name: str) -> str:
     rows = ["| defense | best attack, % | its name | took | of headroom | verdict | users, % | Brier | flags |"]
     rows.append("|---|---|---|---:|---:|---|---:|---:|---:|")
     for audit, found in judged(name).items():
-        card, user = found.cards[0], next(v for v in found.victims if v.side == "defended")
-        best = next((thief for thief in card.thieves if thief.name == card.best and thief.side == "defended"), None)
+        card, user = found.threat_models[0], next(v for v in found.victims if v.side == "defended")
+        best = next((thief for thief in card.attacks if thief.name == card.best and thief.side == "defended"), None)
         told = card.verdict or (f"no verdict; indication: {card.indication}" if card.indication else "no verdict")
-        cells = [audit, _span(card.A_def), best.name if best else "–", _estimate(card.took), _estimate(card.headroom)]
+        cells = [
+            audit,
+            _span(card.A_def),
+            best.name if best else "–",
+            _estimate(card.reduction),
+            _estimate(card.headroom),
+        ]
         rows.append(
             "| "
             + " | ".join([*cells, told, f"{user.accuracy:.2f}", f"{user.brier or 0:.1f}", str(len(found.flags))])
@@ -273,7 +279,10 @@ def compared(name: str) -> str:
         )
     one = next(iter(judged(name).values()))
     twin = next(v for v in one.victims if v.side == "undefended")
-    soft, hard, ref = (_span(each) for each in (one.cards[0].A_soft0, one.cards[0].A_label0, one.cards[0].A_ref))
+    soft, hard, ref = (
+        _span(each)
+        for each in (one.threat_models[0].A_soft0, one.threat_models[0].A_label0, one.threat_models[0].A_ref)
+    )
     rows.append(
         f"\nThe undefended control has {twin.accuracy:.2f} %; its best attack by scores {soft}, by labels {hard}; alone {ref}."
     )
@@ -297,12 +306,12 @@ def planted() -> str:
     for name, hope in wanted.items():
         if name not in found:
             continue
-        card = found[name].cards[0]
+        card = found[name].threat_models[0]
         gap = next((c.estimate for c in card.contrasts if c.name == "A_soft − floor"), None)
-        flags = ", ".join(dict.fromkeys(flag.name for flag in found[name].flags if flag.card == card.id)) or "–"
+        flags = ", ".join(dict.fromkeys(flag.name for flag in found[name].flags if flag.threat_model == card.id)) or "–"
         upper = "–" if gap is None or gap.upper is None else f"{gap.upper:.1f}"
-        cells = [name, hope, card.verdict or "–", _estimate(card.headroom), _estimate(card.took), upper]
-        rows.append("| " + " | ".join([*cells, f"{card.exposure or 0:.1f}", flags]) + " |")
+        cells = [name, hope, card.verdict or "–", _estimate(card.headroom), _estimate(card.reduction), upper]
+        rows.append("| " + " | ".join([*cells, f"{card.relative_accuracy or 0:.1f}", flags]) + " |")
     return "\n".join(rows)
 
 

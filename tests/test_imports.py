@@ -15,7 +15,7 @@ import undistill
 
 ROOT = Path(undistill.__file__).parent
 LAYERS = [
-    {"threat_model", "types", "registry", "plugins", "errors", "seeds", "files", "progress", "threads"},
+    {"threat_model", "types", "registry", "plugins", "errors", "seeds", "statistics", "files", "progress", "threads"},
     {"losses", "data", "models"},
     {"training"},
     {"oracle"},
@@ -31,7 +31,7 @@ MODULES = {
     for path in ROOT.rglob("*.py")
 }
 AUDITED = {
-    *("suite", "statistics", "verdict", "result", "analyze", "evidence", "arms"),
+    *("suite", "verdict", "result", "analyze", "evidence", "arms"),
     *("comparing", "case", "card_result", "curve", "naming", "wording"),
     *("flags", "flags_audit", "flags_card", "flags_search"),
 }
@@ -47,6 +47,7 @@ TORCHLESS = sorted(
         "undistill.registry",
         "undistill.plugins",
         "undistill.files",
+        "undistill.statistics",
         "undistill.progress",
         "undistill.threads",
         "undistill.experiments.cell",

@@ -17,11 +17,11 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from undistill.auditing.statistics import Difference
 from undistill.files import write_text
 from undistill.paper.demo import run_demo
 from undistill.paper.demo_result import ATTACKERS, SOFT, Demo, read
 from undistill.reporting.demo import provenance, statements
+from undistill.statistics import Difference
 
 
 def found(demo: Demo) -> dict[str, Any]:

@@ -27,7 +27,6 @@ import scipy
 from numpy.typing import NDArray
 from studies.verdicts.scenarios import SCENARIOS, SETTINGS, Scenario, Setting
 
-from undistill.auditing.statistics import Difference, interval
 from undistill.auditing.verdict import (
     INCONCLUSIVE,
     NO_EFFECT,
@@ -41,6 +40,7 @@ from undistill.auditing.verdict import (
     contrasts,
     decide,
 )
+from undistill.statistics import Difference, interval
 
 Floats = NDArray[np.float64]
 HOME = Path(__file__).parent

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from undistill.auditing.analyze import judge
-from undistill.auditing.result import CardResult
+from undistill.auditing.analyze import analyze
+from undistill.auditing.result import ThreatModelResult
 from undistill.experiments import plan as planned
 from undistill.experiments.cell import Cell, read, save
 from undistill.experiments.plan import Choice, Plan, Planned, Subject
@@ -257,8 +257,8 @@ def keys(plan: Plan, **wanted: Any) -> list[str]:
     return [cell.key for cell in plan.cells if all(getattr(cell, name) == value for name, value in wanted.items())]
 
 
-def only_card(folder: Path) -> CardResult:
+def only_card(folder: Path) -> ThreatModelResult:
     """The judgement of an audit that has one card."""
-    cards = judge(folder).cards
+    cards = analyze(folder).threat_models
     assert len(cards) == 1
     return cards[0]

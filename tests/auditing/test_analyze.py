@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from auditing.made import FLOOR, LABELLED, MadeAudit, change, fail, keys, only_card, remove
-from undistill.auditing.analyze import judge
+from undistill.auditing.analyze import analyze
 from undistill.auditing.arms import Arm
 from undistill.auditing.comparing import sides
 from undistill.auditing.naming import shown
-from undistill.auditing.result import Judgement
+from undistill.auditing.result import AuditResult
 from undistill.auditing.verdict import STRENGTH
 from undistill.errors import UsageError
 from undistill.threat_model import Card
@@ -53,7 +53,7 @@ def test_without_a_twin_there_is_exposure_and_no_verdict(tmp_path: Path) -> None
     MadeAudit(twin=False).write(tmp_path)
     card = only_card(tmp_path)
     assert (card.verdict, card.indication, card.headroom) == (None, None, None)
-    assert card.exposure == pytest.approx(100 * 80 / 95)
+    assert card.relative_accuracy == pytest.approx(100 * 80 / 95)
     assert "Undefended" not in card.sentence
 
 
@@ -62,17 +62,17 @@ def test_a_twin_that_is_worse_is_no_control(tmp_path: Path) -> None:
     card = only_card(tmp_path)
     assert card.verdict == "inconclusive"
     assert "The control is refused" in card.why
-    assert card.exposure is not None
+    assert card.relative_accuracy is not None
 
 
 def test_a_thief_that_ties_by_score_is_not_chosen_by_test_images(tmp_path: Path) -> None:
     plan = MadeAudit().write(tmp_path)
-    chosen = [thief.name for thief in only_card(tmp_path).thieves if thief.chosen and thief.side == "defended"]
+    chosen = [thief.name for thief in only_card(tmp_path).attacks if thief.chosen and thief.side == "defended"]
     assert chosen == ["kd (τ 4, α 1)", "label-only"]
     for name, score in (("label-smooth", 90.0), ("label-only", 10.0)):
         for key in keys(plan, side="defended", role="search", label=name):
             change(tmp_path, key, held_out=score)
-    chosen = [thief.name for thief in only_card(tmp_path).thieves if thief.chosen and thief.side == "defended"]
+    chosen = [thief.name for thief in only_card(tmp_path).attacks if thief.chosen and thief.side == "defended"]
     assert "label-smooth" in chosen
 
 
@@ -99,10 +99,10 @@ def test_each_lost_cell_makes_it_inconclusive_or_leaves_it_alone(
 def test_an_attack_that_crashes_is_told(tmp_path: Path) -> None:
     plan = MadeAudit(soft=FLOOR, naive=70.0).write(tmp_path)
     fail(tmp_path, keys(plan, side="defended", label="soft, rank 3")[2])
-    judgement = judge(tmp_path)
-    assert judgement.cards[0].verdict == "inconclusive"
-    assert "1 of" in judgement.cards[0].why
-    assert "it broke" in judgement.cards[0].why
+    judgement = analyze(tmp_path)
+    assert judgement.threat_models[0].verdict == "inconclusive"
+    assert "1 of" in judgement.threat_models[0].why
+    assert "it broke" in judgement.threat_models[0].why
     assert judgement.failed == 1
     assert judgement.done == judgement.planned - 1
 
@@ -130,7 +130,7 @@ def test_a_rank_that_the_search_does_not_have_is_no_loss(tmp_path: Path) -> None
         fail(tmp_path, key)
     card = only_card(tmp_path)
     assert card.verdict == "reduced to labels"
-    assert not any(thief.attack == "standardised-kd" and thief.side == "defended" for thief in card.thieves)
+    assert not any(thief.attack == "standardised-kd" and thief.side == "defended" for thief in card.attacks)
 
 
 # -- a model that shows labels alone ---------------------------------------------------------------------------------
@@ -152,13 +152,16 @@ def test_a_model_that_answers_with_labels_alone(made: dict[str, Any], verdict: s
     MadeAudit(**{"soft": {}, "naive": None, "shows": "label", **made}).write(tmp_path)
     card = only_card(tmp_path)
     assert card.verdict == verdict
-    assert card.exposure is not None
+    assert card.relative_accuracy is not None
     if "shows" not in made:
         assert card.A_soft == card.A_label
         gap = next(found.estimate for found in card.contrasts if found.name.startswith("A_soft − floor"))
         assert gap.upper is not None
         assert gap.upper <= 0
-        assert (card.took, card.removed) == (card.headroom, 100.0 if card.removed is not None else None)
+        assert (card.reduction, card.reduction_share) == (
+            card.headroom,
+            100.0 if card.reduction_share is not None else None,
+        )
 
 
 def test_a_lost_thief_of_labels_is_no_reduction(tmp_path: Path) -> None:
@@ -169,7 +172,7 @@ def test_a_lost_thief_of_labels_is_no_reduction(tmp_path: Path) -> None:
 
 def test_no_audit_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no audit"):
-        judge(tmp_path)
+        analyze(tmp_path)
 
 
 def test_nothing_computed_is_told(tmp_path: Path) -> None:
@@ -177,7 +180,7 @@ def test_nothing_computed_is_told(tmp_path: Path) -> None:
     for cell in plan.cells:
         remove(tmp_path, cell.key)
     with pytest.raises(UsageError, match=r"nothing of .* is computed yet: begin with stage 0"):
-        judge(tmp_path)
+        analyze(tmp_path)
 
 
 def test_no_thief_computed_is_told(tmp_path: Path) -> None:
@@ -200,20 +203,20 @@ def test_levels_are_the_best_of_their_kind(tmp_path: Path) -> None:
     means = [level.mean for level in levels if level is not None]
     assert means == pytest.approx([80, 80, 79, 90, 79.5, 78], abs=0.11)
     assert card.headroom is not None
-    assert card.took is not None
+    assert card.reduction is not None
     assert card.headroom.mean == pytest.approx(11, abs=0.11)
-    assert card.took.mean == pytest.approx(10, abs=0.11)
-    assert card.removed == pytest.approx(100 * card.took.mean / card.headroom.mean, abs=0.01)
+    assert card.reduction.mean == pytest.approx(10, abs=0.11)
+    assert card.reduction_share == pytest.approx(100 * card.reduction.mean / card.headroom.mean, abs=0.01)
     assert card.tried == 3 + 2 + 2
 
 
 def test_took_is_never_negative_in_print(tmp_path: Path) -> None:
     MadeAudit(soft={"kd": 95.0, "decoupled": 88.0}).write(tmp_path)
     card = only_card(tmp_path)
-    assert card.took is not None
-    assert card.took.mean == 0
-    assert card.took.upper is not None
-    assert card.took.upper < 0
+    assert card.reduction is not None
+    assert card.reduction.mean == 0
+    assert card.reduction.upper is not None
+    assert card.reduction.upper < 0
 
 
 def test_more_effort_counts_for_exposure_and_for_no_verdict(tmp_path: Path) -> None:
@@ -221,7 +224,7 @@ def test_more_effort_counts_for_exposure_and_for_no_verdict(tmp_path: Path) -> N
     card = only_card(tmp_path)
     assert card.verdict == "reduced to labels"
     assert card.best == "the best thief, twice the steps"
-    assert card.exposure == pytest.approx(100 * 88 / 95, abs=0.2)
+    assert card.relative_accuracy == pytest.approx(100 * 88 / 95, abs=0.2)
 
 
 def test_the_sentence_is_that_of_the_protocol(tmp_path: Path) -> None:
@@ -252,8 +255,8 @@ def test_one_is_not_told_as_several(tmp_path: Path) -> None:
 def test_words_that_claim_too_much_are_nowhere(tmp_path: Path) -> None:
     for number, made in enumerate((MadeAudit(), MadeAudit(soft=FLOOR, naive=70.0), MadeAudit(soft=SAME))):
         made.write(tmp_path / str(number))
-        judgement = judge(tmp_path / str(number))
-        text = json.dumps([c.sentence + c.why for c in judgement.cards] + [f.about for f in judgement.flags])
+        judgement = analyze(tmp_path / str(number))
+        text = json.dumps([c.sentence + c.why for c in judgement.threat_models] + [f.about for f in judgement.flags])
         assert BANNED.search(text + " ".join(judgement.not_tried)) is None
 
 
@@ -269,14 +272,14 @@ def test_a_method_is_judged_by_its_teachers(tmp_path: Path) -> None:
 
 def test_it_is_written_and_read_again(tmp_path: Path) -> None:
     MadeAudit().write(tmp_path)
-    judgement = judge(tmp_path)
-    assert Judgement.model_validate(json.loads(json.dumps(judgement.dump()))) == judgement
+    judgement = analyze(tmp_path)
+    assert AuditResult.model_validate(json.loads(json.dumps(judgement.dump()))) == judgement
 
 
 def test_every_planned_cell_has_a_line_with_its_command(tmp_path: Path) -> None:
     plan = MadeAudit().write(tmp_path)
     remove(tmp_path, plan.cells[5].key)
-    lines = judge(tmp_path).lines
+    lines = analyze(tmp_path).lines
     assert [line.key for line in lines] == [cell.key for cell in plan.cells]
     assert lines[5].status == "missing"
     assert all(line.command == f"undistill audit cell {tmp_path} {line.key}" for line in lines)
@@ -284,6 +287,6 @@ def test_every_planned_cell_has_a_line_with_its_command(tmp_path: Path) -> None:
 
 def test_an_accuracy_lies_between_nothing_and_all(tmp_path: Path) -> None:
     MadeAudit(seeds=(0, 1), noise=8.0).write(tmp_path)
-    found = [thief.accuracy for thief in only_card(tmp_path).thieves]
+    found = [thief.accuracy for thief in only_card(tmp_path).attacks]
     assert any(one is not None and one.high == 100 for one in found)
     assert all(one is not None and one.low is not None and 0 <= one.low <= one.mean for one in found)

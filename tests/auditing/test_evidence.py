@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from auditing.made import FLOOR, LABELLED, MadeAudit, change, fail, keys, only_card, remove
-from undistill.auditing.analyze import judge
+from undistill.auditing.analyze import analyze
 from undistill.errors import RunError
 
 
@@ -19,8 +19,8 @@ def test_a_search_that_changed_makes_its_thieves_missing(tmp_path: Path) -> None
     hot = next(cell for cell in plan.cells if cell.role == "search" and cell.attack.get("temperature") == 4.0)
     assert only_card(tmp_path).verdict == "reduced to labels"
     change(tmp_path, hot.key, held_out=78.0)  # kd is still the best attack, at another temperature
-    judgement = judge(tmp_path)
-    card = judgement.cards[0]
+    judgement = analyze(tmp_path)
+    card = judgement.threat_models[0]
     assert card.verdict == "inconclusive"
     assert "5 of 86 planned cells are out of date" in card.why
     assert "its search has changed: compute it again" in card.why
@@ -28,7 +28,7 @@ def test_a_search_that_changed_makes_its_thieves_missing(tmp_path: Path) -> None
     assert [line.key for line in old] == keys(plan, side="defended", label="soft, rank 1")
     assert {line.status for line in old} == {"missing"}
     assert judgement.done == judgement.planned - 5
-    assert [thief.accuracy for thief in card.thieves if thief.name == "soft, rank 1"][:1] == [None]
+    assert [thief.accuracy for thief in card.attacks if thief.name == "soft, rank 1"][:1] == [None]
 
 
 def test_a_search_that_changed_without_another_choice_changes_nothing(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_cell_that_is_not_the_planned_one_is_an_error(role: str, values: dict[
     key = keys(plan, role=role)[0]
     change(tmp_path, key, **values)
     with pytest.raises(RunError, match=rf"done/{key}\.json names a cell that is not the planned one"):
-        judge(tmp_path)
+        analyze(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_marker_leads_nowhere_else(marker: dict[str, str], tmp_path: Path) -> 
     plan = MadeAudit().write(tmp_path)
     (tmp_path / "done" / f"{plan.cells[3].key}.json").write_text(json.dumps(marker))
     with pytest.raises(RunError, match="is damaged"):
-        judge(tmp_path)
+        analyze(tmp_path)
 
 
 def test_a_marker_may_name_a_folder_beside_the_audit(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_a_lost_thief_with_more_effort_is_told_and_changes_no_verdict(
     plan = MadeAudit(soft=FLOOR, naive=70.0, effort=80.0).write(tmp_path)
     for key in keys(plan, role="effort")[:2]:
         how(tmp_path, key)
-    judgement = judge(tmp_path)
-    assert judgement.cards[0].verdict == "reduced to labels"
+    judgement = analyze(tmp_path)
+    assert judgement.threat_models[0].verdict == "reduced to labels"
     told = [flag.about for flag in judgement.flags if flag.name == "effort-not-tried"]
     why = "it broke" if how is fail else "not computed"
     assert told == [f"2 of 5 cells with more effort are lost, the best thief, twice the steps at seed 0 first: {why}."]
@@ -117,11 +117,11 @@ def test_predictions_that_contradict_their_accuracy_are_an_error(tmp_path: Path)
     plan = MadeAudit().write(tmp_path)
     change(tmp_path, keys(plan, role="soft")[0], accuracy=12.5)
     with pytest.raises(RunError, match="its predictions"):
-        judge(tmp_path)
+        analyze(tmp_path)
 
 
 def test_cells_of_other_data_are_an_error(tmp_path: Path) -> None:
     plan = MadeAudit().write(tmp_path)
     change(tmp_path, keys(plan, role="soft")[0], data="0" * 16)
     with pytest.raises(RunError, match="other data"):
-        judge(tmp_path)
+        analyze(tmp_path)

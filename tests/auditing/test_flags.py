@@ -107,7 +107,7 @@ def test_few_seeds_of_one_card_are_told_though_the_plan_has_more(
     MadeAudit(seeds=seeds, plan={"seeds": (0, 1, 2, 3, 4)}).write(tmp_path)
     evidence = read(tmp_path)
     found = [flag for flag in raised(evidence, cases(evidence)) if flag.name == "few-seeds"]
-    assert [(flag.about, flag.card) for flag in found] == [(about, cases(evidence)[0].id)]
+    assert [(flag.about, flag.threat_model) for flag in found] == [(about, cases(evidence)[0].id)]
 
 
 def test_teachers_are_counted_where_a_method_is_judged(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from auditing.made import MadeAudit
 from undistill.auditing import making
-from undistill.auditing.analyze import judge
+from undistill.auditing.analyze import analyze
 from undistill.auditing.audit import Clock, Ready, prepare, run
 from undistill.auditing.config import Request, time_of
 from undistill.auditing.evidence import read
@@ -219,7 +219,7 @@ def test_what_is_not_known_yet_comes_with_command_and_minutes(tmp_path: Path) ->
     MadeAudit(noise=4.0, plan={"command": "undistill audit runs/nasty --control runs/normal --time 5m -o there"}).write(
         tmp_path
     )
-    own = judge(tmp_path).outlook
+    own = analyze(tmp_path).outlook
     assert own is not None
     assert own.model == "victim"
     assert own.command.startswith("undistill audit runs/nasty --control runs/normal ")
@@ -245,4 +245,4 @@ def test_two_attacks_never_share_a_name(tmp_path: Path) -> None:
 def test_digits_follow_the_number_of_test_images(tmp_path: Path) -> None:
     assert [decimals(count) for count in (41, 100, 497, 10_000)] == [0, 1, 1, 2]
     MadeAudit().write(tmp_path)
-    assert digits_of(judge(tmp_path)) == 1
+    assert digits_of(analyze(tmp_path)) == 1

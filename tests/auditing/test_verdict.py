@@ -15,9 +15,9 @@ from studies.verdicts.scenarios import SCENARIOS, SETTINGS
 from studies.verdicts.simulate import outcome
 
 from undistill.auditing import verdict as rules
-from undistill.auditing.statistics import UNKNOWN, Difference, interval
 from undistill.auditing.verdict import Arms, Contrasts, Side, best_minus_best, check_control, contrasts, decide, explain
 from undistill.errors import UsageError
+from undistill.statistics import UNKNOWN, Difference, interval
 
 ROOT = Path(__file__).parents[2]
 LEVELS = st.floats(-5, 5)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from undistill.auditing.statistics import interval
 from undistill.paper.demo_result import over_pairs
+from undistill.statistics import interval
 
 
 @pytest.mark.parametrize(("of_pairs", "of_draws"), [(0.0, 3.0), (2.0, 3.0), (3.0, 1.0)])

@@ -13,7 +13,7 @@ from undistill.paper import estimate, forecast
 from undistill.paper.estimate import Cost
 from undistill.paper.planner import Planner
 from undistill.paper.scales import LAPTOP, PAPER, SMALL, Scale
-from undistill.reporting.paired import ENOUGH
+from undistill.statistics import ENOUGH
 
 
 @pytest.mark.parametrize(

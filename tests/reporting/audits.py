@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from undistill.auditing.result import (
-    CardResult,
+    AttackResult,
+    AuditResult,
     Contrast,
     Estimate,
     Flag,
-    Judgement,
     Line,
     Point,
-    Thief,
+    ThreatModelResult,
     Verdict,
     VictimResult,
 )
+from undistill.statistics import interval
 
 HOSTILE = "</script><img src=x onerror=console.error(1)>"
 LONG = "a defense whose name is far longer than any column that somebody would ever set aside for it, with τ and ω"
@@ -43,7 +44,7 @@ def estimate(mean: float, *, n: int = 5, half: float = 0.6) -> Estimate:
     )
 
 
-def thief(name: str, side: str, mean: float | None, *, reads: str = "soft", n: int = 5, **changes: Any) -> Thief:
+def thief(name: str, side: str, mean: float | None, *, reads: str = "soft", n: int = 5, **changes: Any) -> AttackResult:
     """One thief; None for one that was lost. Changes are its fields."""
     turn = len(name) + len(side)
     each = (
@@ -66,10 +67,10 @@ def thief(name: str, side: str, mean: float | None, *, reads: str = "soft", n: i
         "queries": 0 if reads == "nothing" else 200,
         **changes,
     }
-    return Thief.model_validate(values)
+    return AttackResult.model_validate(values)
 
 
-def thieves(serving: str, questions: int, *, taken: float, twin: bool, n: int) -> tuple[Thief, ...]:
+def thieves(serving: str, questions: int, *, taken: float, twin: bool, n: int) -> tuple[AttackResult, ...]:
     """Those of one card. `taken` is the share of the soft answers' worth that the defense keeps from them."""
     floor, worth = FLOOR[questions], WORTH[questions] * SERVINGS[serving]
     soft = {"KD, τ 4, α 1": 1.0, "KD, τ 1, α 1": 0.6, "decoupled": 0.8, "sanitise, second peak": 0.55} if worth else {}
@@ -87,11 +88,27 @@ def thieves(serving: str, questions: int, *, taken: float, twin: bool, n: int) -
     return tuple(found)
 
 
+def with_gains(given: tuple[AttackResult, ...]) -> tuple[AttackResult, ...]:
+    """Those of one card with what each gains over the chosen label-only attack."""
+    own = [t for t in given if t.side == "defended" and t.reads == "labels" and t.accuracy]
+    floor = next((t for t in own if t.chosen), own[0] if own else None)
+    found = []
+    for t in given:
+        n = 0 if floor is None or t is floor or t.lost else min(len(t.each), len(floor.each))
+        gain = None
+        if n and floor is not None:
+            d = interval([a - b for a, b in zip(t.each[:n], floor.each[:n], strict=True)])
+            ends = {"low": d.low, "high": d.high, "lower": d.lower, "upper": d.upper} if d.finite else {}
+            gain = Estimate(mean=d.mean, n=n, **ends)
+        found.append(t if gain is None else t.model_copy(update={"gain": gain}))
+    return tuple(found)
+
+
 def card(
     serving: str = "probs", questions: int = 200, *, taken: float = 0.7, twin: bool = True, n: int = 5, **changes: Any
-) -> CardResult:
+) -> ThreatModelResult:
     """One card's result; changes are its fields."""
-    own = changes.pop("thieves", None) or thieves(serving, questions, taken=taken, twin=twin, n=n)
+    own = with_gains(changes.pop("thieves", None) or thieves(serving, questions, taken=taken, twin=twin, n=n))
     best = max((t for t in own if t.side == "defended" and t.accuracy), key=_mean, default=None)
     other = max((t for t in own if t.side == "undefended" and t.accuracy), key=_mean, default=None)
     floor, worth = FLOOR[questions], WORTH[questions] * SERVINGS[serving]
@@ -133,7 +150,7 @@ def card(
         "tried": 14,
         **changes,
     }
-    return CardResult.model_validate(values)
+    return ThreatModelResult.model_validate(values)
 
 
 def search(floor: float, worth: float, taken: float, *, twin: bool) -> dict[str, tuple[Point, ...]]:
@@ -199,23 +216,25 @@ def line(place: int, **changes: Any) -> Line:
     return Line.model_validate({**values, **changes})
 
 
-def flags(cards: tuple[CardResult, ...]) -> tuple[Flag, ...]:
+def flags(cards: tuple[ThreatModelResult, ...]) -> tuple[Flag, ...]:
     """Two about everything, one about the first card."""
     return (
         Flag(name="one architecture", about="every thief is a cnn, width 0.25"),
         Flag(name="no public weights", about="every thief started from random weights", cells=("a", "b")),
         Flag(
-            name="temperature masking", about="τ 1 gets 2.1 points more than the τ 4 of its training", card=cards[0].id
+            name="temperature masking",
+            about="τ 1 gets 2.1 points more than the τ 4 of its training",
+            threat_model=cards[0].id,
         ),
     )
 
 
-def judgement(*, twin: bool = True, n: int = 5, taken: float = 0.7, **changes: Any) -> Judgement:
+def judgement(*, twin: bool = True, n: int = 5, taken: float = 0.7, **changes: Any) -> AuditResult:
     """A whole one: four ways of serving, three numbers of questions."""
     cards = changes.pop("cards", None) or tuple(
         card(serving, questions, taken=taken, twin=twin, n=n) for serving in SERVINGS for questions in QUESTIONS
     )
-    served = dict.fromkeys(c.serving for c in cards)
+    served = dict.fromkeys(c.access for c in cards)
     victims = [victim("nasty", "defended", serving) for serving in served]
     victims += [victim("normal", "undefended", serving) for serving in served] if twin else []
     values: dict[str, Any] = {
@@ -247,10 +266,10 @@ def judgement(*, twin: bool = True, n: int = 5, taken: float = 0.7, **changes: A
         "failed": 3,
         "seconds": 1234.5,
     }
-    return Judgement.model_validate({**values, **changes})
+    return AuditResult.model_validate({**values, **changes})
 
 
-def hostile() -> Judgement:
+def hostile() -> AuditResult:
     """Every name is an attack on the page."""
     own = (
         thief(HOSTILE, "defended", 94.0),
@@ -264,7 +283,7 @@ def hostile() -> Judgement:
         suite=HOSTILE,
         cards=cards,
         victims=(victim(HOSTILE, "defended", HOSTILE), victim(LONG, "undefended")),
-        flags=(Flag(name=HOSTILE, about=HOSTILE, card="x"), Flag(name=LONG, about="{{ 7 * 7 }}")),
+        flags=(Flag(name=HOSTILE, about=HOSTILE, threat_model="x"), Flag(name=LONG, about="{{ 7 * 7 }}")),
         not_tried=(HOSTILE,),
         lines=(line(0, attack=HOSTILE, command=HOSTILE, why=HOSTILE), line(1)),
         provenance={HOSTILE: HOSTILE},
@@ -272,11 +291,11 @@ def hostile() -> Judgement:
     )
 
 
-def _mean(found: Thief | None) -> float:
+def _mean(found: AttackResult | None) -> float:
     return found.accuracy.mean if found is not None and found.accuracy is not None else -1.0
 
 
-def _sentence(serving: str, questions: int, best: Thief | None, count: int) -> str:
+def _sentence(serving: str, questions: int, best: AttackResult | None, count: int) -> str:
     if best is None or best.accuracy is None:
         return f"With {questions:,} unlabelled photos and your {serving}, no thief was measured."
     found = best.accuracy

@@ -80,7 +80,7 @@ def test_a_comparison_draws_everything_quietly_and_fits(
 
 
 def test_every_thief_is_drawn(visit: Visit) -> None:
-    thieves = len(small().cards[0].thieves)
+    thieves = len(small().threat_models[0].attacks)
     assert visit.page.locator("[data-spec=dots-0] .mark-symbol.role-mark path").count() == thieves
     assert visit.page.locator("[data-spec=gains-0] .mark-symbol.role-mark path").count() == thieves - 1
 

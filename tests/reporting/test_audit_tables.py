@@ -10,7 +10,7 @@ import pytest
 from reporting import audits
 from reporting.audits import card, judgement, thief
 from reporting.test_audit_page import Visible, small
-from undistill.auditing.result import Contrast, Judgement
+from undistill.auditing.result import AuditResult, Contrast
 from undistill.reporting.audit import cells, curves, first, lanes, tables
 from undistill.reporting.audit.write import plain, write_audit
 from undistill.reporting.written import Report
@@ -40,14 +40,14 @@ def test_all_outputs_hold_the_exposure(report: Report) -> None:
 def test_json_holds_the_judgement_as_it_came(report: Report) -> None:
     values = json.loads((report.page.parent / "report.json").read_text())
     assert values == report.values
-    assert Judgement.model_validate(values["judgement"]) == small()
-    assert len(values["tables"]["thieves"]) == sum(len(one.thieves) for one in small().cards)
+    assert AuditResult.model_validate(values["judgement"]) == small()
+    assert len(values["tables"]["thieves"]) == sum(len(one.attacks) for one in small().threat_models)
 
 
 def test_exposure_rows_are_the_cards() -> None:
     own = judgement()
     grid = tables.exposure(own)
-    assert [(r["serving"], r["questions"]) for r in grid.records] == [(c.serving, c.questions) for c in own.cards]
+    assert [(r["serving"], r["questions"]) for r in grid.records] == [(c.access, c.queries) for c in own.threat_models]
     first = [entry.text for entry in grid.rows[2]]
     assert first[:5] == ["all probabilities", "1,000", "97.2", "98.5", "more than 1,671"]
     assert first[7:] == ["partial", "decoupled", "14", "1,000 fresh images, no labels"]
@@ -99,7 +99,7 @@ def test_thieves_stand_soft_first_then_labels_then_controls() -> None:
         if each.side == "defended" and each.reads == "soft" and each.accuracy
     ]
     assert defended == sorted(defended, reverse=True)
-    assert len(tables.ranked(own)) == len(own.thieves)
+    assert len(tables.ranked(own)) == len(own.attacks)
 
 
 def test_latex_is_escaped_and_booktabs(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_dots_hold_every_thief_once() -> None:
     spec = lanes.accuracies(own, small())
     assert spec is not None
     [values] = [layer["data"]["values"] for layer in spec["layer"] if layer["mark"]["type"] == "point"]
-    assert len(values) == len(own.thieves)
+    assert len(values) == len(own.attacks)
     assert len({value["y"] for value in values}) == len(values)
     assert {value["key"] for value in values} == {"defended", "undefended", "alone"}
     shapes = {
@@ -157,7 +157,7 @@ def test_gains_are_measured_from_the_floor() -> None:
     spec = lanes.gains(own, small())
     assert spec is not None
     [values] = [layer["data"]["values"] for layer in spec["layer"] if layer["mark"]["type"] == "point"]
-    assert len(values) == len(own.thieves) - 1
+    assert len(values) == len(own.attacks) - 1
     [alone] = [value["v"] for value in values if value["key"] == "alone"]
     assert alone == pytest.approx(0.4)
 

@@ -11,7 +11,7 @@ import pytest
 
 from reporting.audits import HOSTILE, card, estimate, judgement, victim
 from reporting.test_audit_page import Visible
-from undistill.auditing.result import Judgement
+from undistill.auditing.result import AuditResult
 from undistill.errors import UsageError
 from undistill.reporting.audit import scatter
 from undistill.reporting.audit.compare import named, ranks, write_comparison
@@ -25,7 +25,7 @@ def audit(
     *,
     servings: tuple[str, ...] = ("probs",),
     **changes: Any,
-) -> Judgement:
+) -> AuditResult:
     """One defense on threat models of 200 queries; the same control each time."""
     mine = [victim("m", "defended", s, accuracy=accuracy, brier=brier, top5=99.5) for s in servings]
     twin = [victim("normal", "undefended", s) for s in servings]
@@ -98,7 +98,7 @@ def test_cards_are_never_mixed() -> None:
         ("two", audit(servings=("probs", "top1"))),
         ("three", audit(servings=("top1",))),
     ]
-    found = {contest.card.serving: contest for contest in contests(pairs)}
+    found = {contest.card.access: contest for contest in contests(pairs)}
     assert found.keys() == {"probs", "top1"}
     assert [e.name for e in found["probs"].entrants if e.defended] == ["one", "two"]
     assert found["probs"].absent == ("three",)
@@ -115,7 +115,7 @@ def test_cards_are_never_mixed() -> None:
     ],
     ids=["data", "delta", "test images"],
 )
-def test_strangers_are_refused(other: Judgement, word: str, tmp_path: Path) -> None:
+def test_strangers_are_refused(other: AuditResult, word: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"different .*{word}"):
         write_comparison([("one", audit()), ("two", other)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -152,7 +152,7 @@ def test_audits_are_named_by_their_defense_and_not_by_their_folder() -> None:
     plain = audit(0.0, 99.2)
     nasty = plain.victims[0].model_copy(update={"defense": {"name": "nasty"}})
     behind = plain.victims[0].model_copy(
-        update={"defense": {}, "behind": ({"name": "stingy"}, {"name": "rounding", "digits": 1})}
+        update={"defense": {}, "output_defenses": ({"name": "stingy"}, {"name": "rounding", "digits": 1})}
     )
     nasty, behind, bare = (
         one.model_copy(update={"label": "m"}) for one in (nasty, behind, nasty.model_copy(update={"defense": {}}))

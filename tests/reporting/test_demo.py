@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from reporting.demos import SOFT_EFFECT, write
-from undistill.auditing.statistics import UNKNOWN, Difference
 from undistill.errors import RunError
 from undistill.experiments.cell import collect
 from undistill.paper.demo_result import NASTY, NORMAL, SOFT, read
 from undistill.reporting import demo as page
 from undistill.reporting.document import Chart, every_block
 from undistill.reporting.report import write_report
+from undistill.statistics import UNKNOWN, Difference
 
 
 def statement(folder: Path, place: int) -> str:

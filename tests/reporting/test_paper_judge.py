@@ -11,7 +11,7 @@ from scipy import stats
 
 from reporting.reproduced import accuracy, fill, plan_of
 from undistill.paper.plan import Plan, Point
-from undistill.reporting.paper.judge import Claim, claims, slope
+from undistill.reporting.paper.judge import Claim, claims
 from undistill.reporting.paper.source import covered, open_sources
 
 TABLE1 = plan_of("table1")
@@ -147,10 +147,6 @@ def test_a_seed_without_one_x_has_no_slope(tmp_path: Path) -> None:
     [claim] = judged(tmp_path, ALPHA, diverged=gone)
     case = next(case for case in claim.cases if case.where["column"] == "CNN")
     assert (sorted(case.values), case.left_out) == ([0, 1, 3], 1)
-
-
-def test_slope_by_hand() -> None:
-    assert slope([0.0, 1.0, 2.0], [1.0, 3.0, 5.0]) == pytest.approx(2.0)
 
 
 def test_the_step_from_the_normal_teacher_is_no_slope_over_omega(tmp_path: Path) -> None:

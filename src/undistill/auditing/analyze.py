@@ -14,13 +14,13 @@ from undistill.auditing.evidence import read as read_evidence
 from undistill.auditing.flags import raised
 from undistill.auditing.naming import settings_text, student_text
 from undistill.auditing.outlook import outlook
-from undistill.auditing.result import Judgement, Line, VictimResult
+from undistill.auditing.result import AuditResult, Line, VictimResult
 from undistill.auditing.verdict import half_width
 from undistill.auditing.wording import not_tried
 from undistill.errors import UsageError
 
 
-def judge(folder: Path) -> Judgement:
+def analyze(folder: Path) -> AuditResult:
     """The judgement of an audit, from its plan and its cells alone; cells that are not there yet make cards inconclusive.
 
     Raises:
@@ -38,7 +38,7 @@ def judge(folder: Path) -> Judgement:
     half = next((half_width(case.contrasts) for case in here if math.isfinite(half_width(case.contrasts))), None)
     method = plan.question == "method"
     computed = {cell.id: cell for cell in done.values() if cell.status != "failed"}
-    return Judgement(
+    return AuditResult(
         title=plan.title,
         suite=plan.suite,
         question=plan.question,
@@ -48,7 +48,7 @@ def judge(folder: Path) -> Judgement:
         measured_half_width=None if half is None else round(half, 4),
         units=len({s.teacher for s in plan.subjects}) if method else len(plan.seeds),
         victims=tuple(_victims(evidence)),
-        cards=tuple(card_result(case, points) for case in here),
+        threat_models=tuple(card_result(case, points) for case in here),
         learning=points,
         flags=raised(evidence, here),
         not_tried=not_tried(plan),
@@ -75,8 +75,8 @@ def _victims(evidence: Evidence) -> Iterator[VictimResult]:
             label=(subject.label or cell.victim).replace(", the twin", " (control)"),
             network=subject.network or cell.student,
             defense=subject.defense or cell.defense,
-            behind=subject.behind,
-            serving=planned.card.split("/")[0],
+            output_defenses=subject.behind,
+            access=planned.card.split("/")[0],
             accuracy=cell.accuracy,
             nll=cell.nll,
             ece=cell.ece,
@@ -101,7 +101,7 @@ def _lines(evidence: Evidence) -> Iterator[Line]:
             attack=(cell.attack if cell else "") or str(planned.attack.get("name", planned.label)),
             settings=settings_text(settings),
             student=student_text(cell.student, cell.student_settings) if cell and cell.student else "",
-            card=planned.card,
+            threat_model=planned.card,
             seed=planned.seed,
             phase="selection" if planned.role == "search" else "report",
             accuracy=cell.accuracy if cell else None,

@@ -12,7 +12,7 @@ from undistill.auditing.comparing import estimate, record
 from undistill.auditing.curve import label_equivalents
 from undistill.auditing.flags_search import temperatures
 from undistill.auditing.naming import title, unique_names
-from undistill.auditing.result import CardResult, Contrast, Estimate, Point, Thief, Verdict
+from undistill.auditing.result import AttackResult, Contrast, Estimate, Point, ThreatModelResult, Verdict
 from undistill.auditing.wording import sentence
 from undistill.experiments.ranking import signature
 from undistill.threat_model import Access
@@ -27,7 +27,7 @@ ABOUT = {
 """The contrasts by their formula, and what they are about."""
 
 
-def card_result(case: Case, points: tuple[Point, ...]) -> CardResult:
+def card_result(case: Case, points: tuple[Point, ...]) -> ThreatModelResult:
     """Everything about one card."""
     plan, card = case.evidence.plan, case.card
     verdict, why = case.judged
@@ -48,11 +48,11 @@ def card_result(case: Case, points: tuple[Point, ...]) -> CardResult:
         "A_ref": _level(case, "alone", "alone"),
     }
     judged: dict[str, Any] = {"verdict" if plan.verdicts else "indication": cast("Verdict | None", verdict)}
-    return CardResult(
+    return ThreatModelResult(
         id=case.id,
-        card=case.text,
-        serving=card.serving,
-        questions=card.questions,
+        threat_model=case.text,
+        access=card.serving,
+        queries=card.questions,
         images=images,
         labelled=case.labelled,
         title=title(card, images),
@@ -65,16 +65,16 @@ def card_result(case: Case, points: tuple[Point, ...]) -> CardResult:
             labels=levels["A_label"],
             equivalents=equivalents,
         ),
-        thieves=tuple(_thief(case, arm, names[arm]) for arm in case.arms),
+        attacks=tuple(_thief(case, arm, names[arm]) for arm in case.arms),
         best=None if best is None else names[best],
         best_undefended=None if twin is None else names[twin],
-        exposure=_share(case, "defended", best),
-        exposure_undefended=_share(case, "undefended", twin),
+        relative_accuracy=_share(case, "defended", best),
+        relative_accuracy_undefended=_share(case, "undefended", twin),
         label_equivalents=equivalents[0],
         label_equivalents_beyond=equivalents[1],
         headroom=_record(case, "headroom"),
-        took=_record(case, "took"),
-        removed=round(100 * max(took.mean, 0.0) / room.mean, 2) if sure and math.isfinite(took.mean) else None,
+        reduction=_record(case, "took"),
+        reduction_share=round(100 * max(took.mean, 0.0) / room.mean, 2) if sure and math.isfinite(took.mean) else None,
         contrasts=tuple(_contrasts(case)),
         why=why,
         search=_search(case),
@@ -109,11 +109,11 @@ def _contrasts(case: Case) -> Iterator[Contrast]:
             yield Contrast(name=formula, about=about, estimate=found)
 
 
-def _thief(case: Case, arm: Arm, name: str) -> Thief:
+def _thief(case: Case, arm: Arm, name: str) -> AttackResult:
     places = case.sides
     chosen = (places.soft.chosen, places.labels.chosen, places.soft0.chosen, places.alone.chosen)
     first = arm.cells[0] if arm.cells else None
-    return Thief(
+    return AttackResult(
         name=name,
         attack=first.attack if first else arm.planned[0].attack.get("name", arm.label),
         settings=first.attack_settings if first else {},
@@ -121,6 +121,7 @@ def _thief(case: Case, arm: Arm, name: str) -> Thief:
         role=arm.role,
         reads=arm.reads,
         accuracy=estimate(arm),
+        gain=_gain(case, arm),
         each=tuple(round(value, 4) for value in arm.by_unit().values()),
         held_out=round(arm.score, 4) if arm.score is not None and math.isfinite(arm.score) else None,
         chosen=any(arm is one for one in chosen),
@@ -128,6 +129,15 @@ def _thief(case: Case, arm: Arm, name: str) -> Thief:
         queries=first.queries if first else 0,
         cells=tuple(cell.id for cell in arm.cells),
     )
+
+
+def _gain(case: Case, arm: Arm) -> Estimate | None:
+    """Points above the label-only attack on the audited model that the search ranked first."""
+    floor = case.sides.labels.chosen
+    if floor is None or arm is floor:
+        return None
+    found = case.compare(arm, floor)
+    return None if math.isnan(found.mean) else record(found)
 
 
 def _search(case: Case) -> dict[str, tuple[Point, ...]]:

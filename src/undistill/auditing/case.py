@@ -10,11 +10,11 @@ from functools import cached_property
 from undistill.auditing.arms import SOFT, Arm
 from undistill.auditing.comparing import comparer, of, shows_labels, sides
 from undistill.auditing.evidence import STALE, Evidence
-from undistill.auditing.statistics import Difference
 from undistill.auditing.verdict import INCONCLUSIVE, Arms, Contrasts, check_control, contrasts, decide, explain
 from undistill.errors import UsageError
 from undistill.experiments.plan import Planned
 from undistill.experiments.ranking import Ranked
+from undistill.statistics import Difference
 from undistill.threat_model import Access, Card
 
 

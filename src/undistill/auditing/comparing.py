@@ -13,9 +13,9 @@ import numpy as np
 
 from undistill.auditing.arms import SOFT, Arm
 from undistill.auditing.result import Estimate
-from undistill.auditing.statistics import UNKNOWN, Difference, image_error, interval
 from undistill.auditing.verdict import Arms, Contrasts, Side, contrasts
 from undistill.experiments.plan import Plan
+from undistill.statistics import UNKNOWN, Difference, image_error, interval
 from undistill.threat_model import Access
 
 

@@ -11,6 +11,7 @@ from undistill.auditing.comparing import estimate
 from undistill.auditing.evidence import Evidence
 from undistill.auditing.result import Point
 from undistill.experiments.plan import Planned
+from undistill.statistics import rising
 
 
 def learning(evidence: Evidence) -> tuple[Point, ...]:
@@ -57,15 +58,3 @@ def label_equivalents(accuracy: float, points: Sequence[Point]) -> tuple[float |
     share = (accuracy - heights[place - 1]) / (heights[place] - heights[place - 1])
     low, high = math.log(numbers[place - 1]), math.log(numbers[place])
     return round(math.exp(low + share * (high - low)), 1), False
-
-
-def rising(values: Sequence[float]) -> list[float]:
-    """The nearest sequence that never falls, by squares: neighbours that fall are replaced by their mean."""
-    pools: list[tuple[float, int]] = []
-    for value in values:
-        total, count = value, 1
-        while pools and pools[-1][0] / pools[-1][1] > total / count:
-            before, many = pools.pop()
-            total, count = total + before, count + many
-        pools.append((total, count))
-    return [total / count for total, count in pools for _ in range(count)]

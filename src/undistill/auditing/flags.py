@@ -20,7 +20,7 @@ def raised(evidence: Evidence, cases: Sequence[Case]) -> tuple[Flag, ...]:
     flags: list[Flag] = []
     for name, (_, seen) in (OF_CARDS | OF_SEARCHES).items():
         for case in cases:
-            flags += [Flag(name=name, about=about, card=case.id, cells=ids) for about, ids in seen(case)]
+            flags += [Flag(name=name, about=about, threat_model=case.id, cells=ids) for about, ids in seen(case)]
     for name, (_, noticed) in OF_AUDITS.items():
         flags += [Flag(name=name, about=about, cells=ids) for about, ids in noticed(evidence)]
     return tuple(_once(flags))

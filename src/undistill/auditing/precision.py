@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.special import ndtri, stdtrit
-
 from undistill.auditing.arms import Arm
 from undistill.auditing.case import Case, cases
 from undistill.auditing.comparing import estimate
 from undistill.auditing.evidence import Evidence
-from undistill.auditing.statistics import ONE_SIDED, image_error
 from undistill.auditing.suite import seeds_for
 from undistill.auditing.verdict import half_width
+from undistill.statistics import half_width as expected_half_width
+from undistill.statistics import image_error
 from undistill.threat_model import Access
 
 ENOUGH = 8
@@ -55,15 +54,15 @@ def first_budget(evidence: Evidence) -> int | None:
 def _of(case: Case) -> Precision:
     delta, tests = case.evidence.plan.delta, case.evidence.plan.test_images
     width, units = _width(case)
-    images = max((_images(*pair) for pair in _pairs(case)), default=0.0) * float(ndtri(ONE_SIDED))
+    error = max((_images(*pair) for pair in _pairs(case)), default=0.0)
+    images = float(expected_half_width(0.0, 2, error))
     enough = math.ceil(tests * (images / (0.7 * delta)) ** 2) if images >= delta else None
     if not math.isfinite(width) or units < KNOWN:  # a spread of so few seeds says too little
         usual = max(seeds_for(delta, tests) or ENOUGH, units + 1)
         return Precision(width, None if images >= delta else usual, images, enough)
-    of_seeds = max(width**2 - images**2, 0.0) * units / stdtrit(units - 1, ONE_SIDED) ** 2
-    room = delta**2 - images**2
-    wanted = (n for n in range(2, MOST) if stdtrit(n - 1, ONE_SIDED) ** 2 * of_seeds / n <= room)
-    return Precision(width, next(wanted, MOST) if room > 0 else None, images, enough)
+    sd = math.sqrt(max(width**2 - images**2, 0.0)) / float(expected_half_width(1.0, units))
+    wanted = (n for n in range(2, MOST) if expected_half_width(sd, n, error) <= delta)
+    return Precision(width, next(wanted, MOST) if images < delta else None, images, enough)
 
 
 def _width(case: Case) -> tuple[float, int]:

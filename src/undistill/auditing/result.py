@@ -1,4 +1,4 @@
-"""What the judge says: numbers, intervals, verdicts and flags, as records that pages are drawn from. Never imports torch."""
+"""An audit's result: numbers, intervals, verdicts and flags, as records that pages are drawn from. Never imports torch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ Verdict = Literal[
 
 
 class Record(BaseModel):
-    """Frozen, and closed to what nobody knows."""
+    """Immutable; unknown fields are rejected."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True)
 
 
 class Estimate(Record):
     """A mean over units (seeds, or teachers), percent or points.
 
-    `low`, `high`: two-sided 95 % interval; None where one unit gives none. `lower`, `upper`: the one-sided 95 % bounds that
-    verdicts
-    use. `n` counts units.
+    `low`, `high`: two-sided 95 % interval; `lower`, `upper`: one-sided 95 % bounds, which verdicts use; all None for a single unit.
+    `n` counts units.
     """
 
     mean: float
@@ -34,13 +33,13 @@ class Estimate(Record):
     upper: float | None = None
 
 
-class Thief(Record):
-    """One way to steal under one card: all its report cells.
+class AttackResult(Record):
+    """One attack, or baseline, of a threat model: all its report cells.
 
-    `reads`: `soft`, `labels` or `nothing` (a control). `held_out`: its score in the search (percent; None: not searched).
-    `chosen`:
-    the one of its side and kind that the search ranked first, on which one-sided statements rest. `lost` counts cells without an
-    accuracy.
+    `reads`: `soft`, `labels` or `nothing` (a baseline). `each`: accuracy by unit. `gain`: points above the label-only attack on
+    the audited model that the search ranked first, paired by unit; None for that attack itself and where the two cannot be
+    compared. `held_out`: its score in the search, percent; None where it was not searched. `chosen`: the search ranked it first
+    of its side and kind, so one-sided statements rest on it. `lost` counts cells without an accuracy.
     """
 
     name: str
@@ -50,6 +49,7 @@ class Thief(Record):
     role: str
     reads: Literal["soft", "labels", "nothing"]
     accuracy: Estimate | None
+    gain: Estimate | None = None
     each: tuple[float, ...] = ()
     held_out: float | None = None
     chosen: bool = False
@@ -59,7 +59,7 @@ class Thief(Record):
 
 
 class Contrast(Record):
-    """A difference that the verdict rests on: `A_soft − A_label`, in points."""
+    """A difference that the verdict rests on, in points: `A_soft − A_label`."""
 
     name: str
     about: str
@@ -76,25 +76,26 @@ class Point(Record):
     name: str = ""
 
 
-class CardResult(Record):
-    """Everything about one card: who got what, what that means.
+class ThreatModelResult(Record):
+    """The results of one threat model.
 
-    `exposure` is the best attack found as a share of the victim's accuracy, percent. `label_equivalents`: how many labelled
-    images give
-    a baseline the same; `label_equivalents_beyond`: more than the largest number that was tried (which is then given).
-    `headroom`, `took` in points, `removed` a share (percent), only where the headroom's lower bound is above δ.
-    `verdict` None: no control, or the suite gives no verdicts; `indication` is then what the rules would say of the same numbers.
+    `relative_accuracy`: that of the best extracted model, percent of the victim's. `label_equivalents`: the
+    label-equivalent sample size, how many labeled images give a baseline the same accuracy; with `label_equivalents_beyond` it
+    is more than the largest number tried, which is then given. `headroom`, `reduction` in points; `reduction_share`: the share
+    of the headroom, percent, only where its lower bound is above δ. `verdict` None: no control, or the suite gives no verdicts;
+    `indication` is then what the rules say of the same numbers. `tried`: different attacks on the defended model, search
+    included. `search`: scores on held-out images by side, the temperature response of `kd` (x: τ).
     """
 
     id: str
-    card: str
-    serving: str
-    questions: int | None
+    threat_model: str = Field(alias="card")
+    access: str = Field(alias="serving")
+    queries: int | None = Field(alias="questions")
     images: int
     labelled: bool
     title: str
     sentence: str
-    thieves: tuple[Thief, ...]
+    attacks: tuple[AttackResult, ...] = Field(alias="thieves")
     best: str | None = None
     best_undefended: str | None = None
     A_def: Estimate | None = None
@@ -103,29 +104,26 @@ class CardResult(Record):
     A_ref: Estimate | None = None
     A_soft0: Estimate | None = None
     A_label0: Estimate | None = None
-    exposure: float | None = None
-    exposure_undefended: float | None = None
+    relative_accuracy: float | None = Field(None, alias="exposure")
+    relative_accuracy_undefended: float | None = Field(None, alias="exposure_undefended")
     label_equivalents: float | None = None
     label_equivalents_beyond: bool = False
     headroom: Estimate | None = None
-    took: Estimate | None = None
-    removed: float | None = None
+    reduction: Estimate | None = Field(None, alias="took")
+    reduction_share: float | None = Field(None, alias="removed")
     contrasts: tuple[Contrast, ...] = ()
     verdict: Verdict | None = None
     indication: Verdict | None = None
     why: str = ""
     search: dict[str, tuple[Point, ...]] = {}
-    """Scores on held-out images of the search, by side: the temperature response of `kd` (x τ)."""
     tried: int = 0
-    """How many different attacks of the defended model were tried, search included."""
 
 
 class VictimResult(Record):
-    """What users get, and how the outputs look. Percent, but for NLL (nats, None where a true class got no probability at all).
+    """What users get, and how the outputs look. Percent, except NLL (nats; None where a true class got probability 0).
 
-    `brier` is 100 Σ (p − y)², the sum over classes, mean over images: 0 to 200. `spread` is the mean standard deviation of an
-    answer's log-probabilities over the classes shown; `second` maps τ to the mean ratio of the runner-up's probability
-    over the top one's at that temperature, 0 to 1.
+    `brier`: 100 Σ (p − y)², sum over classes, mean over images, 0 to 200. `spread`: mean standard deviation of an output's
+    log-probabilities over the classes shown. `second`: mean ratio of the runner-up's probability to the top one's, 0 to 1, by τ.
     """
 
     name: str
@@ -133,8 +131,8 @@ class VictimResult(Record):
     label: str
     network: str = ""
     defense: dict[str, Any] = {}
-    behind: tuple[dict[str, Any], ...] = ()
-    serving: str = "probs"
+    output_defenses: tuple[dict[str, Any], ...] = Field((), alias="behind")
+    access: str = Field("probs", alias="serving")
     accuracy: float
     top5: float | None = None
     nll: float | None = None
@@ -147,18 +145,16 @@ class VictimResult(Record):
 
 
 class Flag(Record):
-    """A reason to doubt. `name` has an entry in docs/flags.md; `about` says what was seen here, with numbers; `card` its id,
-    or "".
-    """
+    """A reason to doubt. `name` has an entry in docs/flags.md; `about` says what was seen; `threat_model` is its id or ""."""
 
     name: str
     about: str
-    card: str = ""
+    threat_model: str = Field("", alias="card")
     cells: tuple[str, ...] = ()
 
 
 class Line(Record):
-    """One planned cell, for the table of all cells: what it is, what it gave, the command that computes it again."""
+    """One planned cell, for the table of all cells: what it is, what it gave, and the command that computes it again."""
 
     key: str
     cell: str
@@ -168,7 +164,7 @@ class Line(Record):
     attack: str
     settings: str
     student: str
-    card: str
+    threat_model: str = Field(alias="card")
     seed: int
     phase: str
     accuracy: float | None
@@ -183,9 +179,9 @@ class Line(Record):
 class Outlook(Record):
     """What the first screen needs beside the numbers.
 
-    `model`, `control`: the names that their owner gave them. `place`: where the model is. `width`: half-width of the differences
-    that the answer rests on, points; None where there are no intervals. `seeds_needed`: report seeds that are expected to bring it
-    to δ, None where `images_needed` test images would be needed first; `command` computes what is missing in about `minutes` on
+    `model`, `control`: the names that their owner gave them; `place`: the model's path or address. `width`: half-width of the
+    differences that the answer rests on, points; None without intervals. `seeds_needed`: report seeds expected to bring it to
+    δ, None where `images_needed` test images would be needed first; `command` computes what is missing in about `minutes` on
     two cores. `chance`: accuracy of guessing, percent. `few`: why the data are too few, "" where they are enough.
     """
 
@@ -203,10 +199,12 @@ class Outlook(Record):
     few: str = ""
 
 
-class Judgement(Record):
-    """The whole judgement. The page, the tables and `undistill compare` are pure functions of it."""
+class AuditResult(Record):
+    """A whole audit's result. The page, the tables and `undistill compare` are pure functions of it.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True)
+    `learning`: accuracy of a baseline by its number of labeled images. `not_tried`: sentences on what the plan skipped and what no
+    audit can try.
+    """
 
     schema_: int = Field(SCHEMA, alias="schema")
     title: str
@@ -218,12 +216,10 @@ class Judgement(Record):
     measured_half_width: float | None = None
     units: int = 0
     victims: tuple[VictimResult, ...]
-    cards: tuple[CardResult, ...]
+    threat_models: tuple[ThreatModelResult, ...] = Field(alias="cards")
     learning: tuple[Point, ...] = ()
-    """A baseline on x labeled images."""
     flags: tuple[Flag, ...]
     not_tried: tuple[str, ...]
-    """Sentences: what the plan skipped and what no audit can try."""
     lines: tuple[Line, ...]
     provenance: dict[str, str] = {}
     commands: tuple[str, ...] = ()

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import norm
-from scipy.stats import t as student_t
-
 from undistill.errors import unknown
+from undistill.statistics import half_width
 
 Settings = dict[str, Any]
 
@@ -125,9 +123,7 @@ def expected_resolution(units: int, test_images: int) -> float | None:
     if units < 2:
         return None
     spread = 1.0 if test_images >= 5_000 else 1.8
-    of_seeds = student_t.ppf(0.95, units - 1) * spread / units**0.5
-    of_images = norm.ppf(0.95) * 100 * (0.02 / test_images) ** 0.5
-    return round(float((of_seeds**2 + of_images**2) ** 0.5), 2)
+    return round(float(half_width(spread, units, 100 * (0.02 / test_images) ** 0.5)), 2)
 
 
 MEASURED = (0.7, 2.3)

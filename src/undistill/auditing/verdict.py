@@ -20,8 +20,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from undistill.auditing.statistics import UNKNOWN, Difference
 from undistill.errors import UsageError
+from undistill.statistics import UNKNOWN, Difference
 
 Arm = TypeVar("Arm")
 Compare = Callable[[Arm, Arm], Difference]

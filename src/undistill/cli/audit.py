@@ -223,7 +223,7 @@ def compare(
     verbose: bool = False,
 ) -> None:
     """Set audits side by side: what attackers get against what users lose."""
-    from undistill.auditing.analyze import judge as judged
+    from undistill.auditing.analyze import analyze as judged
     from undistill.reporting.audit.compare import named, write_comparison
 
     found = write_comparison(named([(folder, judged(folder)) for folder in folders]), out)

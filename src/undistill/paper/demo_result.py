@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from undistill.auditing.statistics import Difference, image_error, interval
 from undistill.errors import RunError
 from undistill.experiments.cell import Array, Cell, collect, read_arrays
 from undistill.files import read_json
+from undistill.statistics import Difference, image_error, interval
 
 SCHEMA = 2
 QUERIES = 50

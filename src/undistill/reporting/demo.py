@@ -8,7 +8,6 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from undistill.auditing.statistics import Difference
 from undistill.experiments.cell import Array
 from undistill.paper.demo_result import (
     ATTACKERS,
@@ -43,6 +42,7 @@ from undistill.reporting.naming import listed, number, plural, signed
 from undistill.reporting.response import picture, softened
 from undistill.reporting.theme import INK, MUTED, SHAPES, Spec, colour_variable, finished
 from undistill.reporting.written import Report
+from undistill.statistics import Difference
 
 TITLE = "Nasty training against model extraction, on digits"
 NAMES = (NORMAL, NASTY)

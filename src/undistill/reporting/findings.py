@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 from undistill.reporting.naming import ALONE, NORMAL, is_normal, listed, number, parse_card, plural, signed
-from undistill.reporting.paired import ENOUGH, Difference, difference, student_seed, victim_seed
+from undistill.reporting.paired import Paired, difference, student_seed, victim_seed
 from undistill.reporting.rows import Arm, Group, Section, Summary, Victim
+from undistill.statistics import ENOUGH
 
 
 def decimals(n_test: int) -> int:
@@ -222,14 +223,14 @@ def apart(points: float, digits: int) -> str:
     return "level with" if float(size) == 0 else f"{size} points {'below' if points < 0 else 'above'}"
 
 
-def reading(change: Difference) -> str:
+def reading(change: Paired) -> str:
     """What a difference may be taken for, as the end of a sentence."""
     if change.n < ENOUGH:
         return f"; nothing can be concluded from {plural(change.n, 'seed')}"
     return "" if change.sign else "; these seeds do not separate the two"
 
 
-def _difference(change: Difference, digits: int) -> str:
+def _difference(change: Paired, digits: int) -> str:
     """`difference −5.3 points (paired over …).`, and what may be read from it."""
     text = f"difference {signed(change.mean, digits)} points{_spread(change, digits)}."
     if change.unpaired:
@@ -239,7 +240,7 @@ def _difference(change: Difference, digits: int) -> str:
     return text if change.sign else f"{text} The interval contains 0, so these seeds do not separate the two."
 
 
-def _spread(change: Difference, digits: int) -> str:
+def _spread(change: Paired, digits: int) -> str:
     if change.n == 1:
         return " (one seed)"
     each = ", ".join(signed(value, digits) for value in change.each)

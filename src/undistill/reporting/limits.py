@@ -6,9 +6,10 @@ import math
 
 from undistill.reporting import findings
 from undistill.reporting.naming import listed, network_text, number, parse_card, plural
-from undistill.reporting.paired import ENOUGH, difference, victim_seed
+from undistill.reporting.paired import difference, victim_seed
 from undistill.reporting.response import Response
 from undistill.reporting.rows import Section, Summary, Victim
+from undistill.statistics import ENOUGH
 from undistill.threat_model import Access
 
 

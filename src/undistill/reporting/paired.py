@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from scipy.special import stdtrit
+from functools import cached_property
+from statistics import fmean
 
 from undistill.experiments.cell import Cell
 from undistill.reporting.rows import Group
-
-ENOUGH = 3
-"""Below this many pairs nothing is concluded."""
+from undistill.statistics import ENOUGH, Difference, interval
 
 Key = Callable[[Cell], tuple[int | None, ...]]
 
 
 @dataclass(frozen=True)
-class Difference:
+class Paired:
     """`first − second` over the seeds that both have, in points."""
 
     first: tuple[float, ...]
@@ -37,33 +33,34 @@ class Difference:
         """One difference a pair."""
         return [a - b for a, b in zip(self.first, self.second, strict=True)]
 
+    @cached_property
+    def difference(self) -> Difference:
+        """Its mean and bounds, those from below three pairs infinite. The error from having few test images is not in them."""
+        return interval(self.each, least=ENOUGH)
+
     @property
     def mean(self) -> float:
         """Mean difference; needs a pair."""
-        return statistics.fmean(self.each)
+        return float(self.difference.mean)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % t interval over the pairs; None below three. Says nothing of the error from having few test images."""
-        if self.n < ENOUGH:
-            return None
-        half = float(stdtrit(self.n - 1, 0.975)) * statistics.stdev(self.each) / math.sqrt(self.n)
-        return self.mean - half, self.mean + half
+        """The two-sided 95 % t interval; None below three pairs."""
+        return (self.difference.low, self.difference.high) if self.difference.finite else None
 
     @property
     def sign(self) -> int:
-        """1 or −1 where the whole interval lies on that side of nothing, else 0."""
-        low, high = self.interval or (0.0, 0.0)
-        return 1 if low > 0 else -1 if high < 0 else 0
+        """1 or −1 where the whole interval is above or below 0, else 0."""
+        return int(self.difference.low > 0) - int(self.difference.high < 0)
 
 
 def both_seeds(cell: Cell) -> tuple[int | None, ...]:
-    """Pairs thieves of two victims."""
+    """Pairs students of two victims."""
     return cell.seeds.get("victim"), cell.seeds.get("student")
 
 
 def student_seed(cell: Cell) -> tuple[int | None, ...]:
-    """Pairs a thief with a student alone."""
+    """Pairs a student with a baseline."""
     return (cell.seeds.get("student"),)
 
 
@@ -72,7 +69,7 @@ def victim_seed(cell: Cell) -> tuple[int | None, ...]:
     return (cell.seeds.get("victim"),)
 
 
-def difference(first: Group | None, second: Group | None, key: Key = both_seeds) -> Difference | None:
+def difference(first: Group | None, second: Group | None, key: Key = both_seeds) -> Paired | None:
     """Paired by `key`; a key with several values stands for their mean. None without a single pair."""
     if first is None or second is None:
         return None
@@ -81,7 +78,7 @@ def difference(first: Group | None, second: Group | None, key: Key = both_seeds)
     if not shared:
         return None
     everything = {key(cell) for cell in (*first.cells, *second.cells)}
-    return Difference(tuple(one[k] for k in shared), tuple(other[k] for k in shared), len(everything) - len(shared))
+    return Paired(tuple(one[k] for k in shared), tuple(other[k] for k in shared), len(everything) - len(shared))
 
 
 def _by_key(group: Group, key: Key) -> dict[tuple[int | None, ...], float]:
@@ -89,4 +86,4 @@ def _by_key(group: Group, key: Key) -> dict[tuple[int | None, ...], float]:
     for cell in group.cells:
         if cell.accuracy is not None:
             values[key(cell)].append(cell.accuracy)
-    return {k: statistics.fmean(v) for k, v in values.items()}
+    return {k: fmean(v) for k, v in values.items()}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from undistill.auditing.analyze import judge
+from undistill.auditing.analyze import analyze
 from undistill.errors import UsageError
 from undistill.experiments.cell import Cell, collect, read_arrays
 from undistill.experiments.plan import FILE as AUDIT
@@ -41,7 +41,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Report:
             raise UsageError(
                 f"{audits[0]} holds an audit, which has a page of its own; `undistill compare` sets several side by side"
             )
-        return write_audit(judge(audits[0]), out)
+        return write_audit(analyze(audits[0]), out)
     plans = [folder for folder in folders if (folder / FILE).is_file()]
     if plans:
         others = [str(folder) for folder in folders if folder not in plans]

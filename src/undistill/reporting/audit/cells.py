@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from undistill.auditing.result import Judgement, Line
+from undistill.auditing.result import AuditResult, Line
 from undistill.reporting.audit.grid import Grid, words
 from undistill.reporting.audit.words import digits_of
 from undistill.reporting.naming import number
@@ -52,13 +52,13 @@ def columns() -> list[Column]:
     return [Column(head, head in numeric) for head in HEADS]
 
 
-def rows(judgement: Judgement) -> list[list[Field]]:
+def rows(judgement: AuditResult) -> list[list[Field]]:
     """A row a planned cell."""
     digits = digits_of(judgement)
     return [_row(line, digits) for line in judgement.lines]
 
 
-def grid(judgement: Judgement) -> Grid:
+def grid(judgement: AuditResult) -> Grid:
     """The same as plain text."""
     texts = [words(*(field.text for field in row)) for row in rows(judgement)]
     records = tuple(line.model_dump(mode="json") for line in judgement.lines)
@@ -76,7 +76,7 @@ def _row(line: Line, digits: int) -> list[Field]:
         Field(line.attack or "–"),
         Field(line.settings or "–"),
         Field(line.student or "–"),
-        Field(line.card or "–", code=True),
+        Field(line.threat_model or "–", code=True),
         Field(str(line.seed), str(line.seed)),
         Field(line.phase or "–"),
         _number(line.accuracy, digits),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from undistill.auditing.result import Judgement
+from undistill.auditing.result import AuditResult
 from undistill.files import write_text
 from undistill.reporting.audit import scatter, story
 from undistill.reporting.audit.contest import Audits, Contest, Entrant, contests, definition, lonely
@@ -50,7 +50,7 @@ class Block:
     figures: list[Figure]
 
 
-def named(found: Sequence[tuple[Path, Judgement]]) -> list[tuple[str, Judgement]]:
+def named(found: Sequence[tuple[Path, AuditResult]]) -> list[tuple[str, AuditResult]]:
     """Each judgement by its defense; where two share one, by the model's own name, and then by its folder."""
     names = [_defense(judgement) for _, judgement in found]
     for other in (lambda folder, judgement: _model(judgement), lambda folder, judgement: folder.name):
@@ -62,10 +62,12 @@ def named(found: Sequence[tuple[Path, Judgement]]) -> list[tuple[str, Judgement]
     return [(name, judgement) for name, (_, judgement) in zip(names, found, strict=True)]
 
 
-def _defense(judgement: Judgement) -> str:
+def _defense(judgement: AuditResult) -> str:
     """`nasty`, `stingy then rounding (digits 1)`, or `no defense`."""
     ours = next((victim for victim in judgement.victims if victim.side == "defended"), None)
-    parts = [] if ours is None else [_component(item) for item in (ours.defense, *ours.behind) if item.get("name")]
+    parts = (
+        [] if ours is None else [_component(item) for item in (ours.defense, *ours.output_defenses) if item.get("name")]
+    )
     return " then ".join(parts) or "no defense"
 
 
@@ -73,11 +75,11 @@ def _component(item: Mapping[str, Any]) -> str:
     return str(item["name"])
 
 
-def _model(judgement: Judgement) -> str:
+def _model(judgement: AuditResult) -> str:
     return judgement.outlook.model if judgement.outlook else ""
 
 
-def write_comparison(judgements: Sequence[tuple[str, Judgement]], out: Path) -> Report:
+def write_comparison(judgements: Sequence[tuple[str, AuditResult]], out: Path) -> Report:
     """Write `out/index.html`, `report.md`, `report.json`, `report.tex` and `figures/*.svg` from named judgements.
 
     A pure function of them: the same give the same bytes. Cards that only one of them has are listed and never mixed.
@@ -128,7 +130,7 @@ def document(blocks: list[Block], audits: Audits) -> Document:
 def _section(place: int, block: Block, *, shown: bool) -> Section:
     """A threat model, without the plot that is `shown` above."""
     absent = listed(list(block.contest.absent))
-    body: list[Shown] = [Text(f"`{block.contest.card.card}`", "quiet")]
+    body: list[Shown] = [Text(f"`{block.contest.card.threat_model}`", "quiet")]
     body += [Text(f"Not audited on this threat model: {absent}.")] if absent else []
     body += [figure.block() for figure in block.figures[int(shown) :]]
     body += (
@@ -146,7 +148,7 @@ def _section(place: int, block: Block, *, shown: bool) -> Section:
 
 def deciding(blocks: list[Block]) -> Block:
     """The threat model that is ranked: the first on which more than labels is served, short of the weights."""
-    soft = [block for block in blocks if block.contest.card.serving not in ("label", "weights")]
+    soft = [block for block in blocks if block.contest.card.access not in ("label", "weights")]
     return (soft or blocks)[0]
 
 
@@ -212,9 +214,9 @@ def lead(blocks: list[Block], audits: Audits) -> list[str]:
             if len(means) == 1
             else f"{number(min(means), digits)} to {number(max(means), digits)}"
         )
-        queries = block.contest.card.questions
+        queries = block.contest.card.queries
         budget = "" if queries is None else f" with {plural(queries, 'query', 'queries')}"
-        serving = serving_text(block.contest.card.serving)
+        serving = serving_text(block.contest.card.access)
         twins = [e.thief.mean for e in block.contest.entrants if not e.defended and e.thief]
         beside = f"; undefended {number(min(twins), digits)} %" if twins else ""
         texts.append(f"Least for an attacker{budget} and {serving}: {listed(shown)} ({reached} %{beside}).")
@@ -259,7 +261,7 @@ def as_values(blocks: list[Block], audits: Audits) -> dict[str, Any]:
         "audits": [{"name": name, "title": judgement.title, **_facts(judgement)} for name, judgement in audits],
         "cards": [
             {
-                "card": block.contest.card.card,
+                "card": block.contest.card.threat_model,
                 "title": story.heading(block.contest.card),
                 "absent": list(block.contest.absent),
                 "rows": [dict(record) for record in block.grid.records],
@@ -289,5 +291,5 @@ def _block(place: int, contest: Contest, audits: Audits) -> Block:
     return Block(contest, standing(place, contest, dict(audits)), figures)
 
 
-def _facts(judgement: Judgement) -> dict[str, str]:
+def _facts(judgement: AuditResult) -> dict[str, str]:
     return {"suite": judgement.suite, "δ": f"{judgement.delta:g}", **judgement.provenance}

@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from undistill.auditing.result import CardResult, Estimate, Judgement, VictimResult
+from undistill.auditing.result import AuditResult, Estimate, ThreatModelResult, VictimResult
 from undistill.errors import UsageError
 from undistill.reporting.audit.words import accuracy_of, best_of, served_to
 from undistill.reporting.naming import listed
 
-Audits = Sequence[tuple[str, Judgement]]
+Audits = Sequence[tuple[str, AuditResult]]
 USERS = ("accuracy", "top5", "nll", "ece", "brier")
 DATA = ("fingerprint", "data fingerprint", "data")
 """Keys of a judgement's provenance that say which data it is about."""
@@ -32,7 +32,7 @@ class Entrant:
     users: dict[str, float | None]
     lost: dict[str, float | None]
     best: str = ""
-    card: CardResult | None = None
+    card: ThreatModelResult | None = None
     flags: int | None = None
     beaten: tuple[int, ...] = ()
 
@@ -46,7 +46,7 @@ class Entrant:
 class Contest:
     """One card and everybody who was audited on it; `absent` were not."""
 
-    card: CardResult
+    card: ThreatModelResult
     entrants: tuple[Entrant, ...]
     absent: tuple[str, ...]
 
@@ -61,7 +61,7 @@ def contests(audits: Audits) -> list[Contest]:
     delta = audits[0][1].delta
     found = []
     for card in _every_card(audits):
-        there = [(name, j, held) for name, j in audits if (held := _of(j, card.card)) is not None]
+        there = [(name, j, held) for name, j in audits if (held := _of(j, card.threat_model)) is not None]
         if len(there) < 2:
             continue
         places = {name: place for place, (name, _) in enumerate(audits, start=1)}
@@ -79,7 +79,9 @@ def contests(audits: Audits) -> list[Contest]:
 
 def lonely(audits: Audits) -> list[tuple[str, str]]:
     """(card, audit) where only one audit has the threat model."""
-    holders = [(card.card, [name for name, j in audits if _of(j, card.card)]) for card in _every_card(audits)]
+    holders = [
+        (card.threat_model, [name for name, j in audits if _of(j, card.threat_model)]) for card in _every_card(audits)
+    ]
     return [(card, names[0]) for card, names in holders if len(names) == 1]
 
 
@@ -133,36 +135,36 @@ def refuse_strangers(audits: Audits) -> None:
                 )
 
 
-def _data(judgement: Judgement) -> str:
+def _data(judgement: AuditResult) -> str:
     return next((judgement.provenance[key] for key in DATA if key in judgement.provenance), "unknown")
 
 
-def _tests(judgement: Judgement) -> str:
+def _tests(judgement: AuditResult) -> str:
     return listed(sorted({f"{victim.n_test:,}" for victim in judgement.victims})) or "none"
 
 
-def _every_card(audits: Audits) -> list[CardResult]:
-    found: dict[str, CardResult] = {}
+def _every_card(audits: Audits) -> list[ThreatModelResult]:
+    found: dict[str, ThreatModelResult] = {}
     for _, judgement in audits:
-        for card in judgement.cards:
-            found.setdefault(card.card, card)
+        for card in judgement.threat_models:
+            found.setdefault(card.threat_model, card)
     return list(found.values())
 
 
-def _of(judgement: Judgement, written: str) -> CardResult | None:
-    return next((card for card in judgement.cards if card.card == written), None)
+def _of(judgement: AuditResult, written: str) -> ThreatModelResult | None:
+    return next((card for card in judgement.threat_models if card.threat_model == written), None)
 
 
-def _entrant(name: str, judgement: Judgement, card: CardResult) -> Entrant:
-    users = _users(served_to(judgement, "defended", card.serving))
-    twin = _users(served_to(judgement, "undefended", card.serving))
+def _entrant(name: str, judgement: AuditResult, card: ThreatModelResult) -> Entrant:
+    users = _users(served_to(judgement, "defended", card.access))
+    twin = _users(served_to(judgement, "undefended", card.access))
     best = best_of(card, "defended")
-    flags = sum(flag.card in ("", card.id) for flag in judgement.flags)
+    flags = sum(flag.threat_model in ("", card.id) for flag in judgement.flags)
     return Entrant(
         0,
         name,
         accuracy_of(card),
-        card.exposure,
+        card.relative_accuracy,
         users,
         {what: _worse(what, users[what], twin[what]) for what in USERS},
         best.name if best else "",
@@ -171,17 +173,19 @@ def _entrant(name: str, judgement: Judgement, card: CardResult) -> Entrant:
     )
 
 
-def _twins(there: list[tuple[str, Judgement, CardResult]]) -> list[Entrant]:
+def _twins(there: list[tuple[str, AuditResult, ThreatModelResult]]) -> list[Entrant]:
     """The undefended controls, each once: audits that share one have the same numbers."""
     found: dict[str, tuple[Entrant, list[str]]] = {}
     for name, judgement, card in there:
-        victims, best = served_to(judgement, "undefended", card.serving), best_of(card, "undefended")
+        victims, best = served_to(judgement, "undefended", card.access), best_of(card, "undefended")
         if not victims:
             continue
         users = _users(victims)
         lost = {what: None if value is None else 0.0 for what, value in users.items()}
         thief = best.accuracy if best else None
-        entrant = Entrant(0, "undefended", thief, card.exposure_undefended, users, lost, best.name if best else "")
+        entrant = Entrant(
+            0, "undefended", thief, card.relative_accuracy_undefended, users, lost, best.name if best else ""
+        )
         found.setdefault(f"{users} {thief}", (entrant, []))[1].append(name)
     if len(found) == 1:
         return [entrant for entrant, _ in found.values()]

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from undistill.auditing.result import CardResult, Judgement, Point
+from undistill.auditing.result import AuditResult, Point, ThreatModelResult
 from undistill.reporting.audit.lanes import NAMES, SIDES, Legend
 from undistill.reporting.audit.words import accuracy_of, best_of, kind_text, serving_text, side_text
 from undistill.reporting.theme import DASHES, MUTED, SHAPES, Spec, colour_variable, finished
@@ -41,20 +41,20 @@ class Curve:
         return [(name, self.looks[name][0], self.looks[name][1]) for name, _ in self.lines]
 
 
-def by_questions(judgement: Judgement, *, several: bool = True) -> Curve | None:
+def by_questions(judgement: AuditResult, *, several: bool = True) -> Curve | None:
     """Best extracted model by number of queries, a line an output access; the baseline by labeled images.
 
     None without an accuracy, and with `several` also for a single number.
     """
     held: dict[str, list[Point]] = {}
-    alike = len({kind_text(card) for card in judgement.cards}) > 1
-    for card in judgement.cards:
+    alike = len({kind_text(card) for card in judgement.threat_models}) > 1
+    for card in judgement.threat_models:
         best = best_of(card, "defended")
         got = accuracy_of(card)
-        if card.questions is None or got is None:
+        if card.queries is None or got is None:
             continue
-        name = serving_text(card.serving) + (f", {kind_text(card)}" if alike else "")
-        point = Point(x=card.questions, y=got.mean, low=got.low, high=got.high, name=best.name if best else "")
+        name = serving_text(card.access) + (f", {kind_text(card)}" if alike else "")
+        point = Point(x=card.queries, y=got.mean, low=got.low, high=got.high, name=best.name if best else "")
         held.setdefault(name, []).append(point)
     numbers = len({point.x for own in held.values() for point in own}) + len(judgement.learning)
     if not held or (several and numbers < 2):
@@ -78,22 +78,22 @@ def by_questions(judgement: Judgement, *, several: bool = True) -> Curve | None:
     )
 
 
-def _twin(judgement: Judgement) -> tuple[Point, ...]:
+def _twin(judgement: AuditResult) -> tuple[Point, ...]:
     """The best extracted model of the undefended control by query budget, over all output accesses."""
     found: dict[int, Point] = {}
-    for card in judgement.cards:
+    for card in judgement.threat_models:
         best = best_of(card, "undefended")
-        if card.questions is None or best is None or best.accuracy is None:
+        if card.queries is None or best is None or best.accuracy is None:
             continue
         got = best.accuracy
-        name = f"{best.name}, {serving_text(card.serving)}"
-        point = Point(x=card.questions, y=got.mean, low=got.low, high=got.high, name=name)
-        if card.questions not in found or point.y > found[card.questions].y:
-            found[card.questions] = point
+        name = f"{best.name}, {serving_text(card.access)}"
+        point = Point(x=card.queries, y=got.mean, low=got.low, high=got.high, name=name)
+        if card.queries not in found or point.y > found[card.queries].y:
+            found[card.queries] = point
     return _sorted(list(found.values()))
 
 
-def by_temperature(card: CardResult, judgement: Judgement) -> Curve | None:
+def by_temperature(card: ThreatModelResult, judgement: AuditResult) -> Curve | None:
     """What the search saw on held-out images, by temperature, a line a side."""
     lines: list[tuple[str, tuple[Point, ...]]] = []
     looks: dict[str, Look] = {}
@@ -112,13 +112,13 @@ def by_temperature(card: CardResult, judgement: Judgement) -> Curve | None:
     return Curve(title, "τ of the attack", "score on held-out images, %", tuple(lines), looks)
 
 
-def runners_up(judgement: Judgement) -> Curve | None:
+def runners_up(judgement: AuditResult) -> Curve | None:
     """The runner-up's share against the top class, by temperature, a line a victim."""
     lines: list[tuple[str, tuple[Point, ...]]] = []
     looks: dict[str, Look] = {}
     for victim in judgement.victims:
         own = tuple(Point(x=float(t), y=share) for t, share in victim.second.items())
-        name = f"{victim.label or victim.name}, {serving_text(victim.serving)}"
+        name = f"{victim.label or victim.name}, {serving_text(victim.access)}"
         if own and name not in looks:
             lines.append((name, _sorted(own)))
             first = not any(look[:2] == _side_look(victim.side)[:2] for look in looks.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from undistill.auditing.result import CardResult, Estimate, Judgement, Outlook, Point
+from undistill.auditing.result import AuditResult, Estimate, Outlook, Point, ThreatModelResult
 from undistill.reporting.audit import curves
 from undistill.reporting.audit.headline import VISIBLE
 from undistill.reporting.audit.words import (
@@ -24,12 +24,12 @@ BASELINE, CONTROL = "baseline, no access", "undefended control, best access"
 HELPED = ("partial", "reduced to labels", "worthless to this thief")
 
 
-def title(judgement: Judgement) -> str:
+def title(judgement: AuditResult) -> str:
     """`Audit of nasty`, by the model's own name."""
     return f"Audit of {name(judgement)}"
 
 
-def name(judgement: Judgement) -> str:
+def name(judgement: AuditResult) -> str:
     """The model's own name in back-ticks; of a method the audit's title."""
     own = judgement.outlook
     if judgement.question == "method" or own is None:
@@ -37,7 +37,7 @@ def name(judgement: Judgement) -> str:
     return f"`{own.model.replace('`', '')}`"
 
 
-def lead(judgement: Judgement) -> tuple[Columns | Note | Statement | Chart, ...]:
+def lead(judgement: AuditResult) -> tuple[Columns | Note | Statement | Chart, ...]:
     """The first screen of the page: three answers, one chart, and what must be known before any number."""
     drawn = chart(judgement)
     answers = statements(judgement)
@@ -47,14 +47,14 @@ def lead(judgement: Judgement) -> tuple[Columns | Note | Statement | Chart, ...]
     return (*(Note(text) for text in warnings(judgement)), *screen)
 
 
-def terminal(judgement: Judgement) -> Document:
+def terminal(judgement: AuditResult) -> Document:
     """The same for a terminal of 80 × 24: the chart is a small table."""
     small = by_budget(judgement)
     notes = tuple(Note(text) for text in warnings(judgement))
     return Document(title(judgement), (*notes, *statements(judgement), *([small] if len(small) else [])))
 
 
-def warnings(judgement: Judgement) -> list[str]:
+def warnings(judgement: AuditResult) -> list[str]:
     """What must be known before any number."""
     found = []
     few = judgement.outlook.few if judgement.outlook else ""
@@ -70,25 +70,25 @@ def warnings(judgement: Judgement) -> list[str]:
     return found
 
 
-def statements(judgement: Judgement) -> list[Statement]:
+def statements(judgement: AuditResult) -> list[Statement]:
     """The three answers."""
     return [gets(judgement), helps(judgement), action(judgement)]
 
 
-def gets(judgement: Judgement) -> Statement:
+def gets(judgement: AuditResult) -> Statement:
     """What an attacker gets with the largest query budget, by output access, beside the model, the baseline and guessing."""
     cards = [card for card in largest(judgement) if accuracy_of(card) is not None]
     if not cards:
         return Statement(GETS, "Not known yet: no attack has been computed.")
     digits = digits_of(judgement)
-    named = [cards[0], *(card for card in cards[1:] if card.serving in ("label", "weights"))]
+    named = [cards[0], *(card for card in cards[1:] if card.access in ("label", "weights"))]
     parts = []
     for place, card in enumerate(named):
         got = accuracy_of(card)
         assert got is not None
         sure = f" accuracy (95 %: {_ends(got, digits)})" if place == 0 and got.low is not None else ""
-        parts.append(f"{number(got.mean, digits)} %{sure} from {_the(serving_text(card.serving))}")
-    queries = cards[0].questions
+        parts.append(f"{number(got.mean, digits)} %{sure} from {_the(serving_text(card.access))}")
+    queries = cards[0].queries
     budget = "querying every view of every image" if queries is None else f"{plural(queries, 'query', 'queries')}"
     return Statement(
         GETS, f"With {budget}, the best extracted model reaches {listed(parts)}. {_beside(judgement, cards[0], digits)}"
@@ -99,9 +99,9 @@ def _the(text: str) -> str:
     return f"the {text}" if text.startswith("top") else text
 
 
-def _beside(judgement: Judgement, card: CardResult, digits: int) -> str:
+def _beside(judgement: AuditResult, card: ThreatModelResult, digits: int) -> str:
     """`nasty itself: 97.4 %; baseline with 200 labeled images and no access: 94.2 %; guessing: 10 %.`"""
-    own = [victim.accuracy for victim in served_to(judgement, "defended", card.serving)]
+    own = [victim.accuracy for victim in served_to(judgement, "defended", card.access)]
     parts = [f"{name(judgement)} itself: {number(sum(own) / len(own), digits)} %"] if own else []
     if card.A_ref is not None:
         images = f"{card.images:,} labeled images" if card.images else "as many labeled images"
@@ -111,7 +111,7 @@ def _beside(judgement: Judgement, card: CardResult, digits: int) -> str:
     return f"{'; '.join(parts)}." if parts else ""
 
 
-def helps(judgement: Judgement) -> Statement:
+def helps(judgement: AuditResult) -> Statement:
     """Yes, no, nothing to defend, or not yet, with the command and the minutes that would tell."""
     own = judgement.outlook
     if not controlled(judgement):
@@ -120,18 +120,18 @@ def helps(judgement: Judgement) -> Statement:
     if card is None:
         return Statement(HELPS, "Not measurable: the model and the control return the predicted class only.")
     word = card.verdict or card.indication or "inconclusive"
-    queries = "" if card.questions is None else f" at {plural(card.questions, 'query', 'queries')}"
-    where = f"{queries} with {serving_text(card.serving)}".strip()
+    queries = "" if card.queries is None else f" at {plural(card.queries, 'query', 'queries')}"
+    where = f"{queries} with {serving_text(card.access)}".strip()
     sure = "" if card.verdict is not None else " (an indication; `--suite standard` gives a verdict)"
     if word in HELPED:
-        took = number(card.took.mean) if card.took else "some"
+        took = number(card.reduction.mean) if card.reduction else "some"
         room = f" of {number(card.headroom.mean)}" if card.headroom else ""
         return Statement(
             HELPS,
-            f"Yes{sure}: {where}, it removes {took}{room} points of headroom{_least(card.took)}.{_cost(judgement)}",
+            f"Yes{sure}: {where}, it removes {took}{room} points of headroom{_least(card.reduction)}.{_cost(judgement)}",
         )
     if word == "no effect":
-        upper = number(max(card.took.upper, 0.0)) if card.took and card.took.upper is not None else "few"
+        upper = number(max(card.reduction.upper, 0.0)) if card.reduction and card.reduction.upper is not None else "few"
         return Statement(HELPS, f"No{sure}: {where}, it removes at most {upper} points.{_cost(judgement)}")
     if word == "nothing to defend":
         upper = number(max(card.headroom.upper, 0.0)) if card.headroom and card.headroom.upper is not None else "few"
@@ -143,7 +143,7 @@ def helps(judgement: Judgement) -> Statement:
     return _not_yet(judgement, card, own)
 
 
-def _uncontrolled(judgement: Judgement, own: Outlook | None) -> Statement:
+def _uncontrolled(judgement: AuditResult, own: Outlook | None) -> Statement:
     if own is None or own.defended:
         text = "Not known: no undefended control was given. Train the same network without the defense and name it:"
         place = own.place if own else "MODEL"
@@ -160,7 +160,7 @@ def _uncontrolled(judgement: Judgement, own: Outlook | None) -> Statement:
     )
 
 
-def _not_yet(judgement: Judgement, card: CardResult, own: Outlook | None) -> Statement:
+def _not_yet(judgement: AuditResult, card: ThreatModelResult, own: Outlook | None) -> Statement:
     if own is None or own.width is None:
         return Statement(HELPS, f"Not yet known: {card.why or 'cells are missing.'}")
     delta = points_text(judgement.delta)
@@ -177,9 +177,9 @@ def _not_yet(judgement: Judgement, card: CardResult, own: Outlook | None) -> Sta
     return Statement(HELPS, f"{seen}. About {own.seeds_needed} {_units(judgement)} would tell.")
 
 
-def action(judgement: Judgement) -> Statement:
+def action(judgement: AuditResult) -> Statement:
     """What to do about it: hide the probabilities if that helps, keep the weights, limit queries."""
-    cards = {card.serving: card for card in largest(judgement)}
+    cards = {card.access: card for card in largest(judgement)}
     digits, parts = digits_of(judgement), []
     soft = next((card for key, card in cards.items() if key not in ("label", "weights")), None)
     label = cards.get("label")
@@ -217,23 +217,23 @@ def action(judgement: Judgement) -> Statement:
     )
 
 
-def _limit(judgement: Judgement, card: CardResult | None, digits: int) -> list[str]:
+def _limit(judgement: AuditResult, card: ThreatModelResult | None, digits: int) -> list[str]:
     """What fewer queries would leave."""
-    if card is None or card.questions is None:
+    if card is None or card.queries is None:
         return []
-    same = [c for c in judgement.cards if c.serving == card.serving and c.questions is not None and accuracy_of(c)]
-    least = min(same, key=lambda c: c.questions or 0, default=card)
+    same = [c for c in judgement.threat_models if c.access == card.access and c.queries is not None and accuracy_of(c)]
+    least = min(same, key=lambda c: c.queries or 0, default=card)
     mine, theirs = accuracy_of(card), accuracy_of(least)
     if mine is None or theirs is None or mine.mean - theirs.mean <= judgement.delta:
         return []
     if mine.low is not None and theirs.high is not None and theirs.high >= mine.mean:
         return []  # what fewer queries leave may be as much
     return [
-        f"Limit queries: with {least.questions:,} instead of {card.questions:,} an attacker gets {number(theirs.mean, digits)} %."
+        f"Limit queries: with {least.queries:,} instead of {card.queries:,} an attacker gets {number(theirs.mean, digits)} %."
     ]
 
 
-def _weights(cards: dict[str, CardResult], digits: int, delta: float) -> list[str]:
+def _weights(cards: dict[str, ThreatModelResult], digits: int, delta: float) -> list[str]:
     """Whether releasing the weights gives more than serving outputs."""
     inside = accuracy_of(cards["weights"]) if "weights" in cards else None
     others = [got.mean for key, card in cards.items() if key != "weights" and (got := accuracy_of(card)) is not None]
@@ -242,32 +242,32 @@ def _weights(cards: dict[str, CardResult], digits: int, delta: float) -> list[st
     return [f"Keep the weights: from them an attacker gets {number(inside.mean, digits)} %."]
 
 
-def deciding(judgement: Judgement) -> CardResult | None:
+def deciding(judgement: AuditResult) -> ThreatModelResult | None:
     """The card that the second answer is about: the smallest budget, the most that is served short of the weights."""
-    budgets = [card.questions for card in judgement.cards if card.questions is not None]
+    budgets = [card.queries for card in judgement.threat_models if card.queries is not None]
     least = min(budgets, default=None)
-    soft = [c for c in judgement.cards if c.serving not in ("label", "weights") and c.questions in (least, None)]
-    inside = [c for c in judgement.cards if c.serving == "weights" and c.questions in (least, None)]
+    soft = [c for c in judgement.threat_models if c.access not in ("label", "weights") and c.queries in (least, None)]
+    inside = [c for c in judgement.threat_models if c.access == "weights" and c.queries in (least, None)]
     return next(iter([*soft, *inside]), None)
 
 
-def largest(judgement: Judgement) -> list[CardResult]:
+def largest(judgement: AuditResult) -> list[ThreatModelResult]:
     """The cards of the largest query budget of which anything is known, each output access once."""
-    known = [card for card in judgement.cards if accuracy_of(card) is not None] or list(judgement.cards)
-    most = max((card.questions for card in known if card.questions is not None), default=None)
-    found: dict[str, CardResult] = {}
-    for card in judgement.cards:
-        if card.questions in (most, None):
-            found.setdefault(card.serving, card)
+    known = [card for card in judgement.threat_models if accuracy_of(card) is not None] or list(judgement.threat_models)
+    most = max((card.queries for card in known if card.queries is not None), default=None)
+    found: dict[str, ThreatModelResult] = {}
+    for card in judgement.threat_models:
+        if card.queries in (most, None):
+            found.setdefault(card.access, card)
     return weights_last(found.values())
 
 
-def weights_last(cards: Iterable[CardResult]) -> list[CardResult]:
+def weights_last(cards: Iterable[ThreatModelResult]) -> list[ThreatModelResult]:
     """In their order, but those of released weights at the end: most owners serve outputs."""
-    return sorted(cards, key=lambda card: card.serving == "weights")
+    return sorted(cards, key=lambda card: card.access == "weights")
 
 
-def chart(judgement: Judgement) -> Chart | None:
+def chart(judgement: AuditResult) -> Chart | None:
     """Accuracy of the best extracted model against queries: a line an access, the baseline, the control, the model itself."""
     drawn = curves.by_questions(judgement, several=False)
     if drawn is None:
@@ -305,19 +305,19 @@ def points_table(key: str, caption: str, lines: tuple[tuple[str, tuple[Point, ..
     return table(f"{key}-numbers", f"{caption}.", rows, columns)
 
 
-def by_budget(judgement: Judgement) -> Table:
+def by_budget(judgement: AuditResult) -> Table:
     """A row an output access, a column a query budget: accuracy of the best extracted model."""
     digits = digits_of(judgement)
-    budgets = list(dict.fromkeys(card.questions for card in judgement.cards))
+    budgets = list(dict.fromkeys(card.queries for card in judgement.threat_models))
     rows: dict[str, dict[str, str | float | int | None]] = {}
-    for card in weights_last(judgement.cards):
+    for card in weights_last(judgement.threat_models):
         got = accuracy_of(card)
-        row = rows.setdefault(serving_text(card.serving), {"access": serving_text(card.serving)})
-        row[_column(card.questions)] = None if got is None else got.mean
+        row = rows.setdefault(serving_text(card.access), {"access": serving_text(card.access)})
+        row[_column(card.queries)] = None if got is None else got.mean
     base: dict[str, str | float | int | None] = {"access": BASELINE}
-    for card in judgement.cards:
+    for card in judgement.threat_models:
         if card.A_ref is not None:
-            base[_column(card.questions)] = card.A_ref.mean
+            base[_column(card.queries)] = card.A_ref.mean
     listed_rows = [*rows.values(), *([base] if len(base) > 1 else [])]
     columns = {"access": Format("best extracted model, %")}
     columns |= {_column(count): Format(digits=digits) for count in budgets}
@@ -328,13 +328,13 @@ def _column(queries: int | None) -> str:
     return "all views" if queries is None else plural(queries, "query", "queries")
 
 
-def _cost(judgement: Judgement) -> str:
+def _cost(judgement: AuditResult) -> str:
     """What users lose in accuracy, calibration or Brier score against the control; said only where it can be seen."""
     card = deciding(judgement)
     if card is None:
         return ""
     pairs = [
-        (v, twin) for v in served_to(judgement, "defended", card.serving) if (twin := twin_of(judgement, v)) is not None
+        (v, twin) for v in served_to(judgement, "defended", card.access) if (twin := twin_of(judgement, v)) is not None
     ]
     lost = {}
     for field, sign in (("accuracy", -1), ("ece", 1), ("brier", 1)):
@@ -373,5 +373,5 @@ def _minutes(minutes: float) -> str:
     return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
 
 
-def _units(judgement: Judgement) -> str:
+def _units(judgement: AuditResult) -> str:
     return "teachers" if judgement.question == "method" else "seeds"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from undistill.auditing.result import Judgement
+from undistill.auditing.result import AuditResult
 from undistill.reporting.audit.words import controlled, points_text
 
 TITLE = "Words used here"
 
 
-def glossary(judgement: Judgement) -> dict[str, str]:
+def glossary(judgement: AuditResult) -> dict[str, str]:
     """Word → what it means; those of an undefended control only where there is one."""
     found = {
         "attacker": "A person or program that queries the model and trains a model of its own on the outputs.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from undistill.auditing.result import Judgement
+from undistill.auditing.result import AuditResult
 from undistill.reporting.audit.grid import Grid
 from undistill.reporting.audit.records import Record, numbers_of
 from undistill.reporting.audit.words import (
@@ -28,19 +28,19 @@ COSTS = (("accuracy", "accuracy", -1), ("ece", "calibration error", 1), ("brier"
 """(field, name, which sign of a change is a loss)."""
 
 
-def headline(judgement: Judgement) -> Grid:
+def headline(judgement: AuditResult) -> Grid:
     """A row a threat model: the best extracted model, of the control too, and a baseline on as many labeled images."""
     digits, twin = digits_of(judgement), controlled(judgement)
-    several = len({kind_text(card) for card in judgement.cards}) > 1
+    several = len({kind_text(card) for card in judgement.threat_models}) > 1
     rows, records = [], []
-    for card in judgement.cards:
+    for card in judgement.threat_models:
         got, other = accuracy_of(card), best_of(card, "undefended")
         held = f" ({kind_text(card)})" if several else ""
-        row = [Entry(serving_text(card.serving) + held), Entry(questions_text(card)), measured(got, digits)]
+        row = [Entry(serving_text(card.access) + held), Entry(questions_text(card)), measured(got, digits)]
         row += [measured(other.accuracy if other else None, digits)] if twin else []
         row += [measured(card.A_ref, digits), Entry(f"{got.n:,}" if got else "–")]
         rows.append(tuple(row))
-        record: Record = {"card": card.card, "serving": card.serving, "questions": card.questions}
+        record: Record = {"card": card.threat_model, "serving": card.access, "questions": card.queries}
         record |= {**numbers_of("", got), **numbers_of("undefended_", other.accuracy if other else None)}
         records.append({**record, **numbers_of("alone_", card.A_ref)})
     heads = ["output access", "queries", "best extracted model of the audited model, %"]
@@ -56,11 +56,11 @@ def headline(judgement: Judgement) -> Grid:
     return Grid("headline", caption, tuple(heads), tuple(rows), tuple(records), 2, "headline")
 
 
-def cost(judgement: Judgement) -> str:
+def cost(judgement: AuditResult) -> str:
     """What users lose against the control, as the first threat model is served; "" without a control."""
-    if not judgement.cards:
+    if not judgement.threat_models:
         return ""
-    serving = judgement.cards[0].serving
+    serving = judgement.threat_models[0].access
     found = [(victim, twin_of(judgement, victim)) for victim in served_to(judgement, "defended", serving)]
     pairs = [(victim, twin) for victim, twin in found if twin is not None]
     if not pairs:

@@ -7,11 +7,10 @@ from typing import Any
 
 import altair as alt
 
-from undistill.auditing.result import CardResult, Judgement, Thief
+from undistill.auditing.result import AttackResult, AuditResult, ThreatModelResult
 from undistill.reporting.audit.tables import ranked
 from undistill.reporting.audit.words import best_of, side_text, unit_text
 from undistill.reporting.naming import ALONE, NORMAL, number, signed
-from undistill.reporting.paired import Difference
 from undistill.reporting.theme import INK, LINE, MUTED, SHAPES, Spec, colour_variable, finished, styles
 
 SIDES = {"defended": "defended", "undefended": NORMAL, "alone": ALONE}
@@ -23,18 +22,18 @@ Legend = list[tuple[str, str, str]]
 Record = dict[str, Any]
 
 
-def legend(judgement: Judgement, sides: list[str]) -> Legend:
+def legend(judgement: AuditResult, sides: list[str]) -> Legend:
     """(name, colour, shape) of each side, for the page to draw."""
     looks = styles([SIDES[side] for side in sides], NAMES, SHAPES)
     return [(side_text(side, judgement), _colour(side), look) for side, look in zip(sides, looks, strict=True)]
 
 
-def sides_of(card: CardResult) -> list[str]:
+def sides_of(card: ThreatModelResult) -> list[str]:
     """The sides that any attack of the threat model learnt from, in a legend's order."""
-    return [side for side in SIDES if any(thief.side == side for thief in card.thieves)]
+    return [side for side in SIDES if any(thief.side == side for thief in card.attacks)]
 
 
-def accuracies(card: CardResult, judgement: Judgement) -> Spec | None:
+def accuracies(card: ThreatModelResult, judgement: AuditResult) -> Spec | None:
     """What every attack got; rules mark the model's own accuracy and the best attack of labels. None where nothing was measured."""
     points = [
         _point(thief, judgement, thief.accuracy.mean, thief.accuracy.low, thief.accuracy.high)
@@ -48,26 +47,24 @@ def accuracies(card: CardResult, judgement: Judgement) -> Spec | None:
     return _drawing(points, rules, "accuracy on test images, %", about, card, judgement)
 
 
-def gains(card: CardResult, judgement: Judgement) -> Spec | None:
+def gains(card: ThreatModelResult, judgement: AuditResult) -> Spec | None:
     """How far every attack is from the best attack of labels alone, seed by seed. None without such an attack."""
     floor = label_floor(card)
     if floor is None or floor.accuracy is None:
         return None
     points = []
     for thief in ranked(card):
-        if thief.accuracy is None or thief is floor:
-            continue
-        found = gain(thief, floor)
+        found = thief.gain
         if found is not None:
-            points.append(_point(thief, judgement, *found, signs=True, seeds=paired(thief, floor)))
+            points.append(_point(thief, judgement, found.mean, found.low, found.high, signs=True, seeds=found.n))
     rules = [{"v": 0.0, "dash": [2, 2], "what": f"labels alone: {floor.name}"}]
     about = f"{card.title}: points that each attack gains over the best attack of labels. The same numbers are in the table."
     return _drawing(points, rules, "points over the best attack of labels alone", about, card, judgement)
 
 
-def label_floor(card: CardResult) -> Thief | None:
+def label_floor(card: ThreatModelResult) -> AttackResult | None:
     """The audited model's attack of labels that all others are set against."""
-    own = [t for t in card.thieves if t.side == "defended" and t.reads == "labels" and t.accuracy is not None]
+    own = [t for t in card.attacks if t.side == "defended" and t.reads == "labels" and t.accuracy is not None]
     chosen = [thief for thief in own if thief.chosen]
     if not own:
         best = best_of(card, "defended")
@@ -75,24 +72,9 @@ def label_floor(card: CardResult) -> Thief | None:
     return max(chosen or own, key=lambda thief: thief.accuracy.mean if thief.accuracy else 0.0)
 
 
-def paired(thief: Thief, floor: Thief) -> int:
-    """On how many units both were run: the first of each. 0 where one lost a cell, as nothing then says which."""
-    return 0 if thief.lost or floor.lost else min(len(thief.each), len(floor.each))
-
-
-def gain(thief: Thief, floor: Thief) -> tuple[float, float | None, float | None] | None:
-    """(difference, low, high) in points over the units that both have; None where there is none."""
-    n = paired(thief, floor)
-    if not n:
-        return None
-    both = Difference(thief.each[:n], floor.each[:n], 0)
-    low, high = both.interval or (None, None)
-    return both.mean, low, high
-
-
 def _point(
-    thief: Thief,
-    judgement: Judgement,
+    thief: AttackResult,
+    judgement: AuditResult,
     value: float,
     low: float | None,
     high: float | None,
@@ -120,7 +102,7 @@ def _point(
 
 
 def _drawing(
-    points: list[Record], rules: list[Record], title: str, about: str, card: CardResult, judgement: Judgement
+    points: list[Record], rules: list[Record], title: str, about: str, card: ThreatModelResult, judgement: AuditResult
 ) -> Spec | None:
     if not points:
         return None

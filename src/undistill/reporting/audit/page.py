@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from undistill.auditing.result import CardResult, Judgement
+from undistill.auditing.result import AuditResult, ThreatModelResult
 from undistill.reporting.audit import cells, curves, first, glossary, headline, lanes, story, tables
 from undistill.reporting.audit.explained import explained
 from undistill.reporting.audit.grid import Grid
@@ -72,9 +72,9 @@ class Drawn:
         return [figure for figure in every if figure is not None]
 
 
-def draw(judgement: Judgement) -> Drawn:
+def draw(judgement: AuditResult) -> Drawn:
     """Tables and figures of a judgement."""
-    cards = list(enumerate(judgement.cards))
+    cards = list(enumerate(judgement.threat_models))
     own = [tables.thieves(card, judgement) for _, card in cards]
     return Drawn(
         headline.headline(judgement),
@@ -91,7 +91,7 @@ def draw(judgement: Judgement) -> Drawn:
     )
 
 
-def document(judgement: Judgement, drawn: Drawn) -> Document:
+def document(judgement: AuditResult, drawn: Drawn) -> Document:
     """The whole page: three answers and a chart, then everything that they rest on, folded."""
     return Document(
         title=first.title(judgement),
@@ -104,12 +104,12 @@ def document(judgement: Judgement, drawn: Drawn) -> Document:
     )
 
 
-def render(judgement: Judgement, drawn: Drawn) -> str:
+def render(judgement: AuditResult, drawn: Drawn) -> str:
     """The page."""
     return html(document(judgement, drawn))
 
 
-def _sections(judgement: Judgement, drawn: Drawn) -> Iterator[Section]:
+def _sections(judgement: AuditResult, drawn: Drawn) -> Iterator[Section]:
     about: list[Block] = [Text(text) for text in story.lead(judgement)]
     about += [Note(text) for text in story.notes(judgement)]
     about += [drawn.headline.block()] if drawn.headline.rows else []
@@ -130,7 +130,7 @@ def _sections(judgement: Judgement, drawn: Drawn) -> Iterator[Section]:
     yield Section("All cells", "cells", (table,), folded=True)
 
 
-def _cards(judgement: Judgement, drawn: Drawn) -> Iterator[Section]:
+def _cards(judgement: AuditResult, drawn: Drawn) -> Iterator[Section]:
     """Threat model by threat model."""
     intro: list[Block] = [
         Text(
@@ -142,15 +142,17 @@ def _cards(judgement: Judgement, drawn: Drawn) -> Iterator[Section]:
     intro += [Details("What the verdicts mean", (Facts(known),))] if known else []
     searched = story.searched(judgement)
     intro += [Text(searched)] if searched else []
-    parts = [_card(place, card, judgement, drawn) for place, card in enumerate(judgement.cards)]
+    parts = [_card(place, card, judgement, drawn) for place, card in enumerate(judgement.threat_models)]
     yield Section("Each threat model", "cards", (*intro, *parts), folded=True)
 
 
-def _card(place: int, card: CardResult, judgement: Judgement, drawn: Drawn) -> Details:
-    removed = f" Reduction: {number(card.removed)} % of the headroom." if card.removed is not None else ""
-    own = [flag.name for flag in judgement.flags if flag.card == card.id]
+def _card(place: int, card: ThreatModelResult, judgement: AuditResult, drawn: Drawn) -> Details:
+    removed = (
+        f" Reduction: {number(card.reduction_share)} % of the headroom." if card.reduction_share is not None else ""
+    )
+    own = [flag.name for flag in judgement.flags if flag.threat_model == card.id]
     marked = f" Flags: {listed(own)}." if own else ""
-    body: list[Block] = [Text(f"`{card.card}`", "quiet"), Text(card.sentence)]
+    body: list[Block] = [Text(f"`{card.threat_model}`", "quiet"), Text(card.sentence)]
     body.append(Text(f"{verdict_sentence(card, judgement)} {story.sentence(card.why)}{removed}{marked}"))
     figures = [figure.block() for figure in (drawn.accuracies[place], drawn.gains[place]) if figure]
     body += [Columns(tuple((figure,) for figure in figures))] if figures else [_EMPTY]
@@ -169,7 +171,7 @@ def _shown(figure: Figure | None) -> tuple[Block, ...]:
     return () if figure is None else (figure.block(),)
 
 
-def _flags(judgement: Judgement) -> Iterator[Block]:
+def _flags(judgement: AuditResult) -> Iterator[Block]:
     """Each flag that is raised: what was seen where, when it is raised, why, and what to do."""
     if not judgement.flags:
         yield Text("No flag was raised. That is no promise: flags only cover the doubts that are written down.")
@@ -189,13 +191,13 @@ def _flags(judgement: Judgement) -> Iterator[Block]:
             yield Details("When it is raised, why, and what to do", (Facts(meaning.facts),))
 
 
-def _not_tried(judgement: Judgement) -> Iterator[Block]:
+def _not_tried(judgement: AuditResult) -> Iterator[Block]:
     yield Text("Every accuracy is that of the best extracted model found. A better attack may exist.")
     if judgement.not_tried:
         yield Items(tuple(judgement.not_tried))
 
 
-def provenance(judgement: Judgement) -> dict[str, str]:
+def provenance(judgement: AuditResult) -> dict[str, str]:
     """What fixes the numbers, and how much was computed."""
     own = {
         "suite": judgement.suite,
@@ -209,30 +211,26 @@ def provenance(judgement: Judgement) -> dict[str, str]:
     return {**own, **judgement.provenance}
 
 
-def _accuracies(place: int, card: CardResult, judgement: Judgement) -> Figure | None:
+def _accuracies(place: int, card: ThreatModelResult, judgement: AuditResult) -> Figure | None:
     spec = lanes.accuracies(card, judgement)
     caption = "Bars: 95 % intervals. Dashed: the model itself. Dotted: the best attack of labels alone."
-    lost = sum(thief.accuracy is None for thief in card.thieves)
+    lost = sum(thief.accuracy is None for thief in card.attacks)
     if lost:
         caption += f" {plural(lost, 'attack')} without an accuracy cannot be drawn."
     legend = lanes.legend(
-        judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.thieves)]
+        judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.attacks)]
     )
     return Figure(f"dots-{place}", "What each attack got", spec, legend, caption) if spec else None
 
 
-def _gains(place: int, card: CardResult, judgement: Judgement) -> Figure | None:
+def _gains(place: int, card: ThreatModelResult, judgement: AuditResult) -> Figure | None:
     spec = lanes.gains(card, judgement)
     floor = lanes.label_floor(card)
-    caption = (
-        f"Against “{floor.name if floor else ''}” on the audited model, seed by seed. Bars: 95 % intervals over the seeds alone; "
-        "the error from having few test images comes on top and is in the table of differences."
-    )
-    others = [t for t in card.thieves if floor is not None and t is not floor and t.accuracy is not None]
-    pairs = {id(t): lanes.paired(t, floor) for t in others if floor is not None}
-    drawn = [t for t in others if pairs[id(t)]]
+    caption = f"Against “{floor.name if floor else ''}” on the audited model, seed by seed. Bars: 95 % intervals."
+    others = [t for t in card.attacks if floor is not None and t is not floor and t.accuracy is not None]
+    drawn = [t for t in others if t.gain]
     unit = "teachers" if judgement.question == "method" else "seeds"
-    if floor is not None and any(pairs[id(t)] < max(len(t.each), len(floor.each)) for t in drawn):
+    if floor is not None and any(t.gain and t.gain.n < max(len(t.each), len(floor.each)) for t in drawn):
         caption += f" Rows with fewer {unit} are compared on those {unit} alone."
     if len(drawn) < len(others):
         caption += f" Not drawn: {plural(len(others) - len(drawn), 'attack')} with lost cells."
@@ -240,7 +238,7 @@ def _gains(place: int, card: CardResult, judgement: Judgement) -> Figure | None:
     return Figure(f"gains-{place}", "What each gains over labels alone", spec, legend, caption) if spec else None
 
 
-def _curve(name: str, curve: curves.Curve | None, judgement: Judgement, caption: str = "") -> Figure | None:
+def _curve(name: str, curve: curves.Curve | None, judgement: AuditResult, caption: str = "") -> Figure | None:
     if curve is None:
         return None
     told = (

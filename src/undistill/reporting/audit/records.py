@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undistill.auditing.result import CardResult, Estimate, Thief, VictimResult
+from undistill.auditing.result import AttackResult, Estimate, ThreatModelResult, VictimResult
 from undistill.reporting.paper.sheet import Value
 
 Record = dict[str, Value]
@@ -14,21 +14,23 @@ def numbers_of(prefix: str, e: Estimate | None) -> Record:
     return {f"{prefix}{name}": getattr(e, name) if e else None for name in names}
 
 
-def exposed(card: CardResult, best: Thief | None, other: Thief | None, got: Estimate | None) -> Record:
+def exposed(
+    card: ThreatModelResult, best: AttackResult | None, other: AttackResult | None, got: Estimate | None
+) -> Record:
     """A row of the exposure table."""
     return {
-        "card": card.card,
-        "serving": card.serving,
-        "questions": card.questions,
+        "card": card.threat_model,
+        "serving": card.access,
+        "questions": card.queries,
         "images": card.images,
         "labelled": card.labelled,
         **numbers_of("", got),
-        "exposure": card.exposure,
+        "exposure": card.relative_accuracy,
         "label_equivalents": card.label_equivalents,
         "label_equivalents_beyond": card.label_equivalents_beyond,
         "best": best.name if best else None,
         **numbers_of("undefended_", other.accuracy if other else None),
-        "exposure_undefended": card.exposure_undefended,
+        "exposure_undefended": card.relative_accuracy_undefended,
         "best_undefended": other.name if other else None,
         "tried": card.tried,
         "verdict": card.verdict,
@@ -36,10 +38,10 @@ def exposed(card: CardResult, best: Thief | None, other: Thief | None, got: Esti
     }
 
 
-def thief_record(card: CardResult, thief: Thief) -> Record:
+def thief_record(card: ThreatModelResult, thief: AttackResult) -> Record:
     """A row of a threat model's attacks."""
     return {
-        "card": card.card,
+        "card": card.threat_model,
         "thief": thief.name,
         "attack": thief.attack,
         "side": thief.side,
@@ -55,5 +57,5 @@ def thief_record(card: CardResult, thief: Thief) -> Record:
 
 def user_record(victim: VictimResult) -> Record:
     """A row of what users get."""
-    names = ("name", "side", "label", "serving", "accuracy", "top5", "nll", "ece", "brier", "spread", "n_test")
-    return {name: getattr(victim, name) for name in names}
+    names = ("name", "side", "label", "access", "accuracy", "top5", "nll", "ece", "brier", "spread", "n_test")
+    return {"serving" if name == "access" else name: getattr(victim, name) for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from undistill.auditing.result import Judgement
+from undistill.auditing.result import AuditResult
 from undistill.reporting.audit import story
 from undistill.reporting.audit.contest import Contest, Entrant
 from undistill.reporting.audit.grid import Grid, Row
@@ -29,23 +29,23 @@ HEADS = (
 )
 
 
-def standing(place: int, contest: Contest, audits: dict[str, Judgement]) -> Grid:
+def standing(place: int, contest: Contest, audits: dict[str, AuditResult]) -> Grid:
     """The table of a threat model: a row a defense, then the undefended control; `audits` are by name."""
     digits = max(digits_of(judgement) for judgement in audits.values())
     rows = tuple(_row(entrant, contest, audits, digits) for entrant in contest.entrants)
     records = tuple(_record(entrant, contest) for entrant in contest.entrants)
     caption = (
-        f"{story.heading(contest.card)}, {serving_text(contest.card.serving)}. Best attack found with its 95 % interval; "
+        f"{story.heading(contest.card)}, {serving_text(contest.card.access)}. Best attack found with its 95 % interval; "
         "for users the difference to the undefended control below each number. Lower is better for attacks, NLL, ECE and Brier."
     )
     return Grid(f"card-{place}", caption, HEADS, rows, records, 1, "compare")
 
 
-def _row(entrant: Entrant, contest: Contest, audits: dict[str, Judgement], digits: int) -> Row:
+def _row(entrant: Entrant, contest: Contest, audits: dict[str, AuditResult], digits: int) -> Row:
     card = entrant.card
     took = headroom = None
     if card is not None:
-        took, headroom = card.took, card.headroom
+        took, headroom = card.reduction, card.headroom
     taken = (
         Entry(f"{number(took.mean, digits)} of {number(headroom.mean, digits)}") if took and headroom else Entry("–")
     )
@@ -61,7 +61,7 @@ def _row(entrant: Entrant, contest: Contest, audits: dict[str, Judgement], digit
         measured(entrant.thief, digits),
         Entry(number(entrant.exposure)),
         taken,
-        Entry(number(card.removed) if card is not None else "–"),
+        Entry(number(card.reduction_share) if card is not None else "–"),
         *users,
         verdict,
         Entry("–" if entrant.flags is None else str(entrant.flags)),
@@ -73,7 +73,7 @@ def _record(entrant: Entrant, contest: Contest) -> dict[str, Any]:
     card, thief = entrant.card, entrant.thief
     names = {other.number: other.name for other in contest.entrants}
     return {
-        "card": contest.card.card,
+        "card": contest.card.threat_model,
         "defense": entrant.name,
         "defended": entrant.defended,
         "thief": thief.mean if thief else None,
@@ -81,9 +81,9 @@ def _record(entrant: Entrant, contest: Contest) -> dict[str, Any]:
         "thief_high": thief.high if thief else None,
         "best": entrant.best,
         "exposure": entrant.exposure,
-        "took": card.took.mean if card is not None and card.took else None,
+        "took": card.reduction.mean if card is not None and card.reduction else None,
         "headroom": card.headroom.mean if card is not None and card.headroom else None,
-        "removed": card.removed if card is not None else None,
+        "removed": card.reduction_share if card is not None else None,
         **entrant.users,
         **{f"{what}_lost": value for what, value in entrant.lost.items()},
         "verdict": card.verdict if card is not None else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undistill.auditing.result import CardResult, Flag, Judgement
+from undistill.auditing.result import AuditResult, Flag, ThreatModelResult
 from undistill.reporting.audit.headline import cost
 from undistill.reporting.audit.words import (
     controlled,
@@ -20,19 +20,19 @@ SHARE = (
 )
 
 
-def title(judgement: Judgement) -> str:
+def title(judgement: AuditResult) -> str:
     """The judgement's own, or the query it answers."""
     return judgement.title or TITLE
 
 
-def lead(judgement: Judgement) -> list[str]:
+def lead(judgement: AuditResult) -> list[str]:
     """Sentences to be read under the headline: how good the model is, what users lose, how sure all is, what is missing."""
     about = " ".join(part for part in (_model(judgement), cost(judgement)) if part)
     found = [about, _sure(judgement), _missing(judgement)]
     return [sentence for sentence in found if sentence]
 
 
-def notes(judgement: Judgement) -> list[str]:
+def notes(judgement: AuditResult) -> list[str]:
     """What a reader must know before any number."""
     found = []
     lost = judgement.planned - judgement.done
@@ -55,26 +55,26 @@ def notes(judgement: Judgement) -> list[str]:
     return found
 
 
-def flags_by_card(judgement: Judgement) -> list[tuple[str, str, list[Flag]]]:
+def flags_by_card(judgement: AuditResult) -> list[tuple[str, str, list[Flag]]]:
     """(anchor, heading, flags): those about everything first, then card by card."""
-    known = {card.id: (place, card) for place, card in enumerate(judgement.cards)}
+    known = {card.id: (place, card) for place, card in enumerate(judgement.threat_models)}
     found: list[tuple[str, str, list[Flag]]] = []
-    general = [flag for flag in judgement.flags if flag.card not in known]
+    general = [flag for flag in judgement.flags if flag.threat_model not in known]
     if general:
         found.append(("", "About the whole audit", general))
     for name, (place, card) in known.items():
-        own = [flag for flag in judgement.flags if flag.card == name]
+        own = [flag for flag in judgement.flags if flag.threat_model == name]
         if own:
             found.append((f"#card-{place}", heading(card), own))
     return found
 
 
-def heading(card: CardResult) -> str:
+def heading(card: ThreatModelResult) -> str:
     """What a threat model is called on the page."""
     if card.title:
         return card.title
-    asked = f", {plural(card.questions, 'query', 'queries')}" if card.questions is not None else ""
-    return f"Output access: {serving_text(card.serving)}{asked}"
+    asked = f", {plural(card.queries, 'query', 'queries')}" if card.queries is not None else ""
+    return f"Output access: {serving_text(card.access)}{asked}"
 
 
 def ended(text: str) -> str:
@@ -90,7 +90,7 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] if len(word) > 2 and word.isascii() and word.isalpha() else text
 
 
-def _model(judgement: Judgement) -> str:
+def _model(judgement: AuditResult) -> str:
     own = [victim for victim in judgement.victims if victim.side == "defended"]
     if not own:
         return ""
@@ -102,8 +102,8 @@ def _model(judgement: Judgement) -> str:
     return f"{who} {_spread([victim.accuracy for victim in own], digits)} % of {images} right{beside}."
 
 
-def _sure(judgement: Judgement) -> str:
-    counts = sorted({card.A_def.n for card in judgement.cards if card.A_def is not None}, reverse=True)
+def _sure(judgement: AuditResult) -> str:
+    counts = sorted({card.A_def.n for card in judgement.threat_models if card.A_def is not None}, reverse=True)
     if not counts:
         return ""
     if counts[-1] < 2:
@@ -116,13 +116,13 @@ def _sure(judgement: Judgement) -> str:
     )
 
 
-def _missing(judgement: Judgement) -> str:
-    most = max((card.tried for card in judgement.cards), default=0)
+def _missing(judgement: AuditResult) -> str:
+    most = max((card.tried for card in judgement.threat_models), default=0)
     tried = (
         f"Up to {plural(most, 'attack')} {'was' if most == 1 else 'were'} tried on one output access." if most else ""
     )
     things = [_small(thing) for text in judgement.not_tried if (thing := text.split(":")[0].strip().rstrip("."))]
-    asked = [card.questions for card in judgement.cards if card.serving != "weights"]
+    asked = [card.queries for card in judgement.threat_models if card.access != "weights"]
     known = [questions for questions in asked if questions is not None]
     if known and len(known) == len(asked):
         things.append(f"more than {plural(max(known), 'query', 'queries')}")
@@ -135,17 +135,19 @@ def _small(text: str) -> str:
     return text[:1].lower() + text[1:] if word in ("A", "An") or word[1:].islower() else text
 
 
-def searched(judgement: Judgement) -> str:
+def searched(judgement: AuditResult) -> str:
     """On which cards attacks were searched; "" where no cell is listed."""
-    own = {line.card for line in judgement.lines if line.phase == "selection"}
+    own = {line.threat_model for line in judgement.lines if line.phase == "selection"}
     if not own:
         return "No search: attacks as they come." if judgement.lines else ""
-    places = [card for card in judgement.cards if card.card in own]
-    if not places or len(places) == len(judgement.cards):
+    places = [card for card in judgement.threat_models if card.threat_model in own]
+    if not places or len(places) == len(judgement.threat_models):
         return "Attacks were searched on every threat model." if places else ""
-    soft = [card for card in places if card.serving != "label"] or places
+    soft = [card for card in places if card.access != "label"] or places
     first = (
-        "the first threat model" if soft == [judgement.cards[0]] else listed([f"“{heading(card)}”" for card in soft])
+        "the first threat model"
+        if soft == [judgement.threat_models[0]]
+        else listed([f"“{heading(card)}”" for card in soft])
     )
     labels = [card for card in places if card not in soft]
     beside = f" (those that read labels alone on {listed([f'“{heading(card)}”' for card in labels])})" if labels else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undistill.auditing.result import CardResult, Estimate, Judgement, Point, Thief
+from undistill.auditing.result import AttackResult, AuditResult, Estimate, Point, ThreatModelResult
 from undistill.reporting.audit.grid import Grid, Row
 from undistill.reporting.audit.records import Record, exposed, numbers_of, thief_record, user_record
 from undistill.reporting.audit.words import (
@@ -25,19 +25,19 @@ from undistill.reporting.blocks import Entry
 from undistill.reporting.naming import number, settings_text, signed
 
 
-def exposure(judgement: Judgement) -> Grid:
+def exposure(judgement: AuditResult) -> Grid:
     """A row a threat model: what the best attack found got, from the audited model and from its control."""
     digits, twin = digits_of(judgement), controlled(judgement)
     rows, records = [], []
-    for place, card in enumerate(judgement.cards):
+    for place, card in enumerate(judgement.threat_models):
         best, other = best_of(card, "defended"), best_of(card, "undefended")
         got = accuracy_of(card)
-        row = [Entry(serving_text(card.serving)), Entry(questions_text(card))]
-        row += [measured(got, digits), Entry(number(card.exposure)), Entry(equivalents_text(card))]
+        row = [Entry(serving_text(card.access)), Entry(questions_text(card))]
+        row += [measured(got, digits), Entry(number(card.relative_accuracy)), Entry(equivalents_text(card))]
         if twin:
             row += [
                 measured(other.accuracy if other else None, digits),
-                Entry(number(card.exposure_undefended)),
+                Entry(number(card.relative_accuracy_undefended)),
             ]
         row += [verdict_entry(card, judgement, f"#card-{place}"), Entry(best.name if best else "–")]
         rows.append((*row, Entry(f"{card.tried:,}"), Entry(holds_text(card))))
@@ -56,7 +56,7 @@ def exposure(judgement: Judgement) -> Grid:
     return Grid("exposure", caption, tuple(heads), tuple(rows), tuple(records), 2, "exposure")
 
 
-def users(judgement: Judgement) -> Grid:
+def users(judgement: AuditResult) -> Grid:
     """A row a victim: what its users get, and how far that is from the undefended control's."""
     digits = digits_of(judgement)
     heads = ("model", "stands for", "output access", "accuracy, %", "top-5, %", "NLL, nats", "ECE, %", "Brier, %")
@@ -66,7 +66,7 @@ def users(judgement: Judgement) -> Grid:
         row = [
             Entry(victim.label or victim.name),
             Entry(side_text(victim.side, judgement)),
-            Entry(serving_text(victim.serving)),
+            Entry(serving_text(victim.access)),
         ]
         for name, places in (("accuracy", digits), ("top5", digits), ("nll", 3), ("ece", digits), ("brier", digits)):
             value, other = getattr(victim, name), getattr(twin, name) if twin else None
@@ -83,7 +83,7 @@ def users(judgement: Judgement) -> Grid:
     return Grid("users", caption, heads, tuple(rows), tuple(records), 3, "users")
 
 
-def answers(judgement: Judgement) -> Grid:
+def answers(judgement: AuditResult) -> Grid:
     """A row a victim: how its answers look."""
     shown = [victim for victim in judgement.victims if victim.spread is not None or victim.second]
     temperatures = sorted({float(t) for victim in shown for t in victim.second})
@@ -97,7 +97,7 @@ def answers(judgement: Judgement) -> Grid:
     rows = []
     for victim in shown:
         second = {float(t): value for t, value in victim.second.items()}
-        texts = [victim.label or victim.name, side_text(victim.side, judgement), serving_text(victim.serving)]
+        texts = [victim.label or victim.name, side_text(victim.side, judgement), serving_text(victim.access)]
         texts += [number(victim.spread, 2), *(number(second.get(t), 2) for t in temperatures)]
         rows.append(tuple(map(Entry, texts)))
     caption = (
@@ -107,7 +107,7 @@ def answers(judgement: Judgement) -> Grid:
     return Grid("answers", caption, heads, tuple(rows), tuple(map(user_record, shown)), 3, "users")
 
 
-def thieves(card: CardResult, judgement: Judgement) -> Grid:
+def thieves(card: ThreatModelResult, judgement: AuditResult) -> Grid:
     """A row an attack of the threat model, in the order of the dot plot."""
     digits = digits_of(judgement)
     heads = (
@@ -144,14 +144,14 @@ def thieves(card: CardResult, judgement: Judgement) -> Grid:
     return Grid("thieves", caption, heads, tuple(rows), tuple(records), 4, "long")
 
 
-def behind(card: CardResult, judgement: Judgement) -> Grid:
+def behind(card: ThreatModelResult, judgement: AuditResult) -> Grid:
     """The differences that the verdict rests on, with headroom and what was taken."""
     digits = digits_of(judgement)
     parts: list[tuple[str, str, Estimate]] = [(c.name, c.about, c.estimate) for c in card.contrasts]
     known = {estimate for _, _, estimate in parts}
     more = (
         ("headroom", "what reading more than labels gains on the undefended control", card.headroom),
-        ("took", "how much of it the defense removed", card.took),
+        ("took", "how much of it the defense removed", card.reduction),
     )
     parts += [(name, about, estimate) for name, about, estimate in more if estimate and estimate not in known]
     rows = [
@@ -168,7 +168,7 @@ def behind(card: CardResult, judgement: Judgement) -> Grid:
     ]
     heads = ("difference", "what it is", "mean", "95 % interval", "lower bound", "upper bound", "n")
     records: list[Record] = [
-        {"card": card.card, "name": name, "about": about, **numbers_of("", e)} for name, about, e in parts
+        {"card": card.threat_model, "name": name, "about": about, **numbers_of("", e)} for name, about, e in parts
     ]
     caption = f"Differences that a verdict rests on, in points of accuracy; bounds are one-sided, 95 %. δ is {judgement.delta:g}."
     return Grid("contrasts", caption, heads, tuple(rows), tuple(records), 2, "contrasts")
@@ -196,18 +196,18 @@ def points(
     return Grid(name, caption, ("line", "point", *heads), rows, tuple(records), 2, "slim")
 
 
-def ranked(card: CardResult) -> list[Thief]:
+def ranked(card: ThreatModelResult) -> list[AttackResult]:
     """Attacks that read more first, then labels, then controls; within each by what that attack got from the audited model."""
     kinds = list(READS)
     top: dict[tuple[str, str], float] = {}
-    for thief in card.thieves:
+    for thief in card.attacks:
         value = thief.accuracy.mean if thief.accuracy else -1.0
         bonus = 1000.0 if thief.side == "defended" else 0.0
         key = (thief.reads, thief.name)
         top[key] = max(top.get(key, -1.0), value + bonus)
     sides = ("defended", "undefended", "alone")
     return sorted(
-        card.thieves,
+        card.attacks,
         key=lambda t: (
             kinds.index(t.reads),
             -top[t.reads, t.name],

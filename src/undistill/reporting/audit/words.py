@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undistill.auditing.result import CardResult, Estimate, Judgement, Thief, VictimResult
+from undistill.auditing.result import AttackResult, AuditResult, Estimate, ThreatModelResult, VictimResult
 from undistill.reporting.blocks import Entry
 from undistill.reporting.findings import decimals
 from undistill.reporting.naming import number, parse_card, plural
@@ -36,23 +36,23 @@ def serving_text(serving: str) -> str:
     return shown if card.digits is None else f"{shown}, {plural(card.digits, 'digit')}"
 
 
-def questions_text(card: CardResult) -> str:
+def questions_text(card: ThreatModelResult) -> str:
     """`1,000`, `each view of each image`, or `–` where the weights are held."""
-    if card.questions is not None:
-        return f"{card.questions:,}"
-    return "–" if card.serving == "weights" else "each view of each image"
+    if card.queries is not None:
+        return f"{card.queries:,}"
+    return "–" if card.access == "weights" else "each view of each image"
 
 
-def holds_text(card: CardResult) -> str:
+def holds_text(card: ThreatModelResult) -> str:
     """`1,000 fresh images, no labels`."""
     if not card.images:
         return "no images"
     return f"{card.images:,} {kind_text(card)}"
 
 
-def kind_text(card: CardResult) -> str:
+def kind_text(card: ThreatModelResult) -> str:
     """`fresh images, no labels`: what an attack holds, without its amount."""
-    parsed = parse_card(card.card)
+    parsed = parse_card(card.threat_model)
     whose = (
         "images" if parsed is None or parsed.pool == "none" else f"{parsed.pool} images".replace("trained", "training")
     )
@@ -60,19 +60,19 @@ def kind_text(card: CardResult) -> str:
     return f"{whose}, {'true' if card.labelled else 'no'} labels{start}"
 
 
-def controlled(judgement: Judgement) -> bool:
+def controlled(judgement: AuditResult) -> bool:
     """Whether an undefended control is there to compare with."""
     return any(victim.side == "undefended" for victim in judgement.victims)
 
 
-def side_text(side: str, judgement: Judgement) -> str:
+def side_text(side: str, judgement: AuditResult) -> str:
     """Whose answers an attack learnt from."""
     several = "s" if judgement.question == "method" else ""
     model = f"defended model{several}" if controlled(judgement) else f"audited model{several}"
     return {"defended": model, "undefended": f"undefended control{several}", "alone": "none: baseline"}[side]
 
 
-def unit_text(judgement: Judgement, count: int) -> str:
+def unit_text(judgement: AuditResult, count: int) -> str:
     """`5 seeds`, or `4 teachers` where a method is judged."""
     return plural(count, "teacher" if judgement.question == "method" else "seed")
 
@@ -82,7 +82,7 @@ def points_text(value: float) -> str:
     return f"{value:g} point{'' if value == 1 else 's'}"
 
 
-def digits_of(judgement: Judgement) -> int:
+def digits_of(judgement: AuditResult) -> int:
     """Digits behind the point that the test images deserve."""
     return decimals(max((victim.n_test for victim in judgement.victims), default=0))
 
@@ -99,13 +99,13 @@ def measured(estimate: Estimate | None, digits: int) -> Entry:
     return NOTHING if estimate is None else Entry(number(estimate.mean, digits), interval_text(estimate, digits))
 
 
-def accuracy_of(card: CardResult) -> Estimate | None:
+def accuracy_of(card: ThreatModelResult) -> Estimate | None:
     """What the best attack of the audited model got."""
     best = best_of(card, "defended")
     return card.A_def or (best.accuracy if best else None)
 
 
-def equivalents_text(card: CardResult) -> str:
+def equivalents_text(card: ThreatModelResult) -> str:
     """`850 labeled images`, `more than 4,000 labeled images`, `–`."""
     if card.label_equivalents is None:
         return "–"
@@ -118,23 +118,23 @@ def shown(verdict: str) -> str:
     return VERDICTS.get(verdict, verdict)
 
 
-def verdict_entry(card: CardResult, judgement: Judgement, href: str = "") -> Entry:
+def verdict_entry(card: ThreatModelResult, judgement: AuditResult, href: str = "") -> Entry:
     """The verdict, or why there is none."""
     if card.verdict is not None:
         return Entry(shown(card.verdict), href=href)
     return Entry("no verdict", missing_text(card, judgement), href=href)
 
 
-def missing_text(card: CardResult, judgement: Judgement) -> str:
+def missing_text(card: ThreatModelResult, judgement: AuditResult) -> str:
     """Why a threat model has no verdict."""
     if not controlled(judgement):
         return NO_TWIN
-    if card.serving == "label":
+    if card.access == "label":
         return "labels alone are the floor"
     return f"an indication only: {shown(card.indication)}" if card.indication else "the suite gives none"
 
 
-def verdict_sentence(card: CardResult, judgement: Judgement) -> str:
+def verdict_sentence(card: ThreatModelResult, judgement: AuditResult) -> str:
     """`Verdict: reduced to labels.`, `An indication only, no verdict: partial.`, `No verdict: no control to compare with.`"""
     if card.verdict is not None:
         return f"Verdict: {shown(card.verdict)}."
@@ -143,7 +143,7 @@ def verdict_sentence(card: CardResult, judgement: Judgement) -> str:
     return f"No verdict: {missing_text(card, judgement)}."
 
 
-def meanings(judgement: Judgement) -> dict[str, str]:
+def meanings(judgement: AuditResult) -> dict[str, str]:
     """What the verdicts that appear here mean."""
     d = f"δ = {points_text(judgement.delta)}"
     every = {
@@ -157,30 +157,30 @@ def meanings(judgement: Judgement) -> dict[str, str]:
         "no effect": f"The best extracted model is as good as one of the undefended control, within {d}.",
         "partial": "The defense lowered the best extracted model; whether soft outputs are still worth more than labels is open.",
     }
-    used = {word for card in judgement.cards for word in (card.verdict, card.indication) if word}
+    used = {word for card in judgement.threat_models for word in (card.verdict, card.indication) if word}
     return {shown(word): text for word, text in every.items() if word in used}
 
 
-def best_of(card: CardResult, side: str) -> Thief | None:
+def best_of(card: ThreatModelResult, side: str) -> AttackResult | None:
     """The best attack found of a side: the one the judge names, else the one with the highest mean."""
-    own = [thief for thief in card.thieves if thief.side == side and thief.accuracy is not None]
+    own = [thief for thief in card.attacks if thief.side == side and thief.accuracy is not None]
     name = card.best if side == "defended" else card.best_undefended
     named = [thief for thief in own if thief.name == name]
     ranked = sorted(named or own, key=lambda thief: -(thief.accuracy.mean if thief.accuracy else 0.0))
     return ranked[0] if ranked else None
 
 
-def served_to(judgement: Judgement, side: str, serving: str) -> list[VictimResult]:
+def served_to(judgement: AuditResult, side: str, serving: str) -> list[VictimResult]:
     """The victims of a side as they are served on a threat model; those that are only measured otherwise, where none is."""
     own = [victim for victim in judgement.victims if victim.side == side]
-    fitting = [victim for victim in own if serving_text(victim.serving) == serving_text(serving)]
+    fitting = [victim for victim in own if serving_text(victim.access) == serving_text(serving)]
     return fitting or own
 
 
-def twin_of(judgement: Judgement, victim: VictimResult) -> VictimResult | None:
+def twin_of(judgement: AuditResult, victim: VictimResult) -> VictimResult | None:
     """The undefended control of a defended victim that is served alike: the one at the same place, else the only one."""
-    mine = served_to(judgement, "defended", victim.serving)
-    others = served_to(judgement, "undefended", victim.serving)
+    mine = served_to(judgement, "defended", victim.access)
+    others = served_to(judgement, "undefended", victim.access)
     if victim.side == "undefended" or not others:
         return None
     place = mine.index(victim)

@@ -9,7 +9,7 @@ from typing import Any
 
 import vl_convert
 
-from undistill.auditing.result import Judgement
+from undistill.auditing.result import AuditResult
 from undistill.files import write_text
 from undistill.reporting import render
 from undistill.reporting.audit import first, story
@@ -25,7 +25,7 @@ WIDTH = 460
 """Of a figure in a file, pixels."""
 
 
-def write_audit(judgement: Judgement, out: Path) -> Report:
+def write_audit(judgement: AuditResult, out: Path) -> Report:
     """Write `out/index.html`, `report.md`, `report.json`, `report.tex` and `figures/*.svg`.
 
     A pure function of the judgement: the same one gives the same bytes.
@@ -59,7 +59,7 @@ def as_json(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def as_values(judgement: Judgement, drawn: Drawn) -> dict[str, Any]:
+def as_values(judgement: AuditResult, drawn: Drawn) -> dict[str, Any]:
     """For `report.json`: the judgement as it came, and the tables that the page shows."""
     thieves = [dict(record) for grid in drawn.thieves for record in grid.records]
     return {

@@ -8,22 +8,19 @@ not shown.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
-
-from scipy.special import stdtrit
 
 from undistill.paper.experiments import Direction, Experiment
 from undistill.paper.published import ITSELF
-from undistill.reporting.paired import ENOUGH
 from undistill.reporting.paper.source import Measured, Place, Source
+from undistill.statistics import ENOUGH, Difference, interval, slope
 
 Verdict = Literal["seen", "opposite", "not shown", "not judged"]
 VERDICTS: tuple[Verdict, ...] = ("seen", "opposite", "not shown", "not judged")
 FIELDS = ("experiment", "teacher", "arm", "column", "x")
-LEVEL = 0.95
 Values = dict[int, float]
 Fixed = tuple[tuple[str, Any], ...]
 
@@ -41,19 +38,20 @@ class Case:
         """How many seeds have it."""
         return len(self.values)
 
+    @cached_property
+    def result(self) -> Difference | None:
+        """Mean and bounds, infinite below three seeds; None without a value."""
+        return interval(list(self.values.values()), least=ENOUGH) if self.values else None
+
     @property
     def mean(self) -> float | None:
         """Of the values; None without one."""
-        return statistics.fmean(self.values.values()) if self.values else None
+        return None if self.result is None else float(self.result.mean)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
         """(lower, upper) one-sided 95 % t bounds of the mean; None below three seeds."""
-        if self.n < ENOUGH:
-            return None
-        each = list(self.values.values())
-        reach = float(stdtrit(self.n - 1, LEVEL)) * statistics.stdev(each) / math.sqrt(self.n)
-        return statistics.fmean(each) - reach, statistics.fmean(each) + reach
+        return None if self.result is None or not self.result.finite else (self.result.lower, self.result.upper)
 
     @property
     def verdict(self) -> Verdict:
@@ -92,13 +90,6 @@ def claims(experiments: list[Experiment], source: Source) -> list[Claim]:
         for direction in experiment.directions
     ]
     return [claim for claim in found if claim.cases]
-
-
-def slope(xs: list[float], ys: list[float]) -> float:
-    """Of the line of least squares; needs two different x."""
-    middle = statistics.fmean(xs)
-    spread = math.fsum((x - middle) ** 2 for x in xs)
-    return math.fsum((x - middle) * y for x, y in zip(xs, ys, strict=True)) / spread
 
 
 def _cases(experiment: Experiment, direction: Direction, source: Source) -> Iterator[Case]:

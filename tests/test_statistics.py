@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from undistill.auditing.statistics import UNKNOWN, image_error, interval
+from undistill.statistics import UNKNOWN, image_error, interval, rising, slope
 
 
 def test_without_an_error_from_images_it_is_scipys_t_interval() -> None:
@@ -99,3 +100,25 @@ def test_bounds_cover_as_often_as_they_say(seeds: int, spread: float, error: flo
     found = interval(values, error)
     assert 0.94 <= float(np.mean(found.upper >= 0)) <= 0.975
     assert 0.94 <= float(np.mean((found.low <= 0) & (found.high >= 0))) <= 0.985
+
+
+def test_below_the_least_number_of_units_there_is_no_interval() -> None:
+    assert interval([1.0, 2.0]).finite
+    assert not interval([1.0, 2.0], least=3).finite
+    assert interval([1.0, 2.0], least=3).mean == 1.5
+
+
+def test_slope_by_hand() -> None:
+    assert slope([0.0, 1.0, 2.0], [1.0, 3.0, 5.0]) == pytest.approx(2.0)
+
+
+def test_a_curve_that_falls_is_pooled() -> None:
+    assert rising([1, 3, 2, 4]) == [1, 2.5, 2.5, 4]
+    assert rising([3, 2, 1]) == [2, 2, 2]
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=8))
+def test_a_pooled_curve_rises_and_keeps_its_mean(values: list[float]) -> None:
+    found = rising(values)
+    assert all(a <= b + 1e-9 for a, b in pairwise(found))
+    assert sum(found) == pytest.approx(sum(values))
