@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
-import platformdirs
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from undistill.errors import GO_ON, Busy, RunError
 
@@ -49,20 +49,18 @@ def write_bytes(path: Path, content: bytes, *, lasting: bool = True) -> None:
                 if lasting:
                     os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
-            replace(Path(temporary), path)
+            _replace(Path(temporary), path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
 
 
-def replace(source: Path, target: Path) -> None:
-    """`os.replace`; on Windows, which refuses while another process has `target` open, tried for a second."""
-    for pause in (0.02, 0.1, 0.3, 0.6):
+def _replace(source: Path, target: Path) -> None:
+    """`os.replace`. Windows refuses while another process has `target` open, so there it is tried for a second."""
+    for pause in (0.02, 0.1, 0.3, 0.6) if os.name == "nt" else ():
         try:
             source.replace(target)
         except PermissionError:
-            if os.name != "nt":
-                raise
             time.sleep(pause)
         else:
             return
@@ -78,7 +76,7 @@ def sweep(folder: Path) -> None:
 
 def write_text(path: Path, content: str) -> None:
     """`write_bytes` for UTF-8 text."""
-    write_bytes(path, content.encode("utf-8"))
+    write_bytes(path, content.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -99,43 +97,36 @@ def read_json(path: Path) -> Any:
 def cache_root() -> Path:
     """`$UNDISTILL_CACHE`, or `undistill` in the user's cache folder (`~/.cache` or `$XDG_CACHE_HOME` on Linux)."""
     named = os.environ.get("UNDISTILL_CACHE")
-    return Path(named) if named is not None else platformdirs.user_cache_path("undistill", appauthor=False)
+    return Path(named) if named else user_cache_path("undistill", appauthor=False)
 
 
 @contextlib.contextmanager
-def hold(lock: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file `lock`, which this makes. The system lets go when a process dies.
+def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the file `path`, once no other process does; whether it is held, which it is unless told not to `wait`.
 
-    Args:
-        lock: a file of its own, never one with content.
-        wait: until it is free. Without waiting a lock that is held raises Busy.
+    The system lets go when a process dies.
     """
-    held = filelock.FileLock(lock, mode=0o644, thread_local=False, poll_interval=0.02)
-    with writing(lock.parent):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            held.acquire(blocking=wait)
-        except filelock.Timeout:
-            raise Busy(f"{lock} is held by another process") from None
-    try:
-        yield
-    finally:
-        held.release()
-
-
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Wait until this process alone works on the file `path`, and hold it."""
-    with hold(path.with_name(f".{path.name}.lock")):
-        yield
+    lock = _acquired(path.with_name(f".{path.name}.lock"), seconds=-1 if wait else 0)
+    with contextlib.nullcontext() if lock is None else lock:
+        yield lock is not None
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; Busy (a UsageError) if another one holds it."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(hold(folder / ".lock", wait=False))
-        except Busy:
-            raise Busy(f"{folder} is in use by another process; wait for it or choose another folder") from None
+    """Hold `folder` for this process; Busy (a UsageError) if another one holds it. The system lets go when a process dies."""
+    lock = _acquired(folder / ".lock", seconds=0)
+    if lock is None:
+        raise Busy(f"{folder} is in use by another process; wait for it or choose another folder")
+    with lock:
         yield
+
+
+def _acquired(file: Path, seconds: float) -> Any:
+    """A lock that is held until its block ends; None if another process still holds it after so long (−1: never)."""
+    with writing(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file, poll_interval=0.02)
+        try:
+            return lock.acquire(timeout=seconds)
+        except Timeout:
+            return None

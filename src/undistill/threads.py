@@ -130,6 +130,6 @@ def _busy() -> float | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8")
     except OSError:
         return ""

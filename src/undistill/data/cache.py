@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from undistill.data.image_set import HASH, ImageSet, check_labels, fingerprint_of, hash_of
-from undistill.errors import Busy, RunError, UsageError
-from undistill.files import cache_root, exclusive, hold, write_bytes, writing
+from undistill.errors import RunError, UsageError
+from undistill.files import cache_root, exclusive, write_bytes, writing
 
 SCHEMA = 1
 
@@ -125,8 +125,9 @@ def _sweep(root: Path) -> None:
     """Remove what processes that died left half-decoded: folders whose key nobody holds."""
     for folder in root.glob(".*-*"):
         key = folder.name[1:].partition("-")[0]
-        with contextlib.suppress(Busy), hold(root / f".{key}.lock", wait=False):
-            shutil.rmtree(folder, ignore_errors=True)
+        with exclusive(root / key, wait=False) as left:
+            if left and folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
