@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from undistill.errors import GO_ON, Busy, RunError
 
@@ -46,10 +49,22 @@ def write_bytes(path: Path, content: bytes, *, lasting: bool = True) -> None:
                 if lasting:
                     os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            _replace(Path(temporary), path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def _replace(source: Path, target: Path) -> None:
+    """`os.replace`. Windows refuses while another process has `target` open, so there it is tried for a second."""
+    for pause in (0.02, 0.1, 0.3, 0.6) if os.name == "nt" else ():
+        try:
+            source.replace(target)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    source.replace(target)
 
 
 def sweep(folder: Path) -> None:
@@ -72,37 +87,46 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Parsed JSON; RunError names a file that is missing or is no JSON."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
 
 
+def cache_root() -> Path:
+    """`$UNDISTILL_CACHE`, or `undistill` in the user's cache folder (`~/.cache` or `$XDG_CACHE_HOME` on Linux)."""
+    named = os.environ.get("UNDISTILL_CACHE")
+    return Path(named) if named else user_cache_path("undistill", appauthor=False)
+
+
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Wait until this process alone works on the file `path`, and hold it. The system lets go when a process dies."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the file `path`, once no other process does; whether it is held, which it is unless told not to `wait`.
+
+    The system lets go when a process dies.
+    """
+    lock = _acquired(path.with_name(f".{path.name}.lock"), seconds=-1 if wait else 0)
+    with contextlib.nullcontext() if lock is None else lock:
+        yield lock is not None
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; Busy (a UsageError) if another one holds it. The system lets go when a process dies."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"{folder} is in use by another process; wait for it or choose another folder") from None
+    lock = _acquired(folder / ".lock", seconds=0)
+    if lock is None:
+        raise Busy(f"{folder} is in use by another process; wait for it or choose another folder")
+    with lock:
         yield
-    finally:
-        os.close(handle)
+
+
+def _acquired(file: Path, seconds: float) -> Any:
+    """A lock that is held until its block ends; None if another process still holds it after so long (−1: never)."""
+    with writing(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file, poll_interval=0.02)
+        try:
+            return lock.acquire(timeout=seconds)
+        except Timeout:
+            return None

@@ -18,7 +18,7 @@ from undistill.data.image_set import ImageSet
 from undistill.errors import Refused, UsageError
 from undistill.models import Classifier
 from undistill.oracle import Answer, Bank, BlackBox, Oracle, Questions
-from undistill.oracle.entry import Entry
+from undistill.oracle.logit_cache import Entry
 from undistill.oracle.output_defense import ANSWER_DEFENSES, chain, rounded
 from undistill.oracle.victim import Victim, resolve
 from undistill.seeds import generator
@@ -205,7 +205,7 @@ def test_the_bank_holds_what_the_network_said_before_any_defense(
 ) -> None:
     heard(Oracle(victim, Access.PROBS, behind=chain(["stingy"]), bank=bank), images, views=False)
     (file,) = bank.place.glob("*/*.safetensors")
-    held = Entry(file.parent, 4, 24).read(0)
+    held = Entry(file.parent, {"classes": 4, "source_size": 24}).read(0)
     assert held is not None
     raw_NC = victim(pixels(images)).detach()
     torch.testing.assert_close(held.logits_MC, raw_NC[held.index_M], rtol=1e-4, atol=1e-4)

@@ -62,7 +62,7 @@ def catalog(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
         if wanted in (None, name)
     }
     if wanted in (None, "recipe"):
-        about = {name: _header((FOLDER / f"{name}.yaml").read_text()) for name in names()}
+        about = {name: _header((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")) for name in names()}
         found["recipe"] = [{"name": name, "about": line, "settings": {}} for name, line in about.items()]
     if wanted in (None, "threat-model"):
         found["threat-model"] = [

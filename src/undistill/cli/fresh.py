@@ -57,7 +57,11 @@ def _is_ours(mark: Path) -> bool:
     import yaml
 
     try:
-        values: Any = json.loads(mark.read_text()) if mark.suffix == ".json" else yaml.safe_load(mark.read_text())
+        values: Any = (
+            json.loads(mark.read_text(encoding="utf-8"))
+            if mark.suffix == ".json"
+            else yaml.safe_load(mark.read_text(encoding="utf-8"))
+        )
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return False
     if not isinstance(values, dict) or (mark.suffix != ".json" and not isinstance(values.get("recipe"), dict)):

@@ -58,16 +58,16 @@ def cache(
         raise UsageError(f"--kind is images or logits, not {kind!r}")
     wanted = [kind] if kind else list(KINDS)
     before = _caches(cache)
-    in_use = {name: _prune(name, cache) for name in wanted} if prune else {}
+    for name in wanted if prune else ():
+        _prune(name, cache)
     after = {name: kept for name, kept in _caches(cache).items() if name in wanted}
-    freed = {name: before[name].bytes - after[name].bytes for name in in_use}
+    freed = {name: before[name].bytes - after[name].bytes for name in wanted}
     if as_json:
         values: dict[str, Any] = {name: asdict(kept) for name, kept in after.items()}
         return typer.echo(json.dumps(values | ({"removed_bytes": freed} if prune else {}), indent=1))
     for name, kept in after.items():
         removed = f"; removed {size(freed[name])}" if prune else ""
-        busy = f"; {in_use[name]} in use and kept" if in_use.get(name) else ""
-        typer.echo(f"{KINDS[name]:<16} {_shown(kept)}{removed}{busy}")
+        typer.echo(f"{KINDS[name]:<16} {_shown(kept)}{removed}")
     return None
 
 
@@ -82,26 +82,28 @@ class Kept:
 
 def _caches(bank: Path | None) -> dict[str, Kept]:
     from undistill.data import cache as images
+    from undistill.files import cache_root
     from undistill.oracle.logit_cache import Bank
 
     decoded, logits = images.entries(), Bank.of(bank).entries()
     return {
-        "images": Kept(sum(decoded.values()), len(decoded), str(images.cache_root() / "images")),
+        "images": Kept(sum(decoded.values()), len(decoded), str(cache_root() / "images")),
         "logits": Kept(sum(logits.values()), len(logits), str(Bank.of(bank).place)),
     }
 
 
-def _prune(kind: str, bank: Path | None) -> int:
-    """Remove all of one kind; how many entries stay because they are in use."""
+def _prune(kind: str, bank: Path | None) -> None:
+    """Remove all of one kind."""
     from undistill.data import cache as images
     from undistill.oracle.logit_cache import Bank
 
     if kind == "images":
         for key in images.entries():
             images.remove(key)
-        return 0
-    place = Bank.of(bank)
-    return sum(not place.remove(entry) for entry in place.entries())
+        return
+    kept = Bank.of(bank)
+    for entry in kept.entries():
+        kept.remove(entry)
 
 
 def _versions() -> dict[str, str]:

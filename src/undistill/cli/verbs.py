@@ -173,7 +173,7 @@ def threads_before(out: Path) -> int | None:
     if (out / "result.json").exists() or not (out / "checkpoint").is_dir():
         return None
     try:
-        threads = json.loads((out / "env.json").read_text())["threads"]
+        threads = json.loads((out / "env.json").read_text(encoding="utf-8"))["threads"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return threads if isinstance(threads, int) and threads > 0 else None
@@ -231,7 +231,7 @@ def show_cell(cell: Any, out: Path, *, as_json: bool) -> None:
     if as_json:
         return typer.echo(json.dumps(cell.values(), indent=1))
     got = "diverged" if cell.accuracy is None else f"{cell.accuracy:.2f} % on {cell.n_test:,} test images"
-    own = json.loads((out / "result.json").read_text()).get("victim_accuracy")
+    own = json.loads((out / "result.json").read_text(encoding="utf-8")).get("victim_accuracy")
     got += "" if own is None else f" (the victim itself {own:.2f} %)"
     return typer.echo(f"{cell.attack} of {cell.victim}, student {cell.student}: {got}, {cell.queries:,} queries; {out}")
 
@@ -260,7 +260,7 @@ def import_data(
 
 def show_import(folder: Path, found: tuple[Any, str] | None, *, as_json: bool) -> None:
     """Print what was imported: its normalization and where that is from, and its accuracy (`found`) if it was measured."""
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     network, origin = config["network"], config["origin"]
     if as_json:
         doubts = {} if found is None else {"doubt": found[1]}
@@ -344,6 +344,6 @@ def whole_numbers(name: str, text: str | None) -> list[int] | None:
 def lines(path: Path) -> list[str]:
     """The lines of a text file, empty ones left out."""
     try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read class names from {path}: {error}") from error

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,16 +18,9 @@ from numpy.typing import NDArray
 
 from undistill.data.image_set import HASH, ImageSet, check_labels, fingerprint_of, hash_of
 from undistill.errors import RunError, UsageError
-from undistill.files import write_bytes, writing
+from undistill.files import cache_root, exclusive, write_bytes, writing
 
 SCHEMA = 1
-
-
-def cache_root() -> Path:
-    """`$UNDISTILL_CACHE`, or `undistill` in the user's cache folder."""
-    if "UNDISTILL_CACHE" in os.environ:
-        return Path(os.environ["UNDISTILL_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "undistill"
 
 
 def key_of(files: Iterable[Path], extra: dict[str, Any]) -> str:
@@ -63,27 +53,16 @@ class Kept:
     corrupt: int = 0
 
 
-def read(key: str) -> dict[str, ImageSet] | None:
-    """The splits kept under `key`, memory-mapped; None if there are none or they are damaged."""
-    kept = read_kept(key)
-    return None if kept is None else kept.splits
-
-
-def read_kept(key: str) -> Kept | None:
-    """`read`, with what was left out."""
+def read(key: str) -> Kept | None:
+    """The splits under `key`, memory-mapped, and what was left out; None if there are none or they are damaged."""
     folder = cache_root() / "images" / key
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         splits = {str(name): _read_split(folder, str(name), entry) for name, entry in meta["splits"].items()}
         corrupt = int(meta.get("corrupt", 0))
     except Exception:  # noqa: BLE001  readers of damaged files raise nearly anything, and whatever it is, the answer is "decode again"
         return None
     return Kept(splits, corrupt) if splits else None
-
-
-def size_of(key: str) -> int:
-    """Bytes of the entry `key`; 0 where there is none."""
-    return sum(file.stat().st_size for file in (cache_root() / "images" / key).glob("*"))
 
 
 def _read_split(folder: Path, name: str, entry: dict[str, Any]) -> ImageSet:
@@ -106,60 +85,49 @@ def _read_split(folder: Path, name: str, entry: dict[str, Any]) -> ImageSet:
     return images
 
 
-def write(key: str, splits: dict[str, ImageSet], source: str) -> None:
-    """Keep `splits` under `key`, whole or not at all."""
-    with storing(key, source) as store:
-        for name, images in splits.items():
-            with store.split(name, images.class_names, tuple(images.images_NCHW.shape[1:]), len(images)) as part:
-                for pixels, label in zip(images.images_NCHW.numpy(), images.labels_N.tolist(), strict=True):
-                    part.add(pixels, label)
+def read_or_make(key: str, source: str, fill: Callable[[Store], None]) -> Kept:
+    """`read`, after `fill` has written the splits where there are none; waits while another process writes the same.
+
+    Raises:
+        RunError: the cache cannot be written, or what was written cannot be read.
+    """
+    if (kept := read(key)) is None:
+        place = cache_root() / "images" / key
+        with exclusive(place):
+            if (kept := read(key)) is None:
+                _make(place, source, fill)
+                kept = read(key)
+    if kept is None:
+        raise RunError(
+            f"the images just decoded into {cache_root()} cannot be read back; free some space and try again"
+        )
+    return kept
 
 
-@contextlib.contextmanager
-def storing(key: str, source: str) -> Iterator[Store]:
-    """A store that becomes the entry `key` if the block ends well: a temporary folder, renamed. RunError for a full disk."""
-    root = cache_root() / "images"
-    with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
-        folder, handle = _temporary(root, key)
+def _make(place: Path, source: str, fill: Callable[[Store], None]) -> None:
+    """Fill a temporary folder beside `place`, and rename it to that. Its key is locked by this process."""
+    folder = place.with_name(f".{place.name}-part")
+    with writing(place.parent):
+        shutil.rmtree(folder, ignore_errors=True)
+        _sweep(place.parent)
+        folder.mkdir()
         try:
             store = Store(folder, {"schema": SCHEMA, "source": source, "splits": {}})
-            yield store
-            (folder / "meta.json").write_text(json.dumps(store.meta, indent=1))
-            folder.chmod(0o755)
-            shutil.rmtree(root / key, ignore_errors=True)
-            try:
-                folder.rename(root / key)
-            except OSError:  # another process may just have decoded the same files
-                if read(key) is None:
-                    raise
+            fill(store)
+            (folder / "meta.json").write_text(json.dumps(store.meta, indent=1), encoding="utf-8")
+            shutil.rmtree(place, ignore_errors=True)
+            folder.rename(place)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            os.close(handle)
 
 
-def _temporary(root: Path, key: str) -> tuple[Path, int]:
-    """A new folder, locked for as long as this process lives. What dead processes left half-decoded goes first.
-
-    The root is locked meanwhile, so that no folder is seen between its making and its locking.
-    """
-    guard = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        for left in root.glob(".*-*"):
-            with contextlib.suppress(OSError):  # in use, or just renamed
-                handle = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(left, ignore_errors=True)
-                finally:
-                    os.close(handle)
-        folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        return folder, handle
-    finally:
-        os.close(guard)
+def _sweep(root: Path) -> None:
+    """Remove what processes that died left half-decoded: folders whose key nobody holds."""
+    for folder in root.glob(".*-*"):
+        key = folder.name[1:].partition("-")[0]
+        with exclusive(root / key, wait=False) as left:
+            if left and folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -188,6 +156,13 @@ class Store:
             whole = (len(part.labels), *shape)
             digest = fingerprint_of(whole, class_names, chunks, np.array(part.labels, np.int64))
         self.meta["splits"][name] = {"shape": list(whole), "class_names": list(class_names), "fingerprint": digest}
+
+    def add(self, name: str, images: ImageSet) -> None:
+        """A split that is decoded already."""
+        shape = tuple(images.images_NCHW.shape[1:])
+        with self.split(name, images.class_names, shape, len(images)) as part:
+            for pixels, label in zip(images.images_NCHW.numpy(), images.labels_N.tolist(), strict=True):
+                part.add(pixels, label)
 
 
 @dataclass
@@ -252,6 +227,8 @@ def remove(key: str) -> None:
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # something else lies there
         folder.rmdir()
+    with contextlib.suppress(OSError):
+        folder.with_name(f".{key}.lock").unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -301,7 +301,11 @@ def _check_cards(folder: Path) -> bool:
         file = folder / card
         if not file.is_file():
             continue
-        told = DatasetCard.load(file).data.to_dict() if card == "README.md" else yaml.safe_load(file.read_text())
+        told = (
+            DatasetCard.load(file).data.to_dict()
+            if card == "README.md"
+            else yaml.safe_load(file.read_text(encoding="utf-8"))
+        )
         configs = told.get("configs") if isinstance(told, dict) else None
         declared = declared or bool(configs)
         for text in _texts(configs):
@@ -323,10 +327,12 @@ def _check_saved(folder: Path, known: frozenset[str]) -> None:
     """UsageError for a reference out of the folder in what `save_to_disk` writes."""
     parts = [folder] if (folder / "state.json").exists() else []
     if (folder / "dataset_dict.json").exists():
-        parts += [folder / name for name in json.loads((folder / "dataset_dict.json").read_text())["splits"]]
+        parts += [
+            folder / name for name in json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        ]
     for part in parts:
         _check_known(str(part / "state.json"), folder, known)
-        for file in json.loads((part / "state.json").read_text())["_data_files"]:
+        for file in json.loads((part / "state.json").read_text(encoding="utf-8"))["_data_files"]:
             _check_known(str(part / file["filename"]), folder, known)
 
 

@@ -15,8 +15,7 @@ from undistill.defenses.base import DEFENSES, TrainedDefense
 from undistill.losses import self_undermining_loss
 from undistill.models import Classifier
 from undistill.oracle.inference import Frozen
-from undistill.oracle.logit_cache import Bank
-from undistill.oracle.recall import answers
+from undistill.oracle.logit_cache import Bank, answers
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe

@@ -17,10 +17,9 @@ from undistill.errors import UsageError
 from undistill.models import Classifier
 from undistill.oracle.black_box import BlackBox, to_bytes
 from undistill.oracle.inference import Frozen
-from undistill.oracle.logit_cache import Bank
+from undistill.oracle.logit_cache import Bank, recalled
 from undistill.oracle.oracle import cut
 from undistill.oracle.query_log import Answers, Ledger, same_victim
-from undistill.oracle.recall import recalled
 from undistill.oracle.victim import Victim, finite_logits
 from undistill.seeds import generator
 from undistill.threat_model import Access, Card

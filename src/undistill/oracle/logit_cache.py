@@ -1,119 +1,129 @@
-"""The bank: raw answers of frozen networks on disk, so that no network is asked twice about the same view.
+"""The logit cache: raw logits of frozen networks on disk, so that no network is asked twice about the same view.
 
-An entry belongs to one network, one set of source images and one seed of views, and holds a file for each pass over them: the
-logits, float32, and the index of the image that each belongs to. What is shown of an answer is cut from it later, by the oracle.
-A file is written whole or not at all, by whoever holds its lock; one that is damaged counts as missing.
+An entry belongs to one network, one set of source images and one seed of views. It is a folder with a file for each pass over the
+images: their logits, float32, and the index of each image. Output defenses and access cuts apply after it. A file is written whole
+or not at all, by the process that holds its lock; a damaged or missing one is computed.
+
+Legend: B batch, C classes, M images of a pass.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from undistill.data.augment import View
-from undistill.data.cache import cache_root
-from undistill.data.image_set import ImageSet
-from undistill.errors import UsageError
-from undistill.files import TEMPORARY
-from undistill.oracle.entry import Entry, in_bytes
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from undistill.data.batches import ImageBatches
+from undistill.errors import RunError, UsageError
+from undistill.files import TEMPORARY, cache_root, exclusive, write_bytes, write_json
+from undistill.oracle.inference import PROBE, Frozen
+from undistill.training.evaluate import batch_for
+from undistill.types import Batch
 
 SCHEMA = 1
 LIMIT = 10 * 10**9
 MARGIN = 10**8
 """Bytes of the disk that are left to others."""
-WRITTEN = re.compile(rf"\d{{5,}}\.safetensors|\.\d{{5,}}\.lock|\..*{re.escape(TEMPORARY)}")
-"""What lies in an entry beside `about.json` and `.use`."""
+IN_USE = 3600.0
+"""Seconds for which an entry counts as in use after a pass was read or written."""
+TOLD = 10**6
+"""Bytes from which on an entry is worth a line."""
+WRITTEN = re.compile(rf"about\.json|\d{{5,}}\.safetensors|\.(\d{{5,}}\.safetensors|use).*|\..*{re.escape(TEMPORARY)}")
+"""What lies in an entry; nothing else is ever removed."""
 log = logging.getLogger(__name__)
+Count = Callable[[int], None]
+
+
+class Held(NamedTuple):
+    """Logits of some images: their index in the source split, and a row for each."""
+
+    index_M: Tensor
+    logits_MC: Tensor
 
 
 @dataclass(frozen=True)
 class Bank:
-    """A folder of answers, `undistill/bank` in the user's cache if none is named, of at most `limit` bytes; 0 keeps none."""
+    """A folder of logits, `undistill/bank` in the user's cache if none is named, of at most `limit` bytes; 0 keeps none."""
 
     folder: Path | None = None
     limit: int = LIMIT
 
     @classmethod
     def of(cls, folder: str | Path | None = None, gigabytes: float = LIMIT / 10**9) -> Bank:
-        """A bank as users name it; UsageError for a negative limit."""
+        """A cache as users name it; UsageError for a negative limit."""
         if not 0 <= gigabytes < float("inf"):
             raise UsageError(f"the limit of the logit cache is a size in GB of at least 0, not {gigabytes:g}")
         return cls(None if folder is None else Path(folder).expanduser(), int(gigabytes * 10**9))
 
     @property
     def place(self) -> Path:
-        """Where it lies."""
+        """Its folder."""
         return cache_root() / "bank" if self.folder is None else self.folder
 
-    def open(
-        self,
-        network: str,
-        classes: int,
-        images: ImageSet,
-        *,
-        views: Sequence[View],
-        views_seed: int,
-        precision: str,
-        passes: int,
-    ) -> Entry | None:
-        """The entry of a network's answers about these images, or None where they are more than the limit allows.
+    def open(self, network: Frozen, batches: ImageBatches, classes: int, passes: int) -> Entry | None:
+        """The entry of a network's logits for the views of `batches`, or None where so many passes do not fit.
 
-        Entries that nobody uses make room, the one that was used longest ago first.
-
-        Args:
-            network: its id.
-            classes: how many logits an answer has.
-            images: those that it will be asked about; subsets of one source share an entry.
-            views: what is done to the images.
-            views_seed: of the views; it does not matter where there are none.
-            precision: of the answers, such as fp32.
-            passes: how many passes over the images there will be.
+        Entries that were not used for an hour make room, the one that was used longest ago first.
         """
+        images = batches.images
         about = {
             "schema": SCHEMA,
-            "network": network,
+            "network": network.id,
             "classes": classes,
-            "source": images.origin,
+            "source": images.origin,  # subsets of one source share an entry
             "source_size": images.source_size,
             "image_size": images.image_size,
-            "views": [view.model_dump(mode="json", by_alias=True) for view in views],
-            "views_seed": views_seed if views else 0,
-            "precision": precision,
+            "views": [view.model_dump(mode="json", by_alias=True) for view in batches.views],
+            "views_seed": batches.views_seed if batches.views else 0,
+            "precision": network.arithmetic(batches.device),
         }
-        entry = Entry(self.place / _key(about), classes, images.source_size)
-        estimate = passes * len(images) * (4 * classes + 4)
-        size = max(estimate, min(self.limit, _size(entry.folder)))  # what it holds already is not in its own way
-        if not self.limit or not self.make_room(size, entry.folder):
+        entry = Entry(self.place / _key(about), about)
+        size = passes * len(images) * (4 * classes + 4)
+        if not self.limit or not self._make_room(size, entry.folder):
             return None
-        return entry if entry.prepare({**about, "reserved": size}, size) else None
+        try:
+            entry.begin()
+        except RunError as error:
+            log.warning("logit cache: %s; outputs are computed each time", str(error).rstrip("."))
+            return None
+        if size >= TOLD:
+            kept = sum(1 for _ in entry.folder.glob("*.safetensors"))
+            log.info("logit cache: up to %s in %s, %d passes found", in_bytes(size), self.place, kept)
+        return entry
 
     def entries(self) -> dict[Path, int]:
-        """Bytes that each entry takes on the disk, by its folder."""
-        found = sorted(path.parent for path in self.place.glob("*/about.json") if _about(path) is not None)
-        return {entry: _written(entry) for entry in found}
+        """Bytes of each entry, by its folder; the one that was used longest ago comes first."""
+        found = [path.parent for path in self.place.glob("*/about.json") if _is_ours(path)]
+        return {entry: _size(entry) for entry in sorted(found, key=_last_used)}
 
-    def remove(self, entry: Path) -> bool:
-        """Whether an entry is gone: one that another process uses stays. Nothing that a bank did not write is removed."""
-        return entry in self.entries() and _removed(entry)
+    def remove(self, entry: Path) -> None:
+        """Remove an entry, and nothing that this cache did not write; a process that uses it computes its logits again."""
+        for path in sorted(entry.iterdir(), key=lambda path: path.name == "about.json"):  # which marks the entry
+            if WRITTEN.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        with contextlib.suppress(OSError):  # something else lies there
+            entry.rmdir()
 
-    def make_room(self, size: int, but: Path) -> bool:
-        """Whether `size` bytes fit beside all entries but one, once unused ones were removed as far as needed.
-
-        Nothing is removed in vain: not for what is larger than the limit or than the disk.
-        """
+    def _make_room(self, size: int, but: Path) -> bool:
+        """Whether `size` bytes fit beside the other entries, once unused ones were removed. Nothing is removed in vain."""
         free = shutil.disk_usage(next(p for p in (self.place, *self.place.absolute().parents) if p.exists())).free
-        missing = size - _written(but)
-        if size > self.limit or missing > free - MARGIN:
+        if size > self.limit or size - _size(but) > free - MARGIN:
             left = (
                 f"the limit of {in_bytes(self.limit)}"
                 if size > self.limit
@@ -123,38 +133,241 @@ class Bank:
                 "logit cache: %s of outputs are more than %s, so they are computed each time", in_bytes(size), left
             )
             return False
-        found = [path.parent for path in self.place.glob("*/about.json") if _about(path) is not None]
-        entries = sorted((entry for entry in found if entry != but), key=_last_used)
-        used = {entry: _size(entry) for entry in entries}
-        for entry in entries:
-            if sum(used.values()) + size <= self.limit:
-                break
-            if _removed(entry):
-                del used[entry]
-        fits = sum(used.values()) + size <= self.limit
-        if not fits:
+        used = {entry: bytes_ for entry, bytes_ in self.entries().items() if entry != but}
+        idle = [entry for entry in used if time.time() - _last_used(entry) > IN_USE]
+        kept = sum(bytes_ for entry, bytes_ in used.items() if entry not in idle)
+        if kept + size > self.limit:
             log.info(
                 "logit cache: others use what %s of outputs would need, so they are computed each time", in_bytes(size)
             )
-        return fits
+            return False
+        for entry in idle:
+            if sum(used.values()) + size > self.limit:
+                self.remove(entry)
+                del used[entry]
+        return True
 
 
 USUAL = Bank()
-"""Where answers are kept unless somebody says otherwise."""
+"""The cache in the user's cache folder."""
+
+
+@dataclass
+class Entry:
+    """One network's logits for the views of one source, a file for each pass."""
+
+    folder: Path
+    about: dict[str, Any]
+    writable: bool = True
+    damaged: set[int] = field(default_factory=set)
+
+    def begin(self) -> None:
+        """Say what it is about, and that it is in use; RunError on a disk that refuses."""
+        write_json(self.folder / "about.json", self.about)
+
+    def file(self, number: int) -> Path:
+        """The file of pass `number`."""
+        return self.folder / f"{number:05d}.safetensors"
+
+    def read(self, number: int) -> Held | None:
+        """What is kept of pass `number`; None where there is nothing, or it is damaged."""
+        path = self.file(number)
+        try:
+            held = self._checked(
+                safetensors.torch.load(path.read_bytes())
+            )  # whole: a mapped file cut short kills its reader
+            os.utime(self.folder / "about.json")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+            if number not in self.damaged:
+                self.damaged.add(number)
+                log.warning("logit cache: %s is damaged and is computed anew (%s)", path, error)
+            return None
+        return held
+
+    def _checked(self, found: dict[str, Tensor]) -> Held:
+        """The content of a file; ValueError where it is not what `write` writes."""
+        index_M, logits_MC, total = found["index"], found["logits"], found["sum"]
+        types = (index_M.dtype, logits_MC.dtype, total.dtype)
+        if types != (torch.int32, torch.float32, torch.int64) or total.numel() != 1:
+            raise ValueError("numbers of other types")
+        if index_M.ndim != 1 or logits_MC.shape != (len(index_M), self.about["classes"]):
+            raise ValueError("other shapes")
+        if _checksum(index_M, logits_MC) != int(total):
+            raise ValueError("another checksum")
+        if len(index_M) and not 0 <= int(index_M.min()) <= int(index_M.max()) < self.about["source_size"]:
+            raise ValueError("images that the source does not have")
+        return Held(index_M.long(), logits_MC)
+
+    def write(self, number: int, held: Held) -> None:
+        """Keep a pass. A disk that refuses is told of once; logits are then computed each time."""
+        if not self.writable:
+            return
+        index_M, logits_MC = held.index_M.int().contiguous(), held.logits_MC.contiguous()
+        tensors = {"index": index_M, "logits": logits_MC, "sum": torch.tensor(_checksum(index_M, logits_MC))}
+        try:
+            if not (self.folder / "about.json").exists():  # removed meanwhile
+                self.begin()
+            write_bytes(self.file(number), safetensors.torch.save(tensors), lasting=False)
+        except RunError as error:
+            self.writable = False
+            log.warning("logit cache: %s; outputs are computed each time", str(error).partition(";")[0])
+
+    @contextlib.contextmanager
+    def filling(self, number: int) -> Any:
+        """Hold pass `number`, once no other process does; on a disk that refuses, every process fills it for itself."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(RunError):
+                stack.enter_context(exclusive(self.file(number)))
+                for left in self.folder.glob(f".{self.file(number).name}.*{TEMPORARY}"):  # of a killed process
+                    left.unlink()
+            yield
+
+    def forget(self) -> None:
+        """Remove all passes: they are another network's."""
+        for path in self.folder.glob("[0-9]*.safetensors"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def answers(
+    network: Frozen, batches: ImageBatches, passes: int, bank: Bank | None, computed: Count = lambda _: None
+) -> Callable[[Batch], Tensor]:
+    """A function from a batch of `batches` to its B × C float32 logits: cached where they fit, else computed each time.
+
+    Args:
+        network: which computes them.
+        batches: the images and views.
+        passes: how many passes over the images there will be.
+        bank: None for none.
+        computed: told how many images the network computed.
+    """
+
+    def plainly(batch: Batch) -> Tensor:
+        computed(len(batch.images_BCHW))
+        return network(batch.images_BCHW)
+
+    return recalled(network, batches, passes, bank, computed) or plainly
+
+
+def recalled(
+    network: Frozen, batches: ImageBatches, passes: int, bank: Bank | None, computed: Count = lambda _: None
+) -> Recall | None:
+    """`answers` out of the cache; None without one, without room in it, and for a network that answers at random."""
+    if bank is None or not bank.limit or not network.known:
+        return None
+    probe_BCHW = batches.views_of(0)(batches.images_NCHW[:2], batches.index_N[:2])
+    once, again = network.plainly(probe_BCHW), network.plainly(probe_BCHW)
+    if not network.alike(once, again, batches.device):
+        log.info("logit cache: the model answers the same image differently, so nothing is kept")
+        return None
+    entry = bank.open(network, batches, once.shape[1], passes if batches.views else 1)
+    return None if entry is None else Recall(network, batches, entry, computed)
+
+
+class Recall:
+    """Logits from an entry of the cache, which is filled on the way, a pass at a time; each pass by one process."""
+
+    def __init__(self, network: Frozen, batches: ImageBatches, entry: Entry, computed: Count) -> None:
+        self._network, self._batches, self._entry, self._computed = network, batches, entry, computed
+        self._index_M = batches.index_N.cpu()
+        self._row = _rows(self._index_M, batches.source_size).to(batches.device)
+        self._number = -1
+        self._logits_MC = torch.empty(0)
+        self._trusted = False
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """B × C logits of a batch."""
+        number = batch.epoch if self._batches.views else 0
+        if number != self._number:
+            self._number, self._logits_MC = number, self.of(number).to(self._batches.device)
+        return self._logits_MC[self._row[batch.index_B]]
+
+    def of(self, number: int) -> Tensor:
+        """M × C logits of pass `number` in the order of the images, on the CPU."""
+        if (kept := self._kept(number)) is not None:
+            return kept
+        with self._entry.filling(number):
+            kept = self._kept(number)  # another process may just have filled it
+            return self._fill(number) if kept is None else kept
+
+    def _kept(self, number: int) -> Tensor | None:
+        """A pass as it is kept, if that is all of it."""
+        held, row_M = self._held(number)
+        return None if bool((row_M < 0).any()) else held.logits_MC[row_M]
+
+    def _held(self, number: int) -> tuple[Held, Tensor]:
+        """What is kept of a pass, and the row of each image in it; −1 for those that are not kept."""
+        size = self._batches.source_size
+        nothing = Held(torch.empty(0, dtype=torch.int64), torch.empty(0, self._entry.about["classes"]))
+        held = self._entry.read(number) or nothing
+        row_M = _rows(held.index_M, size)[self._index_M]
+        if self._trusted or bool((row_M < 0).all()) or self._trust(number, held, row_M):
+            return held, row_M
+        return nothing, torch.full_like(row_M, -1)
+
+    def _trust(self, number: int, held: Held, row_M: Tensor) -> bool:
+        """Whether some logits of an entry are still this network's; if not, the entry is emptied."""
+        known = (row_M >= 0).nonzero().squeeze(1)
+        picked = known[:: max(1, len(known) // PROBE)][:PROBE]
+        said = self._compute(number, picked, self._network.plainly)
+        self._trusted = self._network.alike(held.logits_MC[row_M[picked]], said, self._batches.device)
+        if not self._trusted:
+            log.warning(
+                "logit cache: %s holds outputs that the network does not give; they are computed anew",
+                self._entry.folder,
+            )
+            self._entry.forget()
+        return self._trusted
+
+    def _fill(self, number: int) -> Tensor:
+        """Compute what is missing of a pass, keep it, and return all of it."""
+        held, row_M = self._held(number)
+        missing = (row_M < 0).nonzero().squeeze(1)
+        if len(missing):
+            fresh_MC = self._compute(number, missing, self._network)
+            held = Held(torch.cat([held.index_M, self._index_M[missing]]), torch.cat([held.logits_MC, fresh_MC]))
+            self._entry.write(number, held)
+        return held.logits_MC[_rows(held.index_M, self._batches.source_size)[self._index_M]]
+
+    def _compute(self, number: int, rows: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
+        """Logits of some of the images in pass `number`, on the CPU."""
+        batches = self._batches
+        views = batches.views_of(number)
+        chunks = rows.to(batches.device).split(batch_for(batches.images, batches.device))
+        self._computed(len(rows))
+        return torch.cat([ask(views(batches.images_NCHW[c], batches.index_N[c])) for c in chunks]).cpu()
+
+
+def in_bytes(size: float) -> str:
+    """For people: 352 MB."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def _rows(index_M: Tensor, size: int) -> Tensor:
+    """The row of each image of the source among these; −1 for those that are not among them."""
+    row_N = torch.full((size,), -1)
+    row_N[index_M] = torch.arange(len(index_M))
+    return row_N
 
 
 def _key(about: Any) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _about(file: Path) -> dict[str, Any] | None:
-    """What an entry's `about.json` says; None if its folder is not named after that, for then no bank wrote it."""
+def _is_ours(file: Path) -> bool:
+    """Whether an entry's `about.json` is what its folder is named after; otherwise this cache did not write it."""
     try:
-        about = json.loads(file.read_text())
-        fixed = {name: value for name, value in about.items() if name != "reserved"}
-        return about if _key(fixed) == file.parent.name else None
+        about = json.loads(file.read_text(encoding="utf-8"))
+        about.pop("reserved", None)  # of earlier versions
+        return _key(about) == file.parent.name
     except (OSError, ValueError, AttributeError, RecursionError):
-        return None
+        return False
 
 
 def _last_used(entry: Path) -> float:
@@ -164,31 +377,10 @@ def _last_used(entry: Path) -> float:
 
 
 def _size(entry: Path) -> int:
-    """Bytes that an entry takes, or will when those who fill it are done."""
-    reserved = (_about(entry / "about.json") or {}).get("reserved", 0)
-    return max(_written(entry), reserved if isinstance(reserved, int) else 0)
-
-
-def _written(entry: Path) -> int:
     with contextlib.suppress(OSError):
         return sum(file.stat().st_size for file in entry.iterdir())
-    return 0  # not there, or just removed by somebody else
+    return 0  # not there, or just removed by another process
 
 
-def _removed(entry: Path) -> bool:
-    """Whether an entry is gone, for nobody uses it. Nothing but what a bank writes is ever removed."""
-    try:
-        with (entry / ".use").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(handle.fileno()).st_nlink:
-                return False  # somebody else removed it just now, and what lies there is a newer entry
-            for path in entry.iterdir():
-                if WRITTEN.fullmatch(path.name):
-                    path.unlink()
-            (entry / "about.json").unlink()
-            (entry / ".use").unlink()
-    except OSError:  # in use
-        return False
-    with contextlib.suppress(OSError):  # something else lies there
-        entry.rmdir()
-    return True
+def _checksum(index_M: Tensor, logits_MC: Tensor) -> int:
+    return zlib.crc32(logits_MC.numpy().data, zlib.crc32(index_M.numpy().data)) if len(index_M) else 0

@@ -17,9 +17,8 @@ from undistill.data.batches import ImageBatches
 from undistill.errors import Refused, RunError
 from undistill.oracle.black_box import BlackBox
 from undistill.oracle.inference import Frozen, not_finite, sound
-from undistill.oracle.logit_cache import Bank
+from undistill.oracle.logit_cache import Bank, recalled
 from undistill.oracle.output_defense import AnswerDefense, keep_top, rounded, serve, shown, suits
-from undistill.oracle.recall import recalled
 from undistill.seeds import generator
 from undistill.threat_model import Access
 from undistill.training.evaluate import batch_for

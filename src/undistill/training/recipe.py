@@ -187,7 +187,7 @@ def _parse(source: str | Path) -> dict[str, Any]:
         if not path.suffix and not path.exists():
             raise unknown("recipe", str(source), names())
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read recipe {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -78,7 +78,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{folder} is no run folder: it has no config.yaml")
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict) or not isinstance(config.get("recipe"), dict):
@@ -214,7 +214,7 @@ def drive(
             }
             line |= {name: round(value, 6) for name, value in (record.terms | measure()).items()}
             metrics.append(line)
-            with writing(folder / "metrics.jsonl"), (folder / "metrics.jsonl").open("a") as file:
+            with writing(folder / "metrics.jsonl"), (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             checkpoint.save(folder / "checkpoint", record.state, extra())
             if watch is not None:

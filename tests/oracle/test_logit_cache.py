@@ -1,10 +1,8 @@
-"""The bank: a folder of answers that is never trusted, never in the way, and never larger than it may be."""
+"""The logit cache: never trusted, never in the way, never larger than it may be."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import math
 import os
 import pickle
@@ -22,18 +20,19 @@ from undistill.cli.options import BANK_GB
 from undistill.data.augment import Crop
 from undistill.data.image_set import ImageSet
 from undistill.errors import RunError, UsageError
-from undistill.oracle.entry import Entry, Held, in_bytes
-from undistill.oracle.logit_cache import MARGIN, SCHEMA, Bank
+from undistill.oracle.logit_cache import SCHEMA, Bank, Entry, Held
 
-VIEWS = (Crop(padding=2),)
 ENTRY = 3 * 24 * (4 * 4 + 4)
-"""Bytes asked for three passes over 24 images of 4 classes."""
+"""Bytes of three passes over 24 images of 4 classes."""
 HEX = "0123456789abcdef01234567"
 
 
 def opened(bank: Bank, images: ImageSet, network: str = "ab", **changes: Any) -> Entry | None:
-    settings: dict[str, Any] = {"views": VIEWS, "views_seed": 5, "precision": "fp32", "passes": 3, "classes": 4}
-    return bank.open(network, images=images, **settings | changes)
+    how: dict[str, Any] = {"views": (Crop(padding=2),), "views_seed": 5, "precision": "fp32", "passes": 3, "classes": 4}
+    how |= changes
+    frozen: Any = SimpleNamespace(id=network, arithmetic=lambda _: how["precision"])
+    batches: Any = SimpleNamespace(images=images, views=how["views"], views_seed=how["views_seed"], device=None)
+    return bank.open(frozen, batches, how["classes"], how["passes"])
 
 
 def entry_in(bank: Bank, images: ImageSet, network: str = "ab", **changes: Any) -> Entry:
@@ -47,7 +46,7 @@ def answers(count: int = 24, seed: int = 0) -> Held:
 
 
 def filled(bank: Bank, images: ImageSet, network: str = "ab", passes: int = 3) -> Path:
-    """The folder of an entry that holds answers and that nobody uses."""
+    """The folder of an entry that holds logits."""
     entry = entry_in(bank, images, network)
     for number in range(passes):
         entry.write(number, answers(seed=number))
@@ -58,10 +57,6 @@ def aged(folder: Path, hours: float) -> Path:
     then = time.time() - 3600 * hours
     os.utime(folder / "about.json", (then, then))
     return folder
-
-
-def listing(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 @pytest.fixture
@@ -99,7 +94,6 @@ def test_an_entry_says_what_it_is_about(bank: Bank, images: ImageSet) -> None:
         "views": [{"name": "crop", "padding": 2}],
         "views_seed": 5,
         "precision": "fp32",
-        "reserved": ENTRY,
     }
 
 
@@ -165,7 +159,7 @@ def recounted(index: torch.Tensor, logits: torch.Tensor) -> Callable[[Path], byt
     """A file whose checksum is right whatever it holds."""
 
     def content(path: Path) -> bytes:
-        Entry(path.parent, logits.shape[1], 24).write(9, Held(index, logits))
+        Entry(path.parent, {"classes": logits.shape[1], "source_size": 24}).write(9, Held(index, logits))
         return (path.parent / "00009.safetensors").read_bytes()
 
     return content
@@ -246,7 +240,7 @@ def test_a_disk_that_refuses_is_told_of_once(
         raise RunError(f"no space left to write {path}; free some, and go on with --resume")
 
     entry = entry_in(bank, images)
-    monkeypatch.setattr("undistill.oracle.entry.write_bytes", full)
+    monkeypatch.setattr("undistill.oracle.logit_cache.write_bytes", full)
     for number in range(3):
         entry.write(number, answers())
     assert len(tried) == 1
@@ -264,30 +258,6 @@ def test_a_bank_whose_folder_is_a_file_keeps_nothing(
     assert caplog.messages[0].startswith("logit cache: cannot write")
     assert caplog.messages[0].endswith("; outputs are computed each time")
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_a_folder_that_takes_no_file_keeps_nothing(
-    bank: Bank, images: ImageSet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(*_: object, **__: object) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("undistill.oracle.entry.os.open", refuse)
-    assert opened(bank, images) is None
-    assert "Permission denied; outputs are computed each time" in caplog.text
-
-
-def test_a_pass_that_cannot_be_claimed_is_everybodys(
-    bank: Bank, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = entry_in(bank, images)
-
-    def refuse(*_: object, **__: object) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("undistill.oracle.entry.os.open", refuse)
-    with entry.claim(0) as mine:
-        assert mine
 
 
 # -- the limit ----------------------------------------------------------------------------------------------------------
@@ -316,196 +286,65 @@ def test_what_just_fits_is_kept(tmp_path: Path, images: ImageSet) -> None:
     assert opened(Bank(tmp_path / "bank", ENTRY), images) is not None
 
 
-def test_an_entry_over_the_limit_is_told_of(tmp_path: Path, images: ImageSet, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "undistill")
-    opened(Bank(tmp_path / "bank", 1000), images)
-    said = "logit cache: 1.44 kB of outputs are more than the limit of 1 kB, so they are computed each time"
-    assert caplog.messages == [said]
+@pytest.fixture
+def small(tmp_path: Path) -> Bank:
+    """Room for two entries."""
+    return Bank(tmp_path / "bank", 2 * ENTRY + 1000)
 
 
-@pytest.mark.parametrize(
-    ("size", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1440, "1.44 kB"), (352e6, "352 MB"), (32.1e9, "32.1 GB")]
-)
-def test_sizes_are_told_for_people(size: float, words: str) -> None:
-    assert in_bytes(size) == words
+def test_the_entry_that_was_used_longest_ago_makes_room(small: Bank, images: ImageSet) -> None:
+    first, second = (aged(filled(small, images, name), hours) for name, hours in (("ab", 3), ("cd", 2)))
+    entry_in(small, images, "ef")
+    assert not first.exists()
+    assert second.exists()
 
 
-def size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+def test_reading_keeps_an_entry(small: Bank, images: ImageSet) -> None:
+    first, second = (aged(filled(small, images, name), hours) for name, hours in (("ab", 3), ("cd", 2)))
+    assert entry_in(small, images, "ab").read(0) is not None
+    entry_in(small, images, "ef")
+    assert first.exists()
+    assert not second.exists()
 
 
-def test_the_entry_that_was_used_longest_ago_makes_room(tmp_path: Path, images: ImageSet) -> None:
-    bank = Bank(tmp_path / "bank")
-    old, older, young = (aged(filled(bank, images, name), hours) for name, hours in (("a", 2), ("b", 3), ("c", 1)))
-    limit = size_of(old) + size_of(young) + ENTRY
-    assert opened(Bank(bank.folder, limit), images, "new") is not None
-    assert (old.exists(), older.exists(), young.exists()) == (True, False, True)
+def test_an_entry_in_use_is_not_removed(small: Bank, images: ImageSet) -> None:
+    folders = [filled(small, images, name) for name in ("ab", "cd")]
+    assert opened(small, images, "ef") is None
+    assert all(folder.exists() for folder in folders)
+    assert opened(small, images, "ab") is not None
 
 
-def test_using_an_entry_makes_it_young(tmp_path: Path, images: ImageSet) -> None:
-    bank = Bank(tmp_path / "bank")
-    one, two = (aged(filled(bank, images, name), 5) for name in "ab")
-    entry_in(bank, images, "a")
-    assert opened(Bank(bank.folder, size_of(one) + ENTRY), images, "new") is not None
-    assert (one.exists(), two.exists()) == (True, False)
+def test_room_is_not_made_in_vain(small: Bank, images: ImageSet) -> None:
+    old = aged(filled(small, images, "ab"), 3)
+    assert opened(small, images, "ef", passes=100) is None
+    filled(small, images, "cd")
+    assert opened(small, images, "ef", passes=4) is None
+    assert old.exists()
 
 
-def test_an_entry_in_use_is_not_removed(tmp_path: Path, images: ImageSet) -> None:
-    bank = Bank(tmp_path / "bank")
-    folder = aged(filled(bank, images, "a"), 5)
-    using = entry_in(bank, images, "a")
-    tight = Bank(bank.folder, ENTRY)
-    assert opened(tight, images, "new") is None
-    assert using.read(2) is not None
-    del using
-    assert opened(tight, images, "new") is not None  # the control: it was its use alone that kept it
-    assert not folder.exists()
+def test_what_the_disk_does_not_hold_is_not_kept(bank: Bank, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    assert opened(bank, images) is None
 
 
-def test_what_is_refused_for_want_of_room_goes_on_with_its_own_entry(tmp_path: Path, images: ImageSet) -> None:
-    bank = Bank(tmp_path / "bank", ENTRY)
-    folder = filled(bank, images)
-    assert entry_in(bank, images).read(2) is not None  # its own answers are no other's in its way
-    assert folder.exists()
+def test_nothing_but_what_the_cache_writes_is_ever_removed(small: Bank, images: ImageSet) -> None:
+    foreign = small.place / HEX
+    foreign.mkdir(parents=True)
+    (foreign / "about.json").write_text(json.dumps({"schema": SCHEMA, "network": "mine"}))
+    (foreign / "00000.safetensors").write_bytes(b"x" * 3 * ENTRY)
+    old = aged(filled(small, images, "ab"), 3)
+    (old / "notes.txt").write_text("mine")
+    filled(small, images, "cd")
+    assert opened(small, images, "ef") is not None
+    assert [path.name for path in old.iterdir()] == ["notes.txt"]
+    assert len(list(foreign.iterdir())) == 2
+    assert foreign not in small.entries()
 
 
-def test_room_is_not_made_in_vain(tmp_path: Path, images: ImageSet) -> None:
-    bank = Bank(tmp_path / "bank")
-    idle, used = (aged(filled(bank, images, name), 5) for name in "ab")
-    using = entry_in(bank, images, "b")
-    assert opened(Bank(bank.folder, ENTRY - 1), images, "new") is None
-    assert idle.exists()
-    assert using.folder == used
-
-
-def test_what_others_have_reserved_is_taken(tmp_path: Path, images: ImageSet) -> None:
-    """An entry that is still being filled takes what it will take."""
-    bank = Bank(tmp_path / "bank", 2 * ENTRY - 1)
-    first = opened(bank, images, "a")
-    assert first is not None
-    assert opened(bank, images, "b") is None
-    assert opened(bank, images, "a") is not None  # the same entry is reserved once
-    assert opened(Bank(bank.folder, 2 * ENTRY), images, "b") is not None  # the control
-
-
-def test_what_the_disk_does_not_hold_is_not_kept(
-    tmp_path: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "undistill")
-    kept = aged(filled(Bank(tmp_path / "bank"), images, "old"), 5)
-    caplog.clear()
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=MARGIN + ENTRY - 1))
-    assert opened(Bank(tmp_path / "bank"), images) is None
-    said = "logit cache: 1.44 kB of outputs are more than the 100 MB left on the disk, so they are computed each time"
-    assert caplog.messages == [said]
-    assert kept.exists()
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=MARGIN + ENTRY))
-    assert opened(Bank(tmp_path / "bank"), images) is not None
-
-
-def test_nothing_but_what_a_bank_writes_is_ever_removed(tmp_path: Path, images: ImageSet) -> None:
-    bank = Bank(tmp_path / "bank")
-    entry = aged(filled(bank, images), 9)
-    foreign = {
-        "notes.txt": "mine",
-        "about.json": "{}",
-        "00000.safetensors": "mine",
-        "models/about.json": json.dumps({"schema": SCHEMA}),
-        "models/00000.safetensors": "mine",
-        f"{HEX}/thesis.tex": "mine",
-        f"{HEX[::-1]}/about.json": json.dumps({"schema": SCHEMA, "network": "ab"}),
-        f"{HEX[::-1]}/00000.safetensors": "mine",
-        f"{HEX[:-1]}f/about.json": "damaged",
-        f"{HEX[:-1]}f/.use": "mine",
-        f"{entry.name}/mine.safetensors": "mine",
-        f"{entry.name}/sub/00000.safetensors": "mine",
-    }
-    for name, content in foreign.items():
-        (bank.place / name).parent.mkdir(exist_ok=True)
-        (bank.place / name).write_text(content)
-    (bank.place / "elsewhere").symlink_to(tmp_path)
-    assert opened(Bank(bank.folder, ENTRY), images, "new") is not None
-    assert not (entry / "about.json").exists()  # the control: room was made
-    assert not (entry / "00000.safetensors").exists()
-    assert {name: (bank.place / name).read_text() for name in foreign} == foreign
-    assert (bank.place / "elsewhere").is_symlink()
-
-
-def test_an_empty_entry_leaves_no_folder_behind(tmp_path: Path, images: ImageSet) -> None:
-    bank = Bank(tmp_path / "bank")
-    folder = filled(bank, images)
-    (folder / ".00002.lock").touch()
-    (folder / ".00001.safetensors.abc.part").touch()
-    assert opened(Bank(bank.folder, ENTRY), images, "new") is not None
-    assert not folder.exists()
-
-
-def test_a_foreign_answer_file_stays_when_an_entry_is_emptied(bank: Bank, images: ImageSet) -> None:
+def test_an_entry_that_is_removed_under_way_is_begun_again(bank: Bank, images: ImageSet) -> None:
     entry = entry_in(bank, images)
+    bank.remove(entry.folder)
+    assert not entry.folder.exists()
     entry.write(0, answers())
-    (entry.folder / "mine.safetensors").write_text("mine")
-    entry.forget()
-    assert listing(entry.folder) == {"about.json", ".use", "mine.safetensors"}
-
-
-# -- several at once ----------------------------------------------------------------------------------------------------
-
-
-def test_a_pass_is_claimed_by_one_alone(bank: Bank, images: ImageSet) -> None:
-    one, two = entry_in(bank, images), entry_in(bank, images)
-    with one.claim(0) as first:
-        with two.claim(0) as second, two.claim(1) as other:
-            assert (first, second, other) == (True, False, True)
-        with two.claim(0) as third:
-            assert not third  # having been refused takes nothing from who has it
-    with two.claim(0) as now:
-        assert now
-
-
-def test_claims_leave_no_file(bank: Bank, images: ImageSet) -> None:
-    entry = entry_in(bank, images)
-    with entry.claim(0):
-        assert (entry.folder / ".00000.lock").exists()
-    assert listing(entry.folder) == {"about.json", ".use"}
-
-
-def test_half_written_files_are_swept_when_nobody_uses_the_entry(bank: Bank, images: ImageSet) -> None:
-    part = filled(bank, images) / ".00001.safetensors.x1y2z3.part"
-    using = entry_in(bank, images)
-    part.write_bytes(b"half")
-    entry_in(bank, images)
-    assert part.exists()  # it may be a living process's
-    del using
-    entry = entry_in(bank, images)
-    assert not part.exists()
-    assert entry.read(1) is not None
-
-
-def test_an_entry_that_is_removed_while_it_is_opened_is_made_again(
-    bank: Bank, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    filled(bank, images)
-    real, calls = fcntl.flock, []
-
-    def slow(handle: int, how: int) -> None:
-        calls.append(how)
-        if len(calls) == 1:  # somebody makes room between its being opened and its being held
-            for path in entry_folder.iterdir():
-                path.unlink()
-            entry_folder.rmdir()
-        real(handle, how)
-
-    entry_folder = next(bank.place.iterdir())
-    monkeypatch.setattr("undistill.oracle.entry.fcntl.flock", slow)
-    entry = entry_in(bank, images)
-    monkeypatch.undo()
-    entry.write(0, answers())
-    assert opened(Bank(bank.folder, ENTRY), images, "new") is None  # and is in use as any other
     assert entry.read(0) is not None
-
-
-def test_what_nobody_refers_to_is_let_go(bank: Bank, images: ImageSet) -> None:
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    for _ in range(20):
-        entry_in(bank, images)
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert list(bank.entries()) == [entry.folder]
