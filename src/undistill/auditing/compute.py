@@ -23,11 +23,11 @@ from undistill.experiments.attack import attack
 from undistill.experiments.cell import Cell, identify
 from undistill.experiments.extraction import Phase
 from undistill.experiments.foreign import code_of
-from undistill.experiments.graph import Graph, Task
+from undistill.experiments.graph import Graph, task_of
 from undistill.experiments.holdings import remembering
 from undistill.experiments.plan import FILE, Plan, Planned, Subject
 from undistill.experiments.plan import read as read_plan
-from undistill.experiments.ranking import matches, pick
+from undistill.experiments.ranking import pick
 from undistill.experiments.runtime import Runtime
 from undistill.experiments.store import Store
 from undistill.experiments.victim_metrics import served
@@ -65,20 +65,7 @@ class AuditFolder(Store):
 
     def graph(self, plan: Plan) -> Graph:
         """The plan's cells as tasks, and which of them are done."""
-        return Graph((self.task(planned) for planned in plan.cells), self.done)
-
-    def task(self, planned: Planned) -> Task:
-        """One planned cell."""
-        choice = planned.choice
-        return Task(
-            planned.key,
-            planned.needs,
-            compute,
-            (self, planned.key),
-            planned.seconds or 1.0,
-            () if choice is None else choice.among,
-            None if choice is None else partial(matches, planned),
-        )
+        return Graph((task_of(planned, compute, (self, planned.key)) for planned in plan.cells), self.done)
 
     def valid(self, planned: Planned, plan: Plan | None = None) -> Cell | None:
         """The cell that fills a place of the plan (None: of the plan in the folder), if it counts."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from undistill.experiments.cell import Cell
 from undistill.experiments.executors import Job, run_jobs
+from undistill.experiments.plan import Planned
+from undistill.experiments.ranking import matches
 
 Lookup = Callable[[str], Cell | None]
 
@@ -65,6 +68,14 @@ class Graph:
             if self.valid(key) is None or not found.keys().isdisjoint(task.among):
                 found[key] = task
         return tuple(found.values())
+
+
+def task_of(planned: Planned, run: Callable[..., str] | None = None, arguments: tuple[Any, ...] = ()) -> Task:
+    """The task of an audit's planned cell."""
+    choice, cost = planned.choice, planned.seconds or 1.0
+    if choice is None:
+        return Task(planned.key, planned.needs, run, arguments, cost)
+    return Task(planned.key, planned.needs, run, arguments, cost, choice.among, partial(matches, planned))
 
 
 def run(tasks: Sequence[Task], processes: int | None) -> Iterator[str]:
