@@ -76,7 +76,7 @@ class Demo:
                 for attacker in attackers:
                     attack = ATTACKS.make(dict(attacker.attack)).model_dump(mode="json")
                     for teacher in attacker.teachers or (NORMAL,):
-                        settings = {"recipe": bare(thief), "student": student, "attack": attack}
+                        settings: dict[str, Any] = {"recipe": bare(thief), "student": student, "attack": attack}
                         settings |= {"card": attacker.threat_model, "victim": victims[teacher]}
                         add("attack", f"{attacker.name}-{teacher}", settings, (victims[teacher],), draw)
         return found
