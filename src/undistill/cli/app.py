@@ -67,23 +67,15 @@ def demo(
 
     Takes about two minutes on two cores; needs no GPU and no download. The same command goes on where it was interrupted.
     """
+    from undistill.experiments.runtime import Runtime
     from undistill.oracle.logit_cache import Bank
-    from undistill.paper.demo import run_demo
+    from undistill.paper.demo import Demo, run_demo
     from undistill.reporting.report import write_report
 
     kept = Bank.of(cache, cache_limit)
     with Reporter(quiet=quiet) as reporter:
         verbs.begin_in(out, reporter, fresh=fresh)
-        run_demo(
-            out,
-            seed=seed,
-            teachers=teachers,
-            draws=draws,
-            quick=quick,
-            resume=True,
-            jobs=jobs,
-            bank=kept,
-        )
+        run_demo(out, Demo(seed, teachers, draws, quick), resume=True, runtime=Runtime(cache=kept, jobs=jobs))
     verbs.show_report(write_report([out], out / "report"), as_json=as_json, open_page=open_page)
 
 

@@ -49,9 +49,9 @@ def victim_cell(
         env=_env(run),
         seconds=result["seconds"],
     )
-    return cell, {
-        "predicted": predict(victim.network.to(device or "cpu"), data.test).argmax(1).numpy().astype(np.int16)
-    }
+    predicted_N = predict(victim.network.to(device or "cpu"), data.test).argmax(1)
+    labels_N = data.test.labels_N
+    return cell, {"predicted": predicted_N.numpy().astype(np.int16), "labels": labels_N.numpy().astype(np.int16)}
 
 
 def served_cell(
