@@ -253,7 +253,9 @@ def test_a_module_without_features_is_refused(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("name", ["kd", "label-only", "scratch"])
 def test_an_attack_that_learns_from_images_does_not_play_without(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} learns from images, and the threat model weights/none/none/random leaves"):
+    with pytest.raises(
+        UsageError, match=f"{name} learns from images, and the threat model weights/none/none/random leaves"
+    ):
         permit(ATTACKS.make(name), Card.parse("data-free"))
 
 
