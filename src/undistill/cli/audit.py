@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,29 +56,14 @@ class Asked:
     teachers: int = 3
     accept_accuracy: bool = False
 
-    def request(self) -> Any:
+    def config(self, **more: Any) -> Any:
         """As the library takes it."""
-        from undistill.auditing.config import Request
+        from undistill.auditing.config import AuditConfig
 
-        return Request(
-            suite=self.suite,
-            time=self.time,
-            card=self.threat_model,
-            serve=_list(self.access),
-            questions=tuple(_count(text) for text in _list(self.queries)),
-            behind=tuple(self.output_defense or ()),
-            answers=self.outputs,
-            unseen=self.assume_fresh,
-            name=self.name,
-            students=_list(self.students),
-            also=tuple(self.extra_attack or ()),
-            public=self.public,
-            seeds=self.seeds,
-            steps=self.steps,
-            delta=self.delta,
-            method=self.method,
-            teachers=self.teachers,
-        )
+        values = {name: value for name, value in asdict(self).items() if name != "model"}
+        lists = {name: _list(values[name]) for name in ("access", "students")}
+        lists |= {name: tuple(values[name] or ()) for name in ("output_defense", "extra_attack")}
+        return AuditConfig.of(**{**values, **lists, "queries": tuple(map(_count, _list(self.queries))), **more})
 
 
 class Verb(help.Verb):
@@ -284,13 +269,14 @@ def _prepared(
 ) -> tuple[Any, Any]:
     """(the plan, with what each cell is expected to take; the data)."""
     from undistill.auditing.audit import prepare
+    from undistill.experiments.runtime import Runtime
     from undistill.training.recipe import read
 
     if asked.model is None and asked.method is None:
         raise UsageError("audit what? Name a MODEL, or a defense with --method")
-    request = asked.request()
+    config = asked.config()
     _only_what_counts(options.sets or ())
-    options.begin(asked.model, asked.control, *request.students)
+    options.begin(asked.model, asked.control, *config.students)
     if asked.model is None:
         recipe = read(options.config or verbs.default_recipe(options), options.changes())
     else:
@@ -298,23 +284,13 @@ def _prepared(
     options.use_threads()
     splits = verbs.load(recipe, reporter)
 
-    def planned_for(request: Any) -> Any:
-        ready = prepare(
-            asked.model,
-            splits,
-            request,
-            control=asked.control,
-            recipe=recipe,
-            out=out,
-            cells=cells,
-            device=options.device,
-            bank=options.open_bank(),
-            command=_command(),
-            accept_accuracy=asked.accept_accuracy,
-        )
+    runtime = Runtime(options.device, options.open_bank(), jobs)
+
+    def planned_for(config: Any) -> Any:
+        ready = prepare(asked.model, splits, config, out=out, runtime=runtime, command=_command())
         return _forecast(ready, splits, options.device, reporter)
 
-    return _in_time(planned_for, request, splits, reporter, jobs), splits
+    return _in_time(planned_for, config.but(recipe=recipe, cells=cells), splits, reporter, jobs), splits
 
 
 def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter, jobs: int | None) -> Any:
