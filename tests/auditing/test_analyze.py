@@ -12,12 +12,13 @@ import pytest
 
 from auditing.made import FLOOR, LABELLED, MadeAudit, change, fail, keys, only_card, remove
 from undistill.auditing.analyze import analyze
-from undistill.auditing.arms import Arm
-from undistill.auditing.comparing import sides
-from undistill.auditing.naming import shown
+from undistill.auditing.case import comparison
+from undistill.auditing.evidence import Arm
 from undistill.auditing.result import AuditResult
+from undistill.auditing.text import shown
 from undistill.auditing.verdict import STRENGTH
 from undistill.errors import UsageError
+from undistill.experiments.plan import Planned, Role, Side
 from undistill.threat_model import Card
 
 BANNED = re.compile(r"undistillable|\bsecure|\bsafe|\bprove|protected|best attack gets", re.IGNORECASE)
@@ -238,11 +239,11 @@ def test_the_sentence_is_that_of_the_protocol(tmp_path: Path) -> None:
 
 
 def test_the_chosen_thief_of_the_model_is_no_student_alone() -> None:
-    def arm(side: str, role: str, score: float) -> Arm:
-        return Arm(side, role, "soft", role, planned=(), cells=(), runs=(), score=score)
+    def arm(side: Side, role: Role, score: float) -> Arm:
+        return Arm((Planned(key="k", side=side, role=role, label=role, card=LABELLED),), score=score)
 
-    found = sides([arm("defended", "soft", 60), arm("defended", "labels", 70), arm("alone", "alone", 90)], True)
-    assert (found.thieves.chosen, found.defended.chosen) == (found.alone.all[0], found.labels.all[0])
+    found = comparison([arm("defended", "soft", 60), arm("defended", "labels", 70), arm("alone", "alone", 90)], True)
+    assert (found.attacks.chosen, found.defended.chosen) == (found.baseline.all[0], found.labels.all[0])
 
 
 def test_one_is_not_told_as_several(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from undistill.auditing.curve import label_equivalents
+from undistill.auditing.analyze import label_equivalents
 from undistill.auditing.result import Point
 
 POINTS = tuple(Point(x=x, y=y) for x, y in ((10, 50.0), (100, 70.0), (1000, 90.0)))

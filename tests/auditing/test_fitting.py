@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from undistill.auditing.config import Request
-from undistill.auditing.fitting import ACCESS, STEPS, smaller
+from undistill.auditing.precision import ACCESS, STEPS, smaller
 from undistill.data.image_set import Splits
 
 

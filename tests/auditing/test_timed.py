@@ -16,11 +16,9 @@ from undistill.auditing.analyze import analyze
 from undistill.auditing.audit import Clock, Ready, prepare, run
 from undistill.auditing.config import Request, time_of
 from undistill.auditing.evidence import read
-from undistill.auditing.naming import unique_names
-from undistill.auditing.outlook import too_few
-from undistill.auditing.precision import precision
+from undistill.auditing.precision import announced, precision, too_few
 from undistill.auditing.suite import TIMED, expected_resolution, resolution_range, seeds_for
-from undistill.auditing.tell import announced
+from undistill.auditing.text import unique_names
 from undistill.data.image_set import Splits
 from undistill.errors import UsageError
 from undistill.experiments import audit_cost as forecast

@@ -109,7 +109,7 @@ def test_a_mutated_cache_is_read_or_decoded_again(tmp_path: Path, name: str, cha
     for content in (front, front[: math.floor(keep * len(front))]):
         entry.write_bytes(content)
         kept = cache.read(entry.parent.name)
-        assert kept is None or len(kept["train"]) == 30
+        assert kept is None or len(kept.splits["train"]) == 30
     entry.write_bytes(whole)
 
 

@@ -240,7 +240,7 @@ def _judge(folder: Path, *, as_json: bool, open_page: bool = False) -> None:
 
 def _folder_for(asked: Asked) -> Path:
     """`runs/audit-NAME`, by the model's or the method's own name."""
-    from undistill.auditing.outlook import PLAIN
+    from undistill.auditing.text import PLAIN
 
     given = asked.name or asked.model or asked.method or ""
     path = given.partition("@")[0].rpartition(":")[2].replace("\\", "/")
@@ -250,7 +250,8 @@ def _folder_for(asked: Asked) -> Path:
 
 def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> None:
     """Say how long it takes and how precise it will be; UsageError where the least that can be done takes far more time."""
-    from undistill.auditing.tell import announced, clock
+    from undistill.auditing.precision import announced
+    from undistill.auditing.text import clock
 
     takes = _takes(ready, ready.desk.todo(ready.plan), jobs)
     total = sum(len(part) for part in (splits.train, splits.pool, splits.val, splits.test) if part is not None)
@@ -317,8 +318,8 @@ def _prepared(
 
 def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter, jobs: int | None) -> Any:
     """The audit, made smaller as far as its time asks for; one that was begun in the folder goes on as it was begun."""
-    from undistill.auditing.fitting import smaller
-    from undistill.auditing.tell import clock
+    from undistill.auditing.precision import smaller
+    from undistill.auditing.text import clock
     from undistill.experiments import plan as planned
 
     def missing(ready: Any) -> Any:
@@ -377,9 +378,9 @@ def _forecast(ready: Any, splits: Any, device: str) -> Any:
 
 def _show_plan(plan: Any, jobs: int | None, *, as_json: bool) -> None:
     """Print a plan: cells by stage and role, cost, what it can resolve, what is skipped."""
-    from undistill.auditing.tell import told
+    from undistill.auditing.text import plan_lines
 
-    typer.echo(json.dumps(plan.dump(), indent=1) if as_json else "\n".join(told(plan, jobs)))
+    typer.echo(json.dumps(plan.dump(), indent=1) if as_json else "\n".join(plan_lines(plan, jobs)))
 
 
 def _list(text: str | None) -> tuple[str, ...]:

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from undistill.data import cache
 from undistill.data.opening import Progress
 from undistill.errors import RunError
-from undistill.files import read_json, write_json
+from undistill.files import cache_root, read_json, write_json
 
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """`owner/name`."""
@@ -54,7 +53,7 @@ def revision(hub_id: str) -> str:
 
 
 def _marker(hub_id: str) -> Path:
-    return cache.cache_root() / "hub" / f"{hub_id.replace('/', '--')}.json"
+    return cache_root() / "hub" / f"{hub_id.replace('/', '--')}.json"
 
 
 def _read_marker(marker: Path) -> tuple[Path, str] | None:

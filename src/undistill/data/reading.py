@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from undistill.data.layout import roles_in
 from undistill.data.listing import Entry, Listing, kind_of, list_folder
 from undistill.data.opening import CARDS, Opened, Progress, Wanted, open_table
 from undistill.data.survey import Labels, Survey, Tally, Told, labelled, resolve, survey
-from undistill.errors import RunError, UsageError
+from undistill.errors import UsageError
+from undistill.files import cache_root
 
 log = logging.getLogger(__name__)
 
@@ -167,46 +168,35 @@ class _Reading:
         # floats of the full range are named too: earlier versions cut them off at 255 and kept that under the plain key
         extra |= {"values": shape.values} if found.deep and (shape.values != FULL or "float" in found.deep) else {}
         key = cache.key_from(self.stats, {"columns": found.columns, "splits": found.splits} | extra)
-        kept = cache.read_kept(key)
-        if kept is None:
-            with cache.alone(key):
-                if (kept := cache.read_kept(key)) is not None:
-                    return kept  # another process has just decoded the same files
-                self._decode(key, shape)
-            kept = cache.read_kept(key)
-            log.info(
-                "decoded %s images into the cache at %s (%s)",
-                f"{sum(found.counts.values()):,}",
-                cache.cache_root(),
-                size_text(cache.size_of(key)),
-            )
-        if kept is None:
-            raise RunError(
-                f"the images just decoded into {cache.cache_root()} cannot be read back; free some space and try again"
-            )
-        return kept
+        fill = partial(self._decode, shape)
 
-    def _decode(self, key: str, shape: Shape) -> None:
+        return cache.read_or_make(key, str(self.folder), fill)
+
+    def _decode(self, shape: Shape, store: cache.Store) -> None:
         found, labels = self.fresh
-        with cache.storing(key, str(self.folder)) as store:
-            store.meta["corrupt"] = 0
-            for ours, theirs in self.opened.splits.items():
-                tally = Tally(ours, f"{self.folder} {theirs}", self.wanted, self.progress)
-                each = (shape.channels, shape.stored, shape.stored)
-                told = Told(self.progress, f"decoding {theirs}")
-                with store.split(ours, labels.classes, each, found.counts[ours]) as part:
-                    for row in labelled(self.opened.rows(theirs), tally.where):
-                        try:
-                            pixels = decode(row.image, row.name, shape)
-                        except CorruptError as error:
-                            tally.leave_out(error, row.label)
-                            continue
-                        tally.keep(row.label)
-                        part.add(pixels, labels(row))
-                        told(len(part.labels), found.counts[ours])
-                    tally.check(labels)
-                told.end(len(part.labels))
-                store.meta["corrupt"] += tally.corrupt
+        store.meta["corrupt"] = 0
+        for ours, theirs in self.opened.splits.items():
+            tally = Tally(ours, f"{self.folder} {theirs}", self.wanted, self.progress)
+            each = (shape.channels, shape.stored, shape.stored)
+            told = Told(self.progress, f"decoding {theirs}")
+            with store.split(ours, labels.classes, each, found.counts[ours]) as part:
+                for row in labelled(self.opened.rows(theirs), tally.where):
+                    try:
+                        pixels = decode(row.image, row.name, shape)
+                    except CorruptError as error:
+                        tally.leave_out(error, row.label)
+                        continue
+                    tally.keep(row.label)
+                    part.add(pixels, labels(row))
+                    told(len(part.labels), found.counts[ours])
+                tally.check(labels)
+            told.end(len(part.labels))
+            store.meta["corrupt"] += tally.corrupt
+        count, size = (
+            f"{sum(found.counts.values()):,}",
+            size_text(sum(file.stat().st_size for file in store.folder.iterdir())),
+        )
+        log.info("decoded %s images into the cache at %s (%s)", count, cache_root(), size)
 
 
 def _kept_survey(note: str) -> Survey | None:

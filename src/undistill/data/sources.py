@@ -96,16 +96,16 @@ class Digits(Source):
                 "digits is embedded, 8 × 8 grey: it takes no other data.size, stored, channels, and no columns"
             )
         key = cache.key_of([], {"source": "digits"})
-        kept = cache.read(key)
-        if kept is None:
-            from sklearn.datasets import load_digits
+        return Found(cache.read_or_make(key, "scikit-learn digits", _digits).splits)
 
-            digits = load_digits()
-            pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-            labels = torch.from_numpy(digits.target.astype(np.int64))
-            kept = {"train": ImageSet.of(torch.from_numpy(pixels), labels, tuple(str(d) for d in range(10)))}
-            cache.write(key, kept, "scikit-learn digits")
-        return Found(kept)
+
+def _digits(store: cache.Store) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    store.add("train", ImageSet.of(torch.from_numpy(pixels), labels, tuple(str(d) for d in range(10))))
 
 
 class HubSource(Local):
