@@ -21,7 +21,7 @@ from undistill.auditing.compute import compute, resolved
 from undistill.auditing.config import Request
 from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import RunError, UsageError
-from undistill.experiments import holdings as holding
+from undistill.experiments import extraction as holding
 from undistill.experiments import plan as planned
 from undistill.experiments.cell import Cell
 from undistill.experiments.plan import FILE, Plan, read

@@ -27,9 +27,8 @@ from undistill.auditing.config import Request
 from undistill.data.image_set import Splits
 from undistill.errors import Busy, NotFinite, RunError, UsageError
 from undistill.experiments import plan as planned
-from undistill.experiments.attack import attack
 from undistill.experiments.cell import Cell
-from undistill.experiments.extraction import Heist
+from undistill.experiments.extraction import AttackConfig, Extraction, attack
 from undistill.experiments.foreign import code_of
 from undistill.experiments.plan import FILE, Plan, Planned, Subject
 from undistill.experiments.runtime import Runtime
@@ -37,7 +36,7 @@ from undistill.files import locked, write_json
 from undistill.models import Classifier
 from undistill.oracle import BlackBox, write_answers
 from undistill.oracle.victim import Victim, resolve
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access
 from undistill.training.environment import choose_device
 from undistill.training.recipe import Recipe, read
 
@@ -531,26 +530,25 @@ def test_who_holds_the_weights_asks_past_what_stands_in_front_of_them(
 
 
 @pytest.fixture
-def heist(victim: Victim, splits: Splits, recipe: Recipe) -> Callable[..., Heist]:
+def heist(victim: Victim, splits: Splits, recipe: Recipe) -> Callable[..., Extraction]:
     """`heist(card="probs", victim=victim, **recipe)`: a thief that has not begun."""
 
-    def call(card: str = "probs", by: Victim = victim, **values: Any) -> Heist:
+    def call(card: str = "probs", by: Victim = victim, **values: Any) -> Extraction:
         changed = read({**recipe.dump(), **values})
-        cards = Card.parse(f"{card}/{HELD}")
-        return Heist(by, splits, cards, changed, choose_device("cpu"), {}, "attack")
+        return Extraction(by, splits, changed, AttackConfig(threat_model=f"{card}/{HELD}"), choose_device("cpu"))
 
     return call
 
 
-def test_ids_of_what_the_package_has_stay_as_they_were(heist: Callable[..., Heist], victim: Victim) -> None:
+def test_ids_of_what_the_package_has_stay_as_they_were(heist: Callable[..., Extraction], victim: Victim) -> None:
     for one in (
         heist(),
         heist("weights"),
         heist(by=resolve(victim, behind=["noise"])),
         heist("weights", by=resolve(victim, behind=["noise"]), attack={"name": "finetune"}),
     ):
-        assert sorted(one.config) == ["card", "data_fingerprint", "kind", "recipe", "victim_id"]
-    assert heist("weights", by=resolve(victim, behind=["noise"])).config["behind"] == "nothing"
+        assert sorted(one.fixed) == ["card", "data_fingerprint", "kind", "recipe", "victim_id"]
+    assert heist("weights", by=resolve(victim, behind=["noise"])).fixed["behind"] == "nothing"
 
 
 PLUGIN = """
@@ -591,7 +589,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kind", ["attack", "student"])
-def test_an_edited_plugin_makes_other_cells(toy: Path, heist: Callable[..., Heist], kind: str) -> None:
+def test_an_edited_plugin_makes_other_cells(toy: Path, heist: Callable[..., Extraction], kind: str) -> None:
     plugins.trust(f"{toy}:student")
     values = {"attack": {"attack": {"name": "toy-thief"}}, "student": {"student": {"name": f"{toy}:student"}}}[kind]
     first, again = heist(**values), heist(**values)
@@ -599,11 +597,11 @@ def test_an_edited_plugin_makes_other_cells(toy: Path, heist: Callable[..., Heis
     toy.write_text(PLUGIN + "\n# edited\n")
     edited = heist(**values)
     assert edited.id != first.id
-    assert {**edited.config, "code": ""} == {**first.config, "code": ""}
+    assert {**edited.fixed, "code": ""} == {**first.fixed, "code": ""}
 
 
 def test_an_edited_defense_makes_other_cells_but_no_other_students_alone(
-    toy: Path, heist: Callable[..., Heist], victim: Victim, monkeypatch: pytest.MonkeyPatch
+    toy: Path, heist: Callable[..., Extraction], victim: Victim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind = resolve(victim, behind=["top1"])
     module = f"undistill_plugin_{'0' * 12}"

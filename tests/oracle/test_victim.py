@@ -19,8 +19,8 @@ from undistill import plugins
 from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.protect import protect
 from undistill.errors import RunError, UsageError
-from undistill.experiments.attack import attack
 from undistill.experiments.cell import Cell
+from undistill.experiments.extraction import attack
 from undistill.models import Classifier, build
 from undistill.models import model_folder as folder
 from undistill.oracle import BlackBox, write_answers

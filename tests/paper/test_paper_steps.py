@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from undistill.data import ImageSet, Splits
-from undistill.experiments.attack import attack
+from undistill.experiments.extraction import attack
 from undistill.experiments.runtime import Runtime
 from undistill.paper import compute as work
 from undistill.paper.compute import PaperFolder, Task, _attack, _protect, _train

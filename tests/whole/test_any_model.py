@@ -252,10 +252,10 @@ def test_a_function_is_attacked_and_its_answers_are_kept(shell: Shell, tmp_path:
 @pytest.mark.parametrize(
     ("name", "options", "words", "exit_code"),
     [
-        ("answer", ["--outputs", "probs", *THIEF, "paper"], "answers with probs, the card gives logits", 2),
+        ("answer", ["--outputs", "probs", *THIEF, "paper"], "answers with probs, the threat model gives logits", 2),
         ("answer", ["--outputs", "prob", *THIEF, TRAINED], "no access called 'prob'", 2),
         ("broken", ["--outputs", "probs", *THIEF, TRAINED], "declared to answer with probs", 1),
-        ("labels", ["--outputs", "label", *THIEF, TRAINED], "answers with label, the card gives probs", 2),
+        ("labels", ["--outputs", "label", *THIEF, TRAINED], "answers with label, the threat model gives probs", 2),
         ("answer", [*THIEF, TRAINED], "predict function.*--outputs", 2),
         ("absent", ["--outputs", "probs", *THIEF, TRAINED], "has no callable 'absent'", 2),
     ],

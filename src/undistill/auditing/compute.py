@@ -19,12 +19,10 @@ import torch
 from undistill.data import Splits, load
 from undistill.defenses.protect import protect
 from undistill.errors import Busy, NotFinite, RunError, UndistillError, UsageError
-from undistill.experiments.attack import attack
 from undistill.experiments.cell import Cell, identify
-from undistill.experiments.extraction import Phase
+from undistill.experiments.extraction import Phase, attack, remembering
 from undistill.experiments.foreign import code_of
 from undistill.experiments.graph import Graph, task_of
-from undistill.experiments.holdings import remembering
 from undistill.experiments.plan import FILE, Plan, Planned, Subject
 from undistill.experiments.plan import read as read_plan
 from undistill.experiments.ranking import pick
@@ -273,18 +271,17 @@ def _extracted(audit: AuditFolder, plan: Plan, planned: Planned, needed: list[Ce
         attack,
         victim,
         data,
-        card=planned.card,
+        out=work,
+        runtime=audit.runtime,
+        threat_model=planned.card,
         recipe=recipe,
         seed=planned.seed,
-        out=work,
         cells=audit.cells,
         experiment=EXPERIMENT,
-        unseen=subject.unseen,
-        ledger=audit.query_log(subject, victim),
+        assume_fresh=subject.unseen,
+        query_log=audit.query_log(subject, victim),
         accept_accuracy=True,  # looked at when the audit was planned
         resume=True,
-        device=audit.runtime.device,
-        bank=audit.runtime.cache,
         phase=phase,
         key=planned.key,
         reuse=True,

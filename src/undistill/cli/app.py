@@ -210,8 +210,9 @@ def attack(
 
     For models that you own or were asked to test, and no others. The same command goes on where it was interrupted.
     """
-    from undistill.experiments.attack import attack as call
-    from undistill.experiments.holdings import permit, plan_recipe
+    from undistill.experiments.extraction import attack as call
+    from undistill.experiments.extraction import permit, plan_recipe
+    from undistill.experiments.runtime import Runtime
     from undistill.oracle.victim import plausible
     from undistill.threat_model import Access, Card
     from undistill.training.recipe import read
@@ -250,19 +251,17 @@ def attack(
         cell = call(
             model,
             splits,
-            card=threat,
-            recipe=recipe,
-            answers=outputs,
-            called=name,
-            unseen=assume_fresh,
-            ask_test=query_test,
-            ledger=query_log,
-            accept_accuracy=accept_accuracy,
             out=out,
+            runtime=Runtime(options.device, options.open_bank(), watch=reporter.epoch),
+            threat_model=threat,
+            recipe=recipe,
+            outputs=outputs,
+            name=name,
+            assume_fresh=assume_fresh,
+            ask_test=query_test,
+            query_log=query_log,
+            accept_accuracy=accept_accuracy,
             resume=True,
-            device=options.device,
-            bank=options.open_bank(),
-            watch=reporter.epoch,
         )
         verbs.say_finished(out, reporter, finished=finished)
     return verbs.show_cell(cell, out, as_json=options.as_json)

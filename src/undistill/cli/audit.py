@@ -385,7 +385,7 @@ def _forecast(ready: Any, splits: Any, device: str, reporter: Reporter) -> Any:
 
 def _show_plan(plan: Any, jobs: int | None, *, as_json: bool) -> None:
     """Print a plan: cells by stage and role, cost, what it can resolve, what is skipped."""
-    from undistill.auditing.text import plan_lines
+    from undistill.auditing.precision import plan_lines
 
     typer.echo(json.dumps(plan.dump(), indent=1) if as_json else "\n".join(plan_lines(plan, jobs)))
 

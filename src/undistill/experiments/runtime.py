@@ -1,10 +1,15 @@
-"""Where and how work is done; none of it changes a number."""
+"""How verbs take their settings: a `Config` for what fixes the numbers, a `Runtime` for where and how the work is done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from undistill.errors import UsageError
+from undistill.registry import problem
 
 if TYPE_CHECKING:
     from undistill.oracle.logit_cache import Bank
@@ -12,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What every verb takes beside its settings.
+    """What every verb takes beside its settings; none of it changes a number.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
@@ -39,12 +44,31 @@ class Runtime:
 
 
 OLD = {"bank": "cache", "say": "log"}
-"""Names that fields had; they are still read."""
+"""Names that fields of `Runtime` had; they are still read."""
 
 
-def runtime_of(runtime: Runtime | None, settings: dict[str, Any]) -> tuple[Runtime, dict[str, Any]]:
+def runtime_of(runtime: Runtime | None, settings: Mapping[str, Any]) -> tuple[Runtime, dict[str, Any]]:
     """(the runtime with those of these keywords that are fields of it, the other keywords)."""
     known = {field.name for field in fields(Runtime)}
     given = {OLD.get(name, name): value for name, value in settings.items() if OLD.get(name, name) in known}
     rest = {name: value for name, value in settings.items() if OLD.get(name, name) not in known}
     return replace(runtime or Runtime(), **given), rest
+
+
+class Config(BaseModel):
+    """The settings of a verb: its fields are the keywords of the Python call. `old` are names that fields had, still read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    old: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def of(cls, verb: str, settings: Mapping[str, Any]) -> Self:
+        """From keywords of a call; TypeError for one that there is not, UsageError for a value that does not fit."""
+        named = {cls.old.get(name, name): value for name, value in settings.items()}
+        for name in settings:
+            if cls.old.get(name, name) not in cls.model_fields:
+                raise TypeError(f"{verb}() got an unexpected keyword argument {name!r}")
+        try:
+            return cls(**named)
+        except ValidationError as error:
+            raise UsageError(f"{verb}: {problem(error, cls)}") from None

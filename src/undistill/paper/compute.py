@@ -11,13 +11,13 @@ from typing import Any, Literal
 from undistill.data import Splits, load, locate
 from undistill.defenses.protect import protect
 from undistill.errors import Diverged, NotFinite
-from undistill.experiments.attack import attack
 from undistill.experiments.cell import Array, Cell, identify
-from undistill.experiments.describe import logit_response, victim_cell
+from undistill.experiments.extraction import attack
 from undistill.experiments.graph import Graph
 from undistill.experiments.graph import Task as Job
 from undistill.experiments.runtime import Runtime
 from undistill.experiments.store import Store
+from undistill.experiments.victim_metrics import logit_response, victim_cell
 from undistill.paper import figures
 from undistill.paper.experiments import Figure
 from undistill.training.environment import choose_device, describe
@@ -162,15 +162,14 @@ def _attack(place: PaperFolder, task: Task, needed: dict[str, Task]) -> tuple[Ce
     cell = attack(
         place.run(needed[task.needs[0]]),
         _data(recipe),
-        card=settings["card"],
+        out=place.place_of(task),
+        runtime=place.runtime,
+        threat_model=settings["card"],
         recipe=recipe,
         seed=task.seed,
-        out=place.place_of(task),
         cells=place.cells,
         experiment=place.experiment,
         resume=True,
-        device=place.runtime.device,
-        bank=place.runtime.cache,
         accept_accuracy=True,
     )
     return cell, {}

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from undistill.auditing.text import settings_text
 from undistill.experiments.cell import Cell
-from undistill.reporting.naming import ALONE, NORMAL, arm_text, network_text, settings_text
+from undistill.reporting.naming import ALONE, NORMAL, arm_text, network_text
 from undistill.reporting.rows import Arm, Group, Section, Summary, Victim
 
 
