@@ -137,7 +137,7 @@ def _now(job: Job) -> Future[str]:
 
 
 def _begin(environment: dict[str, str]) -> None:
-    """In a worker: the parent's plugins and one thread. An interrupt ends it without a word, for the parent speaks, and so does its death."""
+    """In a worker: the parent's plugins and one thread. An interrupt or the parent's death ends it without a word."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_follow, daemon=True).start()
