@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,10 +21,11 @@ from numpy.typing import NDArray
 from undistill.errors import RunError
 from undistill.experiments import cell as cells
 from undistill.experiments.cell import Cell
+from undistill.experiments.graph import Graph, task_of
 from undistill.experiments.plan import Choice, Plan, Planned
 from undistill.experiments.plan import read as read_plan
-from undistill.experiments.ranking import Ranked, matches, ranked, scores, signature
-from undistill.files import read_json
+from undistill.experiments.ranking import Ranked, ranked, scores, signature
+from undistill.experiments.store import Store
 from undistill.statistics import UNKNOWN, Difference, image_error, interval
 
 Reads = Literal["soft", "labels", "nothing"]
@@ -270,10 +270,10 @@ def read(folder: Path) -> Evidence:
         UsageError: there is no audit.
         RunError: a cell or its arrays are damaged, belong to other data, or contradict each other.
     """
-    plan = read_plan(folder)
+    plan, store = read_plan(folder), Store(folder)
     found: dict[str, tuple[Path, Cell]] = {}
     for planned in plan.cells:
-        place = _place(folder, planned.key)
+        place = store.place(planned.key)
         if place is not None:
             cell = cells.read(place)
             if cell.data and cell.data != plan.fingerprint:
@@ -281,27 +281,11 @@ def read(folder: Path) -> Evidence:
             if not _fits(planned, cell):
                 raise RunError(f"{folder}/done/{planned.key}.json names a cell that is not the planned one")
             found[planned.key] = (place.parent, cell)
-    stale = _stale(plan, {key: cell for key, (_, cell) in found.items()})
+    graph = Graph(map(task_of, plan.cells), {key: cell for key, (_, cell) in found.items()}.get)
+    stale = frozenset(key for key in found if graph.current(key) is None)
     found = {key: value for key, value in found.items() if key not in stale}
     right = _right(folder, plan, found)
     return Evidence(folder, plan, {key: cell for key, (_, cell) in found.items()}, right, stale)
-
-
-def _place(folder: Path, key: str) -> Path | None:
-    """The file of a key's cell; None where it is not computed."""
-    marker = folder / "done" / f"{key}.json"
-    if not marker.is_file():
-        return None
-    values = read_json(marker)
-    if not isinstance(values, dict) or not isinstance(values.get("cell"), str):
-        raise RunError(f"{marker} is damaged: it names no cell")
-    name, home = values["cell"], values.get("cells", "cells")
-    if re.fullmatch(r"[0-9a-f]{16}", name) is None:
-        raise RunError(f"{marker} is damaged: {name!r} is no name of a cell")
-    if not isinstance(home, str) or Path(home).is_absolute():
-        raise RunError(f"{marker} is damaged: {home!r} is no folder below or beside the audit's")
-    path = folder / home / f"{name}.json"
-    return path if path.is_file() else None
 
 
 def _procedure(planned: Planned) -> str:
@@ -322,17 +306,6 @@ def _fits(planned: Planned, cell: Cell) -> bool:
         and cell.phase == ("selection" if planned.role == "search" else "report")
         and planned.attack.get("name", cell.attack) == cell.attack
     )
-
-
-def _stale(plan: Plan, found: Mapping[str, Cell]) -> frozenset[str]:
-    """Keys of chosen cells that are no longer those of their search; by stage, as a cell of the search may be chosen too."""
-    stale: set[str] = set()
-    for planned in sorted(plan.cells, key=lambda each: each.stage):
-        if planned.choice is not None and planned.key in found:
-            among = [found[key] for key in planned.choice.among if key in found and key not in stale]
-            if not matches(planned, found[planned.key], [cell for cell in among if cell.status != "failed"]):
-                stale.add(planned.key)
-    return frozenset(stale)
 
 
 def _right(folder: Path, plan: Plan, found: Mapping[str, tuple[Path, Cell]]) -> dict[str, Right]:

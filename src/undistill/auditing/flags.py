@@ -1,6 +1,7 @@
 """Reasons to doubt an audit's result: one function each, which yields (what was seen, ids of cells). Never imports torch.
 
-docs/flags.md explains every flag. A flag of a threat model is a function of its `Case`, one of the whole audit of its `Evidence`.
+docs/flags.md gives the title of every flag and says why it is raised. A flag of a threat model is a function of its `Case`, one of
+the whole audit of its `Evidence`.
 """
 
 from __future__ import annotations
@@ -38,18 +39,15 @@ SAME_OUTPUT = 1e-6
 IN_KIND = 5.0
 """Points between trained and fresh images, in confidence or accuracy, from which outputs differ in kind."""
 
-TITLES: dict[str, str] = {}
-"""Every flag with its one-line title, in the order in which they are raised."""
-_CHECKS: dict[str, tuple[str, Check]] = {}
-"""By flag: what it is about (`attacks`, `search` or `audit`), and its function."""
+CHECKS: dict[str, tuple[str, Check]] = {}
+"""By flag, in the order in which they are raised: what it is about (`attacks`, `search` or `audit`), and its function."""
 
 
-def flag(name: str, title: str, about: str = "attacks") -> Callable[[Check], Check]:
+def flag(name: str, about: str = "attacks") -> Callable[[Check], Check]:
     """Register a flag."""
 
     def register(function: Check) -> Check:
-        TITLES[name] = title
-        _CHECKS[name] = (about, function)
+        CHECKS[name] = (about, function)
         return function
 
     return register
@@ -59,7 +57,7 @@ def raised(evidence: Evidence, cases: Sequence[Case]) -> tuple[Flag, ...]:
     """All flags of an audit. What several threat models share, as they share a search, is raised once."""
     flags: list[Flag] = []
     once: set[tuple[str, str]] = set()
-    for name, (about, check) in _CHECKS.items():
+    for name, (about, check) in CHECKS.items():
         for case in cases if about != "audit" else (None,):
             for text, ids in check(evidence if case is None else case):
                 if about != "search" or (name, text) not in once:
@@ -71,7 +69,7 @@ def raised(evidence: Evidence, cases: Sequence[Case]) -> tuple[Flag, ...]:
 # -- the reported attacks of a threat model --------------------------------------------------------------------------
 
 
-@flag("diverged-or-chance", "An attack's training failed")
+@flag("diverged-or-chance")
 def diverged_or_chance(case: Case) -> Seen:
     """An attack with cells that diverged, or whose accuracy is little above guessing."""
     guess = 100 / case.evidence.plan.classes
@@ -82,7 +80,7 @@ def diverged_or_chance(case: Case) -> Seen:
             yield f"{name_of(arm)} reaches {arm.mean:.1f} %, guessing {guess:.1f}.", arm.ids
 
 
-@flag("below-alone", "Attackers with labels do worse with the model than without it")
+@flag("below-alone")
 def below_baseline(case: Case) -> Seen:
     """The best attack on the defended model is below a baseline, though it has the same labels."""
     over = case.contrasts.over_baseline
@@ -90,7 +88,7 @@ def below_baseline(case: Case) -> Seen:
         yield f"The best attack found is {-over.mean:.1f} points below the baseline.", ()
 
 
-@flag("hard-beats-soft", "Labels alone teach more than the paper's student learns from soft outputs")
+@flag("hard-beats-soft")
 def hard_beats_soft(case: Case) -> Seen:
     """Naive distillation of the defended model is below the label-only attack that the search chose."""
     labels = case.comparison.labels.chosen
@@ -100,7 +98,7 @@ def hard_beats_soft(case: Case) -> Seen:
             yield about, (*arm.ids, *labels.ids)
 
 
-@flag("head-refit", "A new last layer on the model's features undoes the defense")
+@flag("head-refit")
 def head_refit(case: Case) -> Seen:
     """An attacker who refits the last layer is within a point of the best attack on the undefended control."""
     best = case.best_undefended
@@ -110,7 +108,7 @@ def head_refit(case: Case) -> Seen:
             yield f"{name_of(arm)} reaches {arm.mean:.1f} %, the best attack of the control {best.mean:.1f}.", arm.ids
 
 
-@flag("still-improving", "More effort still helps the attacker")
+@flag("still-improving")
 def still_improving(case: Case) -> Seen:
     """The best attack with more steps or a wider student beats all at the usual effort, on the same seeds."""
     usual = [arm.by_unit() for arm in of(case.arms, "defended", *SOFT, "labels") if arm.runs]
@@ -122,7 +120,7 @@ def still_improving(case: Case) -> Seen:
             yield about, arm.ids
 
 
-@flag("sanitising-helps", "Cleaning the outputs first helps the attacker")
+@flag("sanitising-helps")
 def sanitising_helps(case: Case) -> Seen:
     """An attack that changes outputs before it learns from them beats plain distillation, in the search or in the report."""
     scored = [group for group in case.searched("defended") if group.score > -math.inf]
@@ -141,7 +139,7 @@ def sanitising_helps(case: Case) -> Seen:
             return
 
 
-@flag("too-weak", "Undefended distillation does not beat what an attacker has without soft outputs")
+@flag("too-weak")
 def too_weak(case: Case) -> Seen:
     """Headroom that is not shown to exist: nothing can be removed, or be seen to be removed."""
     room = case.contrasts.headroom
@@ -149,14 +147,14 @@ def too_weak(case: Case) -> Seen:
         yield f"Headroom is {room.mean:.1f} points, and may be none: its lower bound is {room.lower:.1f}.", ()
 
 
-@flag("trained-pool", "The attacker queries the model's own training images")
+@flag("trained-pool")
 def trained_pool(case: Case) -> Seen:
     """On images that it was trained on, a model's top class is nearly always the label."""
     if case.threat_model.data == "unlabelled" and case.threat_model.pool == "trained":
         yield "On the images that it learnt, a model's labels are nearly the true ones.", ()
 
 
-@flag("vouched", "That the images are fresh is asserted, not verified")
+@flag("vouched")
 def vouched(case: Case) -> Seen:
     """Cells whose images cannot be shown to be unseen by the victim."""
     ids = tuple(cell.id for arm in case.arms for cell in arm.cells if cell.vouched)
@@ -165,7 +163,7 @@ def vouched(case: Case) -> Seen:
         yield f"In {what} that the model never saw the attacker's images is asserted and not verified.", ids
 
 
-@flag("few-seeds", "Fewer than five seeds or teachers")
+@flag("few-seeds")
 def few_seeds(case: Case) -> Seen:
     """Intervals from so few are wide, and only as good as the assumption of normal errors."""
     evidence = case.evidence
@@ -190,7 +188,7 @@ def temperatures(groups: Sequence[Ranked]) -> dict[float, float]:
     return dict(sorted(max(families.values(), key=len, default={}).items()))
 
 
-@flag("temperature-masking", "Distilling at τ 1 does well where the trained τ does badly", "search")
+@flag("temperature-masking", "search")
 def temperature_masking(case: Case) -> Seen:
     """False peaks are small at τ 1 and large at high τ: a defense may only have spoilt one setting."""
     response, trained = temperatures(case.searched("defended")), _trained_temperature(case)
@@ -199,7 +197,7 @@ def temperature_masking(case: Case) -> Seen:
         yield about, ()
 
 
-@flag("edge-of-grid", "The best temperature is at an end of the grid", "search")
+@flag("edge-of-grid", "search")
 def edge_of_grid(case: Case) -> Seen:
     """Beyond the grid there may be better ones."""
     tried = [float(value) for value in case.evidence.plan.grid.get("temperature", ())]
@@ -216,7 +214,7 @@ def edge_of_grid(case: Case) -> Seen:
         yield f"Distillation is best at τ {best:g}, tried were {min(tried):g} to {max(tried):g}.", ()
 
 
-@flag("scale-masking", "The model's logits are far more spread out than its control's", "search")
+@flag("scale-masking", "search")
 def scale_masking(case: Case) -> Seen:
     """Large logits change what a temperature does, without hiding anything."""
     spreads = {}
@@ -240,7 +238,7 @@ def _trained_temperature(case: Case) -> float:
 # -- the whole audit: its victims, its plan, its machines ------------------------------------------------------------
 
 
-@flag("random-answers", "The model returns different outputs for the same query", "audit")
+@flag("random-answers", "audit")
 def random_outputs(evidence: Evidence) -> Seen:
     """Averaging over repeated queries may give more than single outputs do."""
     for subject, served in _by_victim(evidence):
@@ -250,7 +248,7 @@ def random_outputs(evidence: Evidence) -> Seen:
             yield about, (worst.id,)
 
 
-@flag("trained-fresh-differ", "Outputs on trained and fresh images differ in kind", "audit")
+@flag("trained-fresh-differ", "audit")
 def trained_fresh_differ(evidence: Evidence) -> Seen:
     """Outputs reveal which images the model was trained on, and what holds for one kind may not hold for the other."""
     for subject, (cell, *_) in _by_victim(evidence):
@@ -261,7 +259,7 @@ def trained_fresh_differ(evidence: Evidence) -> Seen:
                 yield about, (cell.id,)
 
 
-@flag("costs-users", "The defended model is worse than its control", "audit")
+@flag("costs-users", "audit")
 def costs_users(evidence: Evidence) -> Seen:
     """Part of the reduction may be what attacks on a less accurate model learn less."""
     for access in dict.fromkeys(Card.parse(text).serving for text in evidence.plan.cards):
@@ -271,7 +269,7 @@ def costs_users(evidence: Evidence) -> Seen:
             return
 
 
-@flag("top1-utility", "Nothing but accuracy is known of what users lose", "audit")
+@flag("top1-utility", "audit")
 def top1_utility(evidence: Evidence) -> Seen:
     """A defense that keeps the top class may have ruined the rest of the output."""
     for subject, served in _by_victim(evidence):
@@ -280,7 +278,7 @@ def top1_utility(evidence: Evidence) -> Seen:
             yield about, (served[0].id,)
 
 
-@flag("effort-not-tried", "It is not known whether more effort helps the attacker", "audit")
+@flag("effort-not-tried", "audit")
 def effort_not_tried(evidence: Evidence) -> Seen:
     """No attack with twice the steps or a wider student, or cells of them that are lost."""
     planned = [p for p in evidence.plan.cells if p.role == "effort" and not evidence.empty(p)]
@@ -295,7 +293,7 @@ def effort_not_tried(evidence: Evidence) -> Seen:
         yield f"{are}, {p.label} at seed {p.seed} first: {why}.", tuple(cell.id for _, cell in lost if cell is not None)
 
 
-@flag("one-architecture", "All attacks use one network", "audit")
+@flag("one-architecture", "audit")
 def one_architecture(evidence: Evidence) -> Seen:
     """Another network may learn more from the same outputs."""
     attacks = [p for p in evidence.plan.cells if p.side == "defended" and p.role in (*SOFT, "labels")]
@@ -306,14 +304,14 @@ def one_architecture(evidence: Evidence) -> Seen:
         yield f"Every extracted model is {student_text(found[0].student, found[0].student_settings)}{more}.", ()
 
 
-@flag("no-public-start", "No attacker starts from public weights", "audit")
+@flag("no-public-start", "audit")
 def no_public_start(evidence: Evidence) -> Seen:
     """An attacker who starts from published weights needs fewer queries."""
     if evidence.plan.cards and all(Card.parse(text).start == "random" for text in evidence.plan.cards):
         yield "Every attacker starts from random weights.", ()
 
 
-@flag("no-adaptive-attack", "No attack was written knowing this defense", "audit")
+@flag("no-adaptive-attack", "audit")
 def no_adaptive_attack(evidence: Evidence) -> Seen:
     """Only attacks of general use were tried; one written against the defense may do better."""
     ours = [subject for subject in evidence.plan.subjects if subject.side == "defended"]
@@ -324,14 +322,14 @@ def no_adaptive_attack(evidence: Evidence) -> Seen:
         yield f"None of the attacks was written against {', '.join(unknown)}.", ()
 
 
-@flag("small-suite", "This suite gives no verdicts", "audit")
+@flag("small-suite", "audit")
 def small_suite(evidence: Evidence) -> Seen:
     """What it finds is an indication."""
     if not evidence.plan.verdicts:
         yield f"Suite {evidence.plan.suite} tries too little for a verdict; what it finds is an indication.", ()
 
 
-@flag("mixed-environment", "Cells were computed by different versions or machines", "audit")
+@flag("mixed-environment", "audit")
 def mixed_environment(evidence: Evidence) -> Seen:
     """Differences between arms could be differences between machines. What users get is no arm, and has no precision."""
     arms = [cell for cell in evidence.done.values() if cell.kind != "victim"]

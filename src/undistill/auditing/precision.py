@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,9 +14,10 @@ from undistill.auditing.case import Case, cases
 from undistill.auditing.evidence import Arm, Evidence
 from undistill.auditing.result import Outlook
 from undistill.auditing.suite import SUITES, resolution_range, seeds_for
-from undistill.auditing.text import clock, name_of_model, period
+from undistill.auditing.text import clock, name_of_model, period, seeds_text
 from undistill.experiments.plan import Plan
 from undistill.statistics import half_width, image_error
+from undistill.threads import usable
 from undistill.threat_model import Card
 
 if TYPE_CHECKING:
@@ -36,6 +38,16 @@ CORES = 2
 STEPS = (500, 200, 100, 100)
 """Training steps of an attacker, from one try to the next, of an audit that is made smaller."""
 ACCESS = ("probs", "label")
+ROLES = {
+    "served": "what users get",
+    "search": "the search",
+    "soft": "attacks on soft outputs",
+    "labels": "attacks on labels",
+    "naive": "the paper's student",
+    "alone": "baselines",
+    "curve": "baselines, other numbers of images",
+    "effort": "the best attack with more effort",
+}
 
 
 @dataclass(frozen=True)
@@ -182,6 +194,30 @@ def smaller(request: Request, data: Splits) -> Iterator[tuple[Request, str]]:
             yield replace(request, **changes), ", ".join(lost)  # type: ignore[arg-type]
 
 
+def plan_lines(plan: Plan, jobs: int | None = None) -> list[str]:
+    """What a plan will compute, what that costs and resolves, and what is skipped; a line each."""
+    count = jobs or usable()
+    seconds = sum(cell.seconds or 0.0 for cell in plan.cells)
+    lines = [
+        *announced(plan, (seconds / count, 2 * seconds / count), seeds=(len(plan.seeds), len(plan.seeds))),
+        f"suite {plan.suite}, seeds {seeds_text(plan.seeds)}, δ = {plan.delta:g} points on {plan.test_images:,} test images",
+        f"{clock(seconds)} of processor time in {count} processes, by steps that were timed",
+    ]
+    if not plan.verdicts:
+        lines.append(f"{plan.suite} gives an indication, no verdict")
+    elif not plan.controlled:
+        lines.append("no --control: what an attacker gets, no verdict on a defense")
+    stages: dict[int, list[int]] = defaultdict(list)
+    for place, cell in enumerate(plan.cells):
+        stages[cell.stage].append(place)
+    for stage, places in sorted(stages.items()):
+        roles = Counter(plan.cells[place].role for place in places)
+        what = ", ".join(f"{count} {ROLES[role]}" for role, count in roles.items())
+        lines.append(f"stage {stage}: --index {places[0]} to {places[-1]}: {what}")
+    lines += [f"threat model {text}" for text in plan.cards]
+    return lines + [f"skipped: {left.what}: {left.why}" for left in plan.skipped]
+
+
 def _names(plan: Plan) -> str:
     """`nasty against its control normal`, by the models' own names; of a method the plan's title."""
     if plan.question == "method":
@@ -256,23 +292,11 @@ def _minutes(evidence: Evidence, seeds: int) -> float:
 
 
 def _command(plan: Plan, folder: str, seeds: int, minutes: float | None) -> str:
-    """The command that adds what is missing: in the same folder where the suite adds seeds, else in a new one."""
-    if plan.question == "method":
+    """The audit's command with what is missing: in the same folder where the suite adds seeds, else in a new one."""
+    if plan.question == "method" or not plan.command:
         return ""
-    given = plan.command or shlex.join(["undistill", "audit", *_arguments(plan)])
-    grows = plan.suite in SUITES and SUITES[plan.suite].grows and not re.search(r" --seeds[ =]", given)
-    words = shlex.split(re.sub(r" (?:--time|--out|-o|--seeds)[ =](?:'[^']*'|\S+)", "", given))
+    grows = plan.suite in SUITES and SUITES[plan.suite].grows and not re.search(r" --seeds[ =]", plan.command)
+    words = shlex.split(re.sub(r" (?:--time|--out|-o|--seeds)[ =](?:'[^']*'|\S+)", "", plan.command))
     if grows:
         return shlex.join([*words, "--time", f"{max(1, math.ceil(1.25 * (minutes or 0)))}m", "-o", folder])
     return shlex.join([*words, "--seeds", str(seeds), "-o", f"{folder}-{seeds}-seeds"])
-
-
-def _arguments(plan: Plan) -> list[str]:
-    """The command's arguments for an audit that was begun from Python."""
-    ours = next(subject for subject in plan.subjects if subject.side == "defended")
-    control = next((subject for subject in plan.subjects if subject.side == "undefended"), None)
-    given = ["--control", control.model] if control is not None and control.model != ours.model else []
-    for item in ours.behind:
-        settings = [f"{key}={value}" for key, value in item.items() if key != "name"]
-        given += ["--output-defense", " ".join([str(item["name"]), *settings])]
-    return [ours.model, *given]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -13,10 +13,8 @@ from undistill.auditing import verdict as rules
 from undistill.auditing.case import Case, Problem
 from undistill.auditing.evidence import STALE, Arm
 from undistill.auditing.result import Estimate, ThreatModelResult
-from undistill.auditing.suite import resolution_range
 from undistill.experiments.plan import Plan, Planned, Subject
 from undistill.statistics import Difference
-from undistill.threads import usable
 from undistill.threat_model import Access, Card
 
 PLAIN = ("model", "", ".")
@@ -42,16 +40,6 @@ ABSENT = {
 NOT_IMPLEMENTED = (
     "Attacks that are not implemented: every number is of the best attack found, and a better one may exist."
 )
-ROLES = {
-    "served": "what users get",
-    "search": "the search",
-    "soft": "attacks on soft outputs",
-    "labels": "attacks on labels",
-    "naive": "the paper's student",
-    "alone": "baselines",
-    "curve": "baselines, other numbers of images",
-    "effort": "the best attack with more effort",
-}
 
 
 # -- names -----------------------------------------------------------------------------------------------------------
@@ -288,35 +276,7 @@ def not_tried(plan: Plan) -> tuple[str, ...]:
     return (*skipped, NOT_IMPLEMENTED)
 
 
-# -- a plan in lines for a terminal ----------------------------------------------------------------------------------
-
-
-def plan_lines(plan: Plan, jobs: int | None = None) -> list[str]:
-    """What will be computed, what it costs, what it can resolve, and what is skipped."""
-    count = jobs or usable()
-    seconds = sum(cell.seconds or 0.0 for cell in plan.cells)
-    units = len({s.teacher for s in plan.subjects}) if plan.question == "method" else len(plan.seeds)
-    found = resolution_range(units, plan.test_images)
-    resolves = "nothing" if found is None else f"differences of {found[0]:.1f} to {found[1]:.1f} points"
-    lines = [
-        f"{plan.title}: {len(plan.cells)} cells of {plan.suite}, seeds {seeds_text(plan.seeds)}",
-        f"{clock(seconds)} of processor time, {period(seconds / count, 2 * seconds / count)} in {count} processes, by steps that "
-        "were timed",
-        f"δ {plan.delta:g} points on {plan.test_images:,} test images; expected to resolve {resolves}",
-    ]
-    if not plan.verdicts:
-        lines.append(f"{plan.suite} gives an indication, no verdict")
-    elif not plan.controlled:
-        lines.append("no --control: what an attacker gets, no verdict on a defense")
-    stages: dict[int, list[int]] = defaultdict(list)
-    for place, cell in enumerate(plan.cells):
-        stages[cell.stage].append(place)
-    for stage, places in sorted(stages.items()):
-        roles = Counter(plan.cells[place].role for place in places)
-        what = ", ".join(f"{count} {ROLES[role]}" for role, count in roles.items())
-        lines.append(f"stage {stage}: --index {places[0]} to {places[-1]}: {what}")
-    lines += [f"threat model {text}" for text in plan.cards]
-    return lines + [f"skipped: {left.what}: {left.why}" for left in plan.skipped]
+# -- amounts -------------------------------------------------------------------------------------------------------
 
 
 def seeds_text(seeds: Sequence[int]) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from undistill.auditing.text import settings_text
 from undistill.experiments.cell import Cell
-from undistill.reporting.naming import ALONE, NORMAL, arm_text, card_title, network_text, settings_text
+from undistill.reporting.naming import ALONE, NORMAL, arm_text, card_title, network_text
 
 WEIGHTS = 6
 """Digits of an id that tell weights apart."""
