@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -48,7 +49,7 @@ Make = Callable[..., Ready]
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two lines of a log instead of twenty; nobody is trusted."""
     monkeypatch.setattr(making, "EPOCHS", 2)
-    monkeypatch.setenv(plugins.TRUSTED, "")
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
 
 
 @pytest.fixture
@@ -347,7 +348,13 @@ def test_code_that_a_person_trusts_is_run_in_workers_too(made: Make, evil: str, 
     assert compute(desk, first(ready, role="served").key).endswith("25.00 %")
     assert (tmp_path / "called").exists()
     code = "import sys; from undistill import plugins; print(plugins.named(sys.argv[1]).__name__)"
-    worker = subprocess.run([sys.executable, "-c", code, evil], capture_output=True, text=True, check=True)
+    worker = subprocess.run(
+        [sys.executable, "-c", code, evil],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | plugins.environment(),
+    )
     assert worker.stdout == "f\n"
 
 
@@ -568,7 +575,7 @@ def student(num_classes, in_channels, image_size):
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A plugin with an attack and a student, forgotten behind the test."""
-    monkeypatch.setenv(plugins.VARIABLE, "")
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.VARIABLE, [])
     ATTACKS.everything()
     before, modules = dict(ATTACKS._classes), set(sys.modules)
     (tmp_path / "toy.py").write_text(PLUGIN)

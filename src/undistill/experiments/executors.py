@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
 
+from undistill import plugins
 from undistill.errors import GO_ON, RunError, UndistillError
 from undistill.progress import Step, tell
 from undistill.threads import usable
@@ -49,7 +50,8 @@ def run_jobs(jobs: Sequence[Job], processes: int | None = None) -> Iterator[str]
         yield from _counted(jobs, _here(list(jobs)))
         return
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(plugins.environment(),))
     try:
         yield from _counted(jobs, _spread(pool.submit, count, list(jobs)))
     except BrokenProcessPool as error:
@@ -134,8 +136,9 @@ def _now(job: Job) -> Future[str]:
     return future
 
 
-def _begin() -> None:
-    """In a worker: one thread; an interrupt ends it without a word, for the parent speaks; so does the parent's death."""
+def _begin(environment: dict[str, str]) -> None:
+    """In a worker: the parent's plugins and one thread. An interrupt or the parent's death ends it without a word."""
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_follow, daemon=True).start()
     import torch
