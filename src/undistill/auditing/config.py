@@ -22,7 +22,7 @@ from undistill.oracle.black_box import BlackBox
 from undistill.oracle.output_defense import AnswerDefense
 from undistill.oracle.victim import Victim
 from undistill.registry import problem
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.recipe import Recipe, Student
 
 USUAL_TIME = 600.0
@@ -43,7 +43,7 @@ class Request:
     """What an audit is asked to do; `None` is left to the suite and the model. See `audit`."""
 
     suite: str = "timed"
-    card: str | Card = "unlabelled/fresh"
+    card: str | ThreatModel = "unlabelled/fresh"
     serve: Sequence[str] = ()
     questions: Sequence[int] = ()
     students: Sequence[str | dict[str, Any]] = ()
@@ -100,7 +100,7 @@ def seeds_of(request: Request, chosen: Suite, first: int) -> range:
     return range(first, first + count)
 
 
-def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[Card]:
+def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[ThreatModel]:
     """Every output access × every query budget, the strongest and first one first."""
     base, whole = _base(request.card)
     instead = chosen.grows and data.pool is None and request.card == Request.card
@@ -164,7 +164,7 @@ def _budgets(chosen: Suite, pool: int, classes: int) -> tuple[int, ...]:
     return (first, *(n for n in (2 * first, 4 * first) if several and n <= pool))
 
 
-def _playable(victim: Victim, base: Card, counts: Sequence[int | None], request: Request) -> None:
+def _playable(victim: Victim, base: ThreatModel, counts: Sequence[int | None], request: Request) -> None:
     """UsageError for a victim that no attack of these cards could be tried on."""
     if base.pool == "fresh" and not (victim.fresh_pool or request.unseen):
         raise UsageError(
@@ -189,11 +189,11 @@ def without_search(chosen: Suite, why: str) -> tuple[Suite, tuple[Skipped, ...]]
     return plain, (Skipped(what="the search", why=why),)
 
 
-def _base(card: str | Card) -> tuple[Card, bool]:
+def _base(card: str | ThreatModel) -> tuple[ThreatModel, bool]:
     """(a threat model, whether it was given whole); else only DATA/POOL was, and any output access goes with it."""
     if isinstance(card, str) and card.count("/") == 1:
-        return Card.parse(f"probs/{card}/random"), False
-    return Card.parse(card), True
+        return ThreatModel.parse(f"probs/{card}/random"), False
+    return ThreatModel.parse(card), True
 
 
 def thieves_of(request: Request, recipe: Recipe, data: Splits, victim: Victim | None) -> Thieves:
@@ -254,7 +254,7 @@ def _student(item: str | dict[str, Any], request: Request) -> dict[str, Any]:
     return {**item, "weights": request.public} if request.public else dict(item)
 
 
-def left_out(chosen: Suite, cards: Sequence[Card], request: Request) -> list[Skipped]:
+def left_out(chosen: Suite, cards: Sequence[ThreatModel], request: Request) -> list[Skipped]:
     """What this audit does not try, and why."""
     found = []
     if all(card.access < Access.WEIGHTS for card in cards):

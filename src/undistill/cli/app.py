@@ -214,12 +214,12 @@ def attack(
     from undistill.experiments.extraction import permit, plan_recipe
     from undistill.experiments.runtime import Runtime
     from undistill.oracle.victim import plausible
-    from undistill.threat_model import Access, Card
+    from undistill.threat_model import Access, ThreatModel
     from undistill.training.recipe import read
 
     options.begin(model, student)
     plausible(model)
-    threat = Card.parse(threat_model)
+    threat = ThreatModel.parse(threat_model)
     if outputs is not None:
         Access.parse(outputs)
     if query_log is not None and Path(model).expanduser().is_dir():

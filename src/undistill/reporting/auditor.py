@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from undistill.oracle.logit_cache import Bank
     from undistill.oracle.output_defense import AnswerDefense
     from undistill.oracle.victim import Model
-    from undistill.threat_model import Card
+    from undistill.threat_model import ThreatModel
     from undistill.training.recipe import Recipe
 
 USUAL: Any = "usual"
@@ -39,7 +39,7 @@ def audit(
     control: Model | None = None,
     suite: str = "timed",
     time: str | float | None = None,
-    threat_model: str | Card = "unlabelled/fresh",
+    threat_model: str | ThreatModel = "unlabelled/fresh",
     access: Sequence[str] = (),
     queries: Sequence[int] = (),
     output_defense: Sequence[str | dict[str, Any] | AnswerDefense] = (),
