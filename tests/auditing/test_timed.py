@@ -26,7 +26,7 @@ from undistill.experiments.cost import Span, span
 from undistill.models import Classifier
 from undistill.oracle.victim import resolve
 from undistill.reporting.audit.words import digits_of
-from undistill.reporting.findings import decimals
+from undistill.reporting.naming import decimals
 from undistill.training.recipe import Recipe
 
 SMALL = Request(serve=("probs", "label"), questions=(6,), students=("cnn:0.0625",), steps=4, time="1h", delta=99.0)

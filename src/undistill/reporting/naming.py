@@ -17,7 +17,18 @@ HEADS = {
     "label-only": "victim's labels only",
     "scratch": "baseline",
 }
-ALONE = "alone"
+ENVIRONMENT = {
+    "undistill": "undistill",
+    "commit": "commit",
+    "torch": "torch",
+    "python": "Python",
+    "device": "device",
+    "processor": "processor",
+    "threads": "threads a process",
+    "system": "system",
+}
+"""What a cell's `env` holds of the machine, and what reports call it."""
+ALONE = "baseline"
 NORMAL = "normal"
 
 
@@ -47,6 +58,11 @@ def signed(value: float, decimals: int = 1) -> str:
     """`+1.2` or `−0.4`; a rounded zero has no sign."""
     text = number(value, decimals)
     return f"+{text}" if float(text.replace("−", "-")) > 0 else text
+
+
+def decimals(n_test: int) -> int:
+    """Digits behind the point that a percentage of so many images deserves."""
+    return 2 if n_test >= 5000 else 1 if n_test >= 100 else 0
 
 
 def plural(count: int, thing: str, things: str = "") -> str:
