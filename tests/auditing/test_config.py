@@ -19,7 +19,7 @@ from undistill.models import Classifier
 from undistill.models import model_folder as models
 from undistill.oracle import BlackBox
 from undistill.oracle.victim import Victim, resolve
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.recipe import Recipe, read
 
 SMALL = AuditConfig(suite="quick", queries=(6,), students=("cnn:0.0625",), steps=4, seeds=1)
@@ -149,7 +149,7 @@ def test_a_function_of_probabilities_is_robbed_at_every_temperature_without_a_se
 def test_who_holds_the_weights_asks_the_raw_network(ask: Ask) -> None:
     plan = ask(behind=("stingy",), suite="standard", serve=("probs", "weights"), questions=(6,), seeds=5).plan
     raw = [cell for cell in plan.cells if cell.label == "rank 1, raw answers"]
-    assert {(cell.side, Card.parse(cell.card).access) for cell in raw} == {("defended", Access.WEIGHTS)}
+    assert {(cell.side, ThreatModel.parse(cell.card).access) for cell in raw} == {("defended", Access.WEIGHTS)}
     searched = {cell.key for cell in plan.cells if cell.role == "search" and cell.side == "undefended"}
     assert all(cell.choice is not None and set(cell.choice.among) <= searched for cell in raw)
 
@@ -179,7 +179,7 @@ def test_other_public_weights_make_other_cells(ask: Ask, make_model: Any, tmp_pa
         models.save(tmp_path / "public", network, tuple("abcd"), "", {})
         plan = ask(public=str(tmp_path / "public"), students=("cnn:0.125",)).plan
         keys.append({cell.key for cell in plan.cells if cell.role != "served"})
-        assert {Card.parse(cell.card).start for cell in plan.cells} == {"public"}
+        assert {ThreatModel.parse(cell.card).start for cell in plan.cells} == {"public"}
         assert "linear-probe" in {cell.attack.get("name") for cell in plan.cells}
         assert not [cell for cell in plan.cells if "student.width" in cell.times]
     assert keys[0].isdisjoint(keys[1])
@@ -189,7 +189,9 @@ def test_a_schedule_in_epochs_is_squeezed_into_the_thiefs_own() -> None:
     for name in ("paper-cifar10", "paper-cifar100"):
         recipe = read(name)
         thieves = Thieves(recipe.dump()["training"], [], ({"name": "cnn"},), steps=400, pool=4_000, trained=50_000)
-        schedule = thieves.recipe(Card.parse("api").model_copy(update={"questions": 500}))["training"]["schedule"]
+        schedule = thieves.recipe(ThreatModel.parse("api").model_copy(update={"questions": 500}))["training"][
+            "schedule"
+        ]
         steps = recipe.training.schedule.at
         assert schedule["at"] == [round(at * EPOCHS / recipe.training.epochs) for at in steps]
         assert 0 < schedule["at"][0] < EPOCHS

@@ -40,7 +40,7 @@ from undistill.oracle.black_box import BlackBox
 from undistill.oracle.output_defense import AnswerDefense
 from undistill.oracle.victim import Model, Victim, resolve
 from undistill.threads import usable
-from undistill.threat_model import Card
+from undistill.threat_model import ThreatModel
 from undistill.training.environment import choose_device
 from undistill.training.recipe import Recipe, read
 from undistill.training.run_folder import Run
@@ -179,7 +179,7 @@ def _plan(
 
 
 def _searchable(
-    chosen: Suite, card: Card, data: Splits, victims: dict[str, Victim]
+    chosen: Suite, card: ThreatModel, data: Splits, victims: dict[str, Victim]
 ) -> tuple[Suite, tuple[Skipped, ...]]:
     """The suite, without its search where there is nothing to score it on, or each answer to score it by could cost something."""
     if not chosen.search:

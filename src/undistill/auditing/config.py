@@ -22,9 +22,10 @@ from undistill.models.base import FIXED, MODELS
 from undistill.oracle.black_box import BlackBox
 from undistill.oracle.victim import Victim
 from undistill.registry import problem
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.recipe import Recipe, Student
 
+USUAL_HOLDINGS = "unlabelled/fresh"
 USUAL_TIME = 600.0
 """Seconds that the suite that grows takes, unless it is given others."""
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 60.0}
@@ -70,7 +71,7 @@ class AuditConfig(Config):
     control: Any = None
     suite: str = "timed"
     time: str | float | None = None
-    threat_model: str | Card = "unlabelled/fresh"
+    threat_model: str | ThreatModel = USUAL_HOLDINGS
     access: tuple[str, ...] = ()
     queries: tuple[int, ...] = ()
     output_defense: tuple[Any, ...] = ()
@@ -140,12 +141,10 @@ def seeds_of(config: AuditConfig, chosen: Suite, first: int) -> range:
     return range(first, first + count)
 
 
-def cards_of(config: AuditConfig, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[Card]:
+def cards_of(config: AuditConfig, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[ThreatModel]:
     """Every output access × every query budget, the strongest and first one first."""
     base, whole = _base(config.threat_model)
-    instead = (
-        chosen.grows and data.pool is None and config.threat_model == AuditConfig.model_fields["threat_model"].default
-    )
+    instead = chosen.grows and data.pool is None and config.threat_model == USUAL_HOLDINGS
     if instead:  # an answer about trained images, which a flag doubts, says more than none
         base = base.model_copy(update={"pool": "trained"})
     if base.data == "none":
@@ -206,7 +205,7 @@ def _budgets(chosen: Suite, pool: int, classes: int) -> tuple[int, ...]:
     return (first, *(n for n in (2 * first, 4 * first) if several and n <= pool))
 
 
-def _playable(victim: Victim, base: Card, counts: Sequence[int | None], config: AuditConfig) -> None:
+def _playable(victim: Victim, base: ThreatModel, counts: Sequence[int | None], config: AuditConfig) -> None:
     """UsageError for a victim that no attack of these cards could be tried on."""
     if base.pool == "fresh" and not (victim.fresh_pool or config.assume_fresh):
         raise UsageError(
@@ -231,11 +230,11 @@ def without_search(chosen: Suite, why: str) -> tuple[Suite, tuple[Skipped, ...]]
     return plain, (Skipped(what="the search", why=why),)
 
 
-def _base(card: str | Card) -> tuple[Card, bool]:
+def _base(card: str | ThreatModel) -> tuple[ThreatModel, bool]:
     """(a threat model, whether it was given whole); else only DATA/POOL was, and any output access goes with it."""
     if isinstance(card, str) and card.count("/") == 1:
-        return Card.parse(f"probs/{card}/random"), False
-    return Card.parse(card), True
+        return ThreatModel.parse(f"probs/{card}/random"), False
+    return ThreatModel.parse(card), True
 
 
 def thieves_of(config: AuditConfig, recipe: Recipe, data: Splits, victim: Victim | None) -> Thieves:
@@ -296,7 +295,7 @@ def _student(item: str | dict[str, Any], config: AuditConfig) -> dict[str, Any]:
     return {**item, "weights": str(config.public)} if config.public else dict(item)
 
 
-def left_out(chosen: Suite, cards: Sequence[Card], config: AuditConfig) -> list[Skipped]:
+def left_out(chosen: Suite, cards: Sequence[ThreatModel], config: AuditConfig) -> list[Skipped]:
     """What this audit does not try, and why."""
     found = []
     if all(card.access < Access.WEIGHTS for card in cards):

@@ -18,7 +18,7 @@ from undistill.auditing.text import clock, name_of_model, period, seeds_text
 from undistill.experiments.plan import Plan
 from undistill.statistics import half_width, image_error
 from undistill.threads import usable
-from undistill.threat_model import Card
+from undistill.threat_model import ThreatModel
 
 if TYPE_CHECKING:
     from undistill.auditing.config import AuditConfig
@@ -99,7 +99,7 @@ def outlook(evidence: Evidence) -> Outlook:
 
 def budgets(plan: Plan) -> list[int]:
     """The plan's query budgets, in order."""
-    return sorted({count for text in plan.cards if (count := Card.parse(text).questions) is not None})
+    return sorted({count for text in plan.cards if (count := ThreatModel.parse(text).questions) is not None})
 
 
 def too_few(tests: int, queries: Sequence[int], classes: int, total: int | None = None) -> str | None:
@@ -143,7 +143,7 @@ def announced(
         seconds: the time, where the suite adds seeds until it is used.
         total: images of the data in all.
     """
-    models = [Card.parse(text) for text in plan.cards]
+    models = [ThreatModel.parse(text) for text in plan.cards]
     accesses = sorted(dict.fromkeys(one.serving for one in models), key=lambda name: name == "weights")
     counts = ", ".join(f"{count:,}" for count in budgets(plan))
     lines = [f"{_names(plan)}: outputs {', '.join(accesses)}; {counts or 'all'} queries"]
@@ -284,7 +284,7 @@ def _minutes(evidence: Evidence, seeds: int) -> float:
         p
         for p in evidence.plan.cells
         if p.role not in ("served", "search")
-        and Card.parse(p.card).questions in (first, None)
+        and ThreatModel.parse(p.card).questions in (first, None)
         and p.key in evidence.done
     ]
     of_a_seed = sum(evidence.done[p.key].seconds for p in report) / max(len({p.seed for p in report}), 1)

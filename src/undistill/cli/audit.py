@@ -17,9 +17,10 @@ from typer.core import TyperGroup
 
 from undistill.cli import help, verbs
 from undistill.cli.help import ACCESS, JOB, MORE
-from undistill.cli.options import BANK_GB, Options, use_plugins, verb
+from undistill.cli.options import BANK_GB, Options, verb
 from undistill.cli.progress import Reporter
-from undistill.errors import RunError, UsageError
+from undistill.cli.run import run
+from undistill.errors import UsageError
 
 PANELS = {
     **dict.fromkeys(("model", "control", "data", "time", "out", "suite", "name"), JOB),
@@ -106,7 +107,7 @@ EXAMPLES = (
 )
 AFTER = """
 The same command goes on where it was interrupted, and adds seeds with more
---time. Parts of it: undistill audit plan | cell | judge (each has --help)."""
+--time. Parts of it: undistill audit plan, undistill run DIR, undistill report DIR."""
 
 
 @verb(app, JOB, *EXAMPLES, name="all", cls=Verb, after=AFTER)
@@ -124,7 +125,7 @@ def all_(
 
     Trains extracted models for at most --time, then writes a page.
     """
-    from undistill.auditing.audit import run
+    from undistill.auditing.audit import run as compute
 
     with Reporter(quiet=options.quiet) as reporter:
         out = out or _folder_for(asked)
@@ -133,7 +134,7 @@ def all_(
             return _show_plan(ready.plan, jobs, as_json=options.as_json)
         verbs.begin_in(out, reporter, asked.model, asked.control, asked.public, fresh=fresh)
         _announce(reporter, ready, splits, jobs)
-        run(ready, jobs=jobs, failed=reporter.say)
+        compute(ready, jobs=jobs, failed=reporter.say)
     return _judge(out, as_json=options.as_json, open_page=open_page)
 
 
@@ -141,7 +142,7 @@ def all_(
 def plan(asked: Asked, out: Path | None = None, *, options: Options) -> None:
     """Write the plan of an audit: its cells, their cost, what is skipped and why.
 
-    Each cell is then `undistill audit cell DIR KEY` or `--index N`, stage after stage.
+    `undistill run DIR` then computes all of them, `undistill run DIR KEY` or `--index N` one, stage after stage.
     """
     from undistill.experiments import plan as planned
 
@@ -168,31 +169,22 @@ def cell(
     quiet: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Compute one cell of a plan; one that is there already is left as it is."""
-    import torch
-
-    from undistill import plugins
-    from undistill.auditing.compute import AuditFolder, compute
-    from undistill.experiments import plan as planned
-    from undistill.experiments.runtime import Runtime
-    from undistill.oracle.logit_cache import Bank
-
-    use_plugins(plugin)
-    found = planned.read(folder)
-    if (key is None) == (index is None):
+    """Compute one cell of a plan, as `undistill run DIR KEY` does."""
+    if key is None and index is None:
         raise UsageError("name a cell by its KEY or by --index, one of the two")
-    if index is not None:
-        if index >= len(found.cells):
-            raise UsageError(f"the plan has {len(found.cells)} cells, the last is --index {len(found.cells) - 1}")
-        key = found.cells[index].key
-    for name in trust or []:
-        plugins.trust(name)
-    torch.set_num_threads(threads or 1)
-    with Reporter(quiet=quiet):
-        line = compute(AuditFolder(folder, cells, Runtime(device, Bank.of(cache, cache_limit))), str(key))
-    typer.echo(line)
-    if line.endswith(": failed"):
-        raise RunError("the cell failed; its file says why")
+    run(
+        folder,
+        key,
+        index,
+        cells,
+        device=device,
+        threads=threads,
+        cache=cache,
+        cache_limit=cache_limit,
+        plugin=plugin,
+        trust=trust,
+        quiet=quiet,
+    )
 
 
 @verb(app, JOB)
