@@ -31,7 +31,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A truth. Levels in δ, relative to the best label-only attack on the defended model: `soft`, its best soft attack; `soft0`, that
+    """A truth. Levels in δ, relative to the best label-only attack on the defended model: `soft`, the best soft one; `soft0`, that
     on the undefended control; `alone`, a baseline. Each of three soft ranks is `step` below the one before, and so is the second
     label-only attack. `crashed`: the first soft attack lost its cells. `wanted`: the verdict whose power is asked for.
     """
