@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from undistill.auditing.audit import Ready, prepare
-from undistill.auditing.config import Request
+from undistill.auditing.config import AuditConfig
 from undistill.auditing.making import EPOCHS, Thieves
 from undistill.cli.audit import _only_what_counts
 from undistill.data.image_set import Splits
@@ -22,7 +22,7 @@ from undistill.oracle.victim import Victim, resolve
 from undistill.threat_model import Access, ThreatModel
 from undistill.training.recipe import Recipe, read
 
-SMALL = Request(suite="quick", questions=(6,), students=("cnn:0.0625",), steps=4, seeds=1)
+SMALL = AuditConfig(suite="quick", queries=(6,), students=("cnn:0.0625",), steps=4, seeds=1)
 Ask = Callable[..., Ready]
 
 
@@ -39,7 +39,7 @@ def ask(make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, t
         model: Any = "", *, data: Splits = splits, recipe: Recipe = recipe, control: Any = None, **request: Any
     ) -> Ready:
         model = owned(make_model(seed=1), splits) if model == "" else model
-        given = replace(SMALL, **{"delta": 60.0, **request})
+        given = SMALL.but(**{"delta": 60.0, **request})
         return prepare(model, data, given, control=control, recipe=recipe, out=tmp_path / "audit", bank=None)
 
     return call

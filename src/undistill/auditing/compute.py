@@ -61,6 +61,11 @@ class AuditFolder(Store):
     victims: Mapping[str, Victim] = field(default_factory=dict)
     data: Splits | None = None
 
+    @property
+    def local(self) -> bool:
+        """Whether it holds objects that cannot be sent to another process."""
+        return bool(self.victims) or self.data is not None
+
     def graph(self, plan: Plan) -> Graph:
         """The plan's cells as tasks, and which of them are done."""
         return Graph((task_of(planned, compute, (self, planned.key)) for planned in plan.cells), self.done)

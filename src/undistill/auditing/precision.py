@@ -7,7 +7,7 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from undistill.auditing.case import Case, cases
@@ -21,7 +21,7 @@ from undistill.threads import usable
 from undistill.threat_model import ThreatModel
 
 if TYPE_CHECKING:
-    from undistill.auditing.config import Request
+    from undistill.auditing.config import AuditConfig
     from undistill.data.image_set import Splits
 
 ENOUGH = 8
@@ -172,8 +172,8 @@ def announced(
     return lines + ([f"warning: {small}"] if small else [])
 
 
-def smaller(request: Request, data: Splits) -> Iterator[tuple[Request, str]]:
-    """The request made smaller again and again, each with what was taken away in words; what was asked for by name stays.
+def smaller(config: AuditConfig, data: Splits) -> Iterator[tuple[AuditConfig, str]]:
+    """The audit made smaller again and again, each with what was taken away in words; what was asked for by name stays.
 
     First fewer steps, then one query budget, then two output accesses.
     """
@@ -181,17 +181,17 @@ def smaller(request: Request, data: Splits) -> Iterator[tuple[Request, str]]:
     for place, steps in enumerate(STEPS):
         changes: dict[str, object] = {}
         lost = []
-        if request.steps is None:
+        if config.steps is None:
             changes["steps"] = steps
             lost.append(f"{steps} training steps per attacker (--steps)")
-        if place > 0 and not request.questions and half > 1:
-            changes["questions"] = (half,)
+        if place > 0 and not config.queries and half > 1:
+            changes["queries"] = (half,)
             lost.append(f"one query budget, {half} (--queries)")
-        if place > 2 and not request.serve and request.answers is None:
-            changes["serve"] = ACCESS
+        if place > 2 and not config.access and config.outputs is None:
+            changes["access"] = ACCESS
             lost.append(f"output access {' and '.join(ACCESS)} (--access)")
         if changes:
-            yield replace(request, **changes), ", ".join(lost)  # type: ignore[arg-type]
+            yield config.but(**changes), ", ".join(lost)
 
 
 def plan_lines(plan: Plan, jobs: int | None = None) -> list[str]:

@@ -87,6 +87,7 @@ class AttackConfig(Config):
     phase: Phase = "report"
     key: str = ""
     reuse: bool = False
+    verb: ClassVar[str] = "attack"
     old: ClassVar[dict[str, str]] = {
         "card": "threat_model",
         "answers": "outputs",
@@ -125,7 +126,7 @@ def attack(
         RunError: the victim's outputs are not finite, or not what was declared.
     """
     runtime, settings = runtime_of(runtime, settings)
-    config, out = AttackConfig.of("attack", settings), Path(out)
+    config, out = AttackConfig.of(**settings), Path(out)
     victim = resolve(model, data, answers=config.outputs, called=config.name, behind=config.output_defense)
     victim.check(data)
     box = victim.model if isinstance(victim.model, BlackBox) else None
