@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from auditing.made import FLOOR, LABELLED, MadeAudit, change, fail, keys, only_card, remove
 from undistill.auditing.analyze import analyze, label_equivalents
 from undistill.auditing.case import comparison
-from undistill.auditing.evidence import Arm
+from undistill.auditing.evidence import Arm, read
 from undistill.auditing.result import Point
+from undistill.auditing.text import unique_names
 from undistill.auditing.verdict import STRENGTH
 from undistill.errors import UsageError
 from undistill.experiments.plan import Planned, Role, Side
@@ -44,7 +46,7 @@ def test_each_verdict_from_cells(made: MadeAudit, verdict: str, tmp_path: Path) 
 
 
 def test_without_a_control_there_is_relative_accuracy_and_no_verdict(tmp_path: Path) -> None:
-    MadeAudit(twin=False).write(tmp_path)
+    MadeAudit(control=False).write(tmp_path)
     card = only_card(tmp_path)
     assert (card.verdict, card.indication, card.headroom) == (None, None, None)
     assert card.relative_accuracy == pytest.approx(100 * 80 / 95)
@@ -251,3 +253,12 @@ def test_label_equivalents(accuracy: float, wanted: tuple[float | None, bool]) -
     assert number == pytest.approx(wanted[0])
     assert beyond == wanted[1]
     assert label_equivalents(accuracy, POINTS[:1]) == (None, False)
+
+
+def test_two_attacks_never_share_a_name(tmp_path: Path) -> None:
+    MadeAudit().write(tmp_path)
+    evidence = read(tmp_path)
+    arms = evidence.arms(evidence.plan.cards[0])
+    twice = (arms[0], replace(arms[0]), *arms[1:])
+    names = unique_names(twice)
+    assert len({(arm.side, name) for arm, name in names.items()}) == len(twice)

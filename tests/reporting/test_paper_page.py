@@ -18,7 +18,7 @@ from PIL import Image
 from reporting.reproduced import CLASSES, cell_of, figure_of, fill, plan_of
 from reporting.synthetic import thief
 from reporting.synthetic import write as write_cells
-from reporting.test_report import BANNED, HOSTILE, Visible
+from reporting.test_attack import BANNED, HOSTILE, Visible
 from undistill.errors import RunError, UsageError
 from undistill.experiments.cell import save
 from undistill.paper.plan import Plan, write

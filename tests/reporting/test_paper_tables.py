@@ -119,7 +119,7 @@ def test_rows_of_a_sweep(tmp_path: Path) -> None:
     each = [accuracy(p) for p in plan.points if (p.arm, p.column, p.x) == ("nasty", "CNN", 8.0)]
     found = _rows(sheet)["CNN", "nasty", "smoke"][sheet.heads.index("τ_S 8") - 3]
     assert found == f"{number(statistics.fmean(each), 2)} ± {number(statistics.stdev(each), 2)} (3)"
-    assert _rows(sheet)["CNN", "alone", "smoke"][:-1] == ("–",) * 7
+    assert _rows(sheet)["CNN", "baseline", "smoke"][:-1] == ("–",) * 7
     assert _rows(sheet)[HEADS["itself"], "nasty", "smoke"][-1].endswith("(3)")
 
 

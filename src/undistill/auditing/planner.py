@@ -11,7 +11,7 @@ from undistill.attacks.base import ATTACKS
 from undistill.auditing.making import Maker, Thieves, without
 from undistill.auditing.suite import FIRST_SEARCH_SEED, NAIVE, Settings, Suite
 from undistill.experiments.plan import Choice, Planned, Role, Skipped, Subject
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 
 FEW = 3
 """Report seeds where only a curve or a doubt rests on them."""
@@ -35,7 +35,7 @@ class Planner:
         self,
         suite: Suite,
         subjects: Sequence[Subject],
-        cards: Sequence[Card],
+        cards: Sequence[ThreatModel],
         thieves: Thieves,
         seeds: Sequence[int],
         fingerprint: str,
@@ -70,7 +70,7 @@ class Planner:
         ]
         return self._kept(groups)
 
-    def _shown(self) -> list[Card]:
+    def _shown(self) -> list[ThreatModel]:
         """The first card's ways of serving, to measure what users get. Weights are served with probabilities beside them.
 
         A suite without verdicts does not measure what users of bare labels get: their accuracy is that of any other answer.
@@ -99,7 +99,7 @@ class Planner:
         yield from self._curve()
         yield from self._effort()
 
-    def _other(self, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
+    def _other(self, card: ThreatModel, seeds: Sequence[int]) -> Iterable[Planned]:
         """Another way of serving: the best thief of the first card, and what is made for this one."""
         shared = seeds
         for subject in self.subjects:
@@ -112,7 +112,7 @@ class Planner:
                     made = [s for s in self.suite.soft if s.get("variant") == "top1"]
                     yield from self._each(subject, "soft", card, made, seeds)
 
-    def _more(self, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
+    def _more(self, card: ThreatModel, seeds: Sequence[int]) -> Iterable[Planned]:
         """Another number of questions: the best thief, one of labels, and a student alone."""
         shared = seeds
         for subject in self.subjects:
@@ -202,7 +202,7 @@ class Planner:
         self,
         subject: Subject,
         role: Role,
-        card: Card,
+        card: ThreatModel,
         attacks: Iterable[Settings],
         seeds: Sequence[int],
         student: dict[str, Any] | None = None,
@@ -215,14 +215,19 @@ class Planner:
         ]
 
     def _soft(
-        self, subject: Subject, card: Card, seeds: Sequence[int], ranks: int, student: dict[str, Any] | None = None
+        self,
+        subject: Subject,
+        card: ThreatModel,
+        seeds: Sequence[int],
+        ranks: int,
+        student: dict[str, Any] | None = None,
     ) -> Iterable[Planned]:
         if (subject.side, "soft") in self.found:
             yield from self._best(subject, card, seeds, "soft", ranks, student)
         elif _readable(subject, card):
             yield from self._each(subject, "soft", card, self._soft_attacks(), seeds, student)
 
-    def _inside(self, subject: Subject, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
+    def _inside(self, subject: Subject, card: ThreatModel, seeds: Sequence[int]) -> Iterable[Planned]:
         """Thieves who hold the weights: from the inside, and by scores where no weaker card has such a thief of the raw network."""
         if (subject.side, "inside") in self.found:
             yield from self._best(subject, card, seeds, "inside", 1)
@@ -243,7 +248,7 @@ class Planner:
     def _best(
         self,
         subject: Subject,
-        card: Card,
+        card: ThreatModel,
         seeds: Sequence[int],
         what: str,
         ranks: int,
@@ -268,7 +273,7 @@ class Planner:
     def _labels(
         self,
         subject: Subject,
-        card: Card,
+        card: ThreatModel,
         seeds: Sequence[int],
         attacks: Sequence[Settings],
         student: dict[str, Any] | None = None,
@@ -286,7 +291,7 @@ class Planner:
                 )  # fmt: skip
 
     def _alone(
-        self, role: Role, card: Card, seeds: Sequence[int], student: dict[str, Any] | None = None
+        self, role: Role, card: ThreatModel, seeds: Sequence[int], student: dict[str, Any] | None = None
     ) -> Iterable[Planned]:
         if card.data == "none":
             return
@@ -334,7 +339,7 @@ class Planner:
         few = self.first.questions is not None and self.first.questions < 6
         return tuple(settings for settings in found if not (few and settings["name"] == "average"))
 
-    def _played(self, attacks: Iterable[Settings], card: Card) -> tuple[Settings, ...]:
+    def _played(self, attacks: Iterable[Settings], card: ThreatModel) -> tuple[Settings, ...]:
         """Those that a card shows enough for; the others are told as left out."""
         found = []
         for settings in attacks:
@@ -367,12 +372,12 @@ class Planner:
         return tuple(without(cell, lost) for cell in ordered), (*skipped.values(), *self.unplayed.values())
 
 
-def _readable(subject: Subject, card: Card) -> bool:
+def _readable(subject: Subject, card: ThreatModel) -> bool:
     """Whether a thief of this card gets more than labels from a victim."""
     return min(card.access, Access.parse(subject.shows)) > Access.LABEL
 
 
-def _called(card: Card) -> str:
+def _called(card: ThreatModel) -> str:
     return f"{card.questions:,} questions, {card.serving}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from undistill.auditing.text import settings_text
 from undistill.errors import UsageError
 from undistill.experiments.cell import Cell
-from undistill.threat_model import NAMED, Access, Card
+from undistill.threat_model import NAMED, Access, ThreatModel
 
 HEADS = {
     "dafl": "DAFL",
@@ -17,7 +17,18 @@ HEADS = {
     "label-only": "victim's labels only",
     "scratch": "baseline",
 }
-ALONE = "alone"
+ENVIRONMENT = {
+    "undistill": "undistill",
+    "commit": "commit",
+    "torch": "torch",
+    "python": "Python",
+    "device": "device",
+    "processor": "processor",
+    "threads": "threads a process",
+    "system": "system",
+}
+"""What a cell's `env` holds of the machine, and what reports call it."""
+ALONE = "baseline"
 NORMAL = "normal"
 
 
@@ -49,6 +60,11 @@ def signed(value: float, decimals: int = 1) -> str:
     return f"+{text}" if float(text.replace("−", "-")) > 0 else text
 
 
+def decimals(n_test: int) -> int:
+    """Digits behind the point that a percentage of so many images deserves."""
+    return 2 if n_test >= 5000 else 1 if n_test >= 100 else 0
+
+
 def plural(count: int, thing: str, things: str = "") -> str:
     """`1 seed`, `3 seeds`, `1,297 images`."""
     return f"{count:,} {thing if count == 1 else things or thing + 's'}"
@@ -71,10 +87,10 @@ def network_text(name: str, settings: Mapping[str, Any]) -> str:
     return ", ".join(part for part in (name or "unnamed network", settings_text(settings)) if part)
 
 
-def parse_card(text: str) -> Card | None:
+def parse_card(text: str) -> ThreatModel | None:
     """The threat model, or None if this version cannot parse it."""
     try:
-        return Card.parse(text)
+        return ThreatModel.parse(text)
     except UsageError:
         return None
 
@@ -116,7 +132,7 @@ def card_sentence(text: str, cells: list[Cell]) -> str:
     return f"The attacker holds {every}{held} {whose}, {with_}. {_asks(card, thieves)} It starts from random weights."
 
 
-def _asks(card: Card, thieves: list[Cell]) -> str:
+def _asks(card: ThreatModel, thieves: list[Cell]) -> str:
     if card.access == Access.WEIGHTS:
         return f"It has {GIVES[card.access]}."
     if card.questions is not None:

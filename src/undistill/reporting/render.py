@@ -34,9 +34,9 @@ from undistill.reporting.document import (
     Value,
     charts,
 )
+from undistill.reporting.markup import inert, markdown_row
 from undistill.reporting.naming import number, signed
 from undistill.reporting.paper.export import printed, with_legend
-from undistill.reporting.table import inert, markdown_row
 
 WIDTH = 80
 """Of plain text, characters."""

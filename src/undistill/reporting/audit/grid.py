@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from undistill.reporting.blocks import Entry, Head, Table
 from undistill.reporting.document import Format
 from undistill.reporting.document import Table as Block
+from undistill.reporting.markup import aligned
 from undistill.reporting.paper.sheet import Sheet, Value
-from undistill.reporting.table import aligned
 
 Row = tuple[Entry, ...]
 NUMBER = re.compile(r"[−+]?[\d,]+(\.\d+)?")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from typing import Any
 from undistill.experiments.cell import Array, Cell, read_arrays
 from undistill.files import write_bytes
 from undistill.paper.experiments import Experiment
-from undistill.reporting.blocks import Chart, chart
-from undistill.reporting.naming import ALONE, NORMAL, plural
-from undistill.reporting.page import response_block
+from undistill.reporting import blocks
+from undistill.reporting.blocks import Chart, Entry, Head, Table, chart
+from undistill.reporting.naming import ALONE, NORMAL, listed, plural
 from undistill.reporting.paper import embedding, sweeps
 from undistill.reporting.paper.export import side_by_side, with_legend, write_figure
 from undistill.reporting.paper.inversion import inversion
 from undistill.reporting.paper.source import Source
-from undistill.reporting.response import response
-from undistill.reporting.theme import Spec
+from undistill.reporting.response import Response, Shown, response
+from undistill.reporting.theme import Spec, colour_variable
 
 PANEL, SQUARE, BARS = (230, 170), (230, 230), (300, 130)
 """Width and height of a panel in a file, pixels."""
@@ -126,4 +126,39 @@ def _inversion(
     )
     return Picture(
         "inversion", source.title, about, block={"strips": figure.strips, "across": figure.across}, png=figure.png()
+    )
+
+
+def response_block(place: int | str, figure: Response, names: Sequence[str]) -> dict[str, Any]:
+    """What the template's `response` is filled with; `names` are all victims of the page."""
+    hot = listed([f"{t:g}" for t in figure.temperatures])
+    seed = "" if figure.seed is None else f" of seed {figure.seed}"
+    images = []
+    for row, shown in enumerate(figure.images):
+        drawn = [
+            blocks.chart(f"answer-{place}-{row}-{n}", spec, title=title) for n, (title, spec) in enumerate(shown.charts)
+        ]
+        images.append(
+            {"label": shown.label, "picture": shown.picture, "charts": drawn, "table": answers(figure, shown)}
+        )
+    return {
+        "id": f"response-{place}",
+        "title": f"What the {NORMAL} and the {figure.victim} teacher answer",
+        "about": f"softmax(logits / τ) of both teachers{seed} at τ {hot}, for the first test image of each of the first classes: "
+        "chosen by place, not by what is answered. High τ makes small answers visible, and a student trained at high τ learns "
+        "from them.",
+        "images": images,
+        "marks": [(who, colour_variable(who, names)) for who in (NORMAL, figure.victim)],
+    }
+
+
+def answers(figure: Response, shown: Shown) -> Table:
+    """The numbers behind one image's bars, percent."""
+    pairs = [(who, t) for t in figure.temperatures for who in (NORMAL, figure.victim)]
+    heads = [Head("class"), *(Head(f"{who}, τ {t:g}") for who, t in pairs)]
+    hidden = f" {plural(shown.hidden, 'class', 'classes')} with smaller outputs are left out." if shown.hidden else ""
+    return Table(
+        f"Outputs in percent for the image of class {shown.label}.{hidden}",
+        heads,
+        [[Entry(t) for t in row] for row in shown.rows],
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from markupsafe import escape
 
 from undistill.files import write_text
-from undistill.reporting.table import inert, markdown
+from undistill.reporting.markup import inert, markdown
 
 Value = str | float | int | None
 FORMATS = ("csv", "md", "tex", "html")

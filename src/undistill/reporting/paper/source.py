@@ -15,7 +15,7 @@ from undistill.experiments.cell import read as read_cell
 from undistill.files import read_json
 from undistill.paper.experiments import EXPERIMENTS, Experiment
 from undistill.paper.plan import Plan, Point, read
-from undistill.reporting.findings import decimals
+from undistill.reporting.naming import decimals
 
 X = float | str | None
 Place = tuple[str, str, str, str, X]

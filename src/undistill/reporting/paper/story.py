@@ -8,12 +8,11 @@ from typing import Any
 from undistill.paper.experiments import EXPERIMENTS
 from undistill.paper.published import DOUBTS, ITSELF, SELF
 from undistill.reporting.blocks import Entry, Head, Table
-from undistill.reporting.naming import listed, number, plural
+from undistill.reporting.naming import ENVIRONMENT, listed, number, plural
 from undistill.reporting.paper.entries import HEADS
 from undistill.reporting.paper.judge import VERDICTS, Case, Claim
 from undistill.reporting.paper.source import Source, covered
 from undistill.reporting.paper.sweeps import SYMBOLS
-from undistill.reporting.story import ENVIRONMENT
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny-imagenet": "Tiny-ImageNet"}
 ARTICLE = (

@@ -9,6 +9,7 @@ from typing import Any
 
 from undistill.files import write_text
 from undistill.paper.experiments import Experiment
+from undistill.reporting.markup import aligned, inert
 from undistill.reporting.paper import claims, embedding, story, sweeps
 from undistill.reporting.paper.grids import grid
 from undistill.reporting.paper.judge import Claim
@@ -16,7 +17,6 @@ from undistill.reporting.paper.judge import claims as judged
 from undistill.reporting.paper.page import ORDER, Content, Part, render
 from undistill.reporting.paper.pictures import pictures, write_pictures
 from undistill.reporting.paper.source import Source, covered, open_sources
-from undistill.reporting.table import aligned, inert
 from undistill.reporting.written import Report, link
 
 
