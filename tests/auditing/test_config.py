@@ -234,3 +234,14 @@ def test_a_setting_that_an_audit_does_not_read_is_refused(setting: str, sentence
     with pytest.raises(UsageError, match=rf"changes nothing here: .*{sentence}"):
         _only_what_counts([setting])
     _only_what_counts(["training.optimizer.lr=0.1", "data.views=[]"])
+
+
+def test_an_attack_that_the_networks_do_not_suit_is_skipped_with_its_reason(ask: Ask) -> None:
+    """The last layer of airbench has no bias: what trains it alone, or replaces it, cannot work with such a student."""
+    for suite in ("quick", "standard"):
+        plan = ask(suite=suite, access=("probs", "weights"), students=("airbench:0.0625",)).plan
+        named = {cell.attack.get("name") for cell in plan.cells if cell.attack.get("variant") != "fitnet"}
+        assert "feature-kd" not in named
+    reasons = {left.what: left.why for left in plan.skipped}
+    assert "bias" in reasons["the attack feature-kd simkd-refit"]
+    assert any(cell.attack.get("variant") == "fitnet" for cell in plan.cells)

@@ -170,7 +170,7 @@ def test_defenses_are_compared(
         (("audit", "nowhere", "-o", "a"), 2, "there is no model at nowhere"),
         (("audit", "-o", "a"), 2, "audit what?"),
         (("audit", "judge", "nowhere"), 2, "holds no audit"),
-        (("audit", "cell", "nowhere", "abc"), 2, "holds no audit"),
+        (("run", "nowhere", "abc"), 2, "holds no plan"),
         (("compare", "nowhere", "there", "-o", "a"), 2, "holds no audit"),
         (("audit", "plan", "--method", "nastie", "--data", "digits", "-o", "a"), 2, "no defense called 'nastie'"),
     ],

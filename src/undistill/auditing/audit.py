@@ -36,13 +36,14 @@ from undistill.experiments.executors import processes
 from undistill.experiments.plan import Plan, Skipped, Subject
 from undistill.experiments.runtime import Runtime, runtime_of
 from undistill.files import locked
+from undistill.models import build
 from undistill.oracle.black_box import BlackBox
 from undistill.oracle.output_defense import AnswerDefense
 from undistill.oracle.victim import Model, Victim, resolve
 from undistill.threads import usable
 from undistill.threat_model import ThreatModel
 from undistill.training.environment import choose_device
-from undistill.training.recipe import Recipe, read
+from undistill.training.recipe import Recipe, Student, read
 from undistill.training.run_folder import Run
 from undistill.training.train import of_data
 
@@ -156,7 +157,9 @@ def _plan(
     chosen, unsearched = _searchable(chosen, cards[0], data, victims)
     seeds = seeds_of(config, chosen, recipe.seed)
     thieves = thieves_of(config, recipe, data, next(iter(victims.values()), None))
-    found, skipped = Planner(chosen, subjects, cards, thieves, seeds, data.fingerprint).plan()
+    found, skipped = Planner(
+        chosen, subjects, cards, thieves, seeds, data.fingerprint, _unfit(data, thieves.students[0], victims)
+    ).plan()
     return Plan(
         title=_title(subjects, config),
         suite=chosen.name,
@@ -176,6 +179,24 @@ def _plan(
         grid={"temperature": chosen.temperatures, "alpha": chosen.alphas},
         seeds=tuple(sorted({cell.seed for cell in found if cell.role in ("soft", "labels", "naive", "alone")})),
     )
+
+
+def _unfit(data: Splits, student: dict[str, Any], victims: dict[str, Victim]) -> Callable[[dict[str, Any]], str]:
+    """Why an attack cannot work with this student and these victims, by its settings; "" if it can."""
+    sizes = (data.num_classes, data.train.channels, data.train.image_size)
+    network = build(Student.model_validate(student).network, *sizes, seed=0)
+    networks = [None if isinstance(v.model, BlackBox) else v.network for v in victims.values()]
+
+    def why(settings: dict[str, Any]) -> str:
+        attack = ATTACKS.make(settings)
+        try:
+            for victim in networks or [None]:
+                attack.check(network, victim)
+        except UsageError as error:
+            return str(error)
+        return ""
+
+    return why
 
 
 def _searchable(

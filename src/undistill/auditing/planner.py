@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,10 @@ class Group:
 
 
 class Planner:
-    """Fills groups of cells, the most needed first, and leaves out those that the suite has no room for."""
+    """Fills groups of cells, the most needed first, and leaves out those that the suite has no room for.
+
+    `unfit` says why an attack cannot work with the networks at hand, "" if it can; such an attack is skipped with that reason.
+    """
 
     def __init__(
         self,
@@ -39,7 +42,9 @@ class Planner:
         thieves: Thieves,
         seeds: Sequence[int],
         fingerprint: str,
+        unfit: Callable[[Settings], str] = lambda _: "",
     ) -> None:
+        self.unfit = unfit
         self.suite, self.subjects, self.cards = suite, tuple(subjects), tuple(cards)
         self.thieves, self.seeds, self.first = thieves, tuple(seeds), cards[0]
         self.alpha = 0.9 if self.first.data == "labelled" else 1.0
@@ -143,8 +148,10 @@ class Planner:
             yield from self._search_labels(subject, seeds)
             weights = next((card for card in self.cards if card.access is Access.WEIGHTS), None)
             if weights is not None:
-                cells = list(self._each(subject, "search", weights, self.suite.inside, seeds))
-                self.found[subject.side, "inside"] = _keys(cells)
+                inside = self._played(self.suite.inside, weights)
+                cells = list(self._each(subject, "search", weights, inside, seeds))
+                if cells:
+                    self.found[subject.side, "inside"] = _keys(cells)
                 yield from cells
         if seeds:
             cells = [
@@ -347,6 +354,9 @@ class Planner:
             if needs is not None and needs > card.access:
                 why = f"it needs {needs.label}, and {card.serving} is served"
                 self.unplayed[settings["name"]] = Skipped(what=f"the attack {settings['name']}", why=why)
+            elif why := self.unfit(settings):
+                what = " ".join(str(value) for value in settings.values())
+                self.unplayed[what] = Skipped(what=f"the attack {what}", why=why)
             else:
                 found.append(settings)
         return tuple(found)
