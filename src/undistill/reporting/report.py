@@ -17,7 +17,7 @@ from undistill.reporting import limits, story, table
 from undistill.reporting.audit.write import write_audit
 from undistill.reporting.demo import write_demo
 from undistill.reporting.page import render
-from undistill.reporting.paper.write import write_reproduction
+from undistill.reporting.paper.page import write_reproduction
 from undistill.reporting.response import Response, response
 from undistill.reporting.rows import Summary
 from undistill.reporting.summary import summarise
