@@ -31,9 +31,7 @@ MODULES = {
     for path in ROOT.rglob("*.py")
 }
 AUDITED = {
-    *("suite", "verdict", "result", "analyze", "evidence", "arms"),
-    *("comparing", "case", "card_result", "curve", "naming", "wording"),
-    *("flags", "flags_audit", "flags_card", "flags_search"),
+    *("suite", "evidence", "case", "verdict", "flags", "precision", "result", "analyze", "text"),
 }
 """The parts of an audit that read cells, and plan them."""
 TORCHLESS = sorted(

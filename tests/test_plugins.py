@@ -11,6 +11,7 @@ import pytest
 
 from undistill import plugins
 from undistill.attacks.base import ATTACKS
+from undistill.data import load
 from undistill.data.augment import VIEWS
 from undistill.errors import UsageError
 from undistill.experiments.executors import Job, run_jobs
@@ -34,8 +35,8 @@ class {cls}(View):
 @pytest.fixture(autouse=True)
 def _registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """All as it was behind each test: names, environment, imported files."""
-    monkeypatch.setenv(plugins.VARIABLE, "")
-    monkeypatch.setenv(plugins.TRUSTED, "")
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.VARIABLE, [])
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
     VIEWS.everything()
     ATTACKS.everything()
     before = {kind: dict(registry._classes) for kind, registry in Registry.all.items()}
@@ -81,14 +82,14 @@ def test_a_relative_path_is_remembered_whole(tmp_path: Path, monkeypatch: pytest
     toy(tmp_path / "toy.py")
     monkeypatch.chdir(tmp_path)
     plugins.load_plugin("toy.py")
-    assert os.environ[plugins.VARIABLE] == str((tmp_path / "toy.py").resolve())
+    assert plugins._remembered(plugins.VARIABLE) == [str((tmp_path / "toy.py").resolve())]
 
 
 def test_two_plugins_with_one_name_clash_in_a_sentence(tmp_path: Path) -> None:
     plugins.load_plugin(toy(tmp_path / "one.py"))
     with pytest.raises(UsageError, match=r"two\.py fails while it is imported: .*two views are called 'toy-view'$"):
         plugins.load_plugin(toy(tmp_path / "two.py", cls="Other"))
-    assert os.environ[plugins.VARIABLE] == str((tmp_path / "one.py").resolve())
+    assert plugins._remembered(plugins.VARIABLE) == [str((tmp_path / "one.py").resolve())]
 
 
 def test_a_plugin_cannot_take_a_name_of_ours(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_plugin_that_fails_is_named_in_a_sentence(tmp_path: Path, code: str, w
             plugins.load_plugin(tmp_path / "broken.py")
         assert "\n" not in str(refused.value)
         assert "broken.py" in str(refused.value)
-    assert os.environ[plugins.VARIABLE] == ""
+    assert plugins._remembered(plugins.VARIABLE) == []
 
 
 @pytest.mark.parametrize("name", ["no_such.py", "folder", "text.txt"])
@@ -181,7 +182,9 @@ def test_an_installed_package_that_fails_is_named(
 def test_a_name_is_trusted_once(tmp_path: Path) -> None:
     plugins.trust("os:getcwd")
     plugins.trust("os:getcwd")
-    assert os.environ[plugins.TRUSTED] == "os:getcwd"
+    assert plugins._remembered(plugins.TRUSTED) == ["os:getcwd"]
+    assert plugins.TRUSTED not in os.environ
+    assert plugins.environment()[plugins.TRUSTED] == "os:getcwd"
     assert plugins.named("os:getcwd") is os.getcwd
 
 
@@ -203,3 +206,9 @@ def test_a_plugins_attack_asks_no_more_than_it_says(tmp_path: Path) -> None:
     )
     plugins.load_plugin(file)
     assert ATTACKS.make("toy-attack").needs is Access.LABEL
+
+
+def test_a_data_set_is_one_file() -> None:
+    plugins.load_plugin(Path(__file__).parents[1] / "examples" / "plugins" / "toy_data.py")
+    splits = load("toy-data")
+    assert [len(part or ()) for part in (splits.train, splits.pool, splits.val, splits.test)] == [810, 400, 90, 500]

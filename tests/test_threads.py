@@ -70,7 +70,8 @@ def test_a_process_may_use_at_least_one_core(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_without_affinity_all_cores_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    for name in ("sched_getaffinity", "process_cpu_count"):
+        monkeypatch.delattr(os, name, raising=False)
     monkeypatch.setattr(threads, "quota", lambda: None)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert threads.usable() == 6

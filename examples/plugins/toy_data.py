@@ -8,9 +8,7 @@ from typing import ClassVar, Literal
 import torch
 
 from undistill.data.image_set import ImageSet
-from undistill.data.opening import Progress, Wanted
-from undistill.data.reading import Found
-from undistill.data.sources import SOURCES, Source
+from undistill.data.sources import SOURCES, Found, Progress, Source, Wanted
 from undistill.errors import UsageError
 from undistill.seeds import generator
 

@@ -5,7 +5,7 @@ The verbs mirror the shell and are imported on first use, so that `import undist
     data = undistill.load("digits")
     teacher = undistill.train(None, data, "digits", seed=0, out="runs/teacher")
     nasty = undistill.protect(teacher, data, "nasty", out="runs/nasty")
-    cell = undistill.attack(nasty, data, "kd", card="paper", out="runs/student")
+    cell = undistill.attack(nasty, data, "kd", threat_model="paper", out="runs/student")
     report = undistill.audit(nasty, data, control=teacher, suite="quick", out="runs/audit")
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from undistill import losses, models
     from undistill.data.load import load
     from undistill.defenses.protect import protect
-    from undistill.experiments.attack import attack
+    from undistill.experiments.extraction import attack
     from undistill.oracle.victim import load_model
     from undistill.paper.reproduce import reproduce
     from undistill.reporting.auditor import audit
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _VERBS = {
-    "attack": ("undistill.experiments.attack", "attack"),
+    "attack": ("undistill.experiments.extraction", "attack"),
     "audit": ("undistill.reporting.auditor", "audit"),
     "load": ("undistill.data.load", "load"),
     "load_model": ("undistill.oracle.victim", "load_model"),

@@ -8,11 +8,13 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from undistill.errors import GO_ON, Busy, RunError
 
@@ -47,10 +49,22 @@ def write_bytes(path: Path, content: bytes, *, lasting: bool = True) -> None:
                 if lasting:
                     os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            _replace(Path(temporary), path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def _replace(source: Path, target: Path) -> None:
+    """`os.replace`. Windows refuses while another process has `target` open, so there it is tried for a second."""
+    for pause in (0.02, 0.1, 0.3, 0.6) if os.name == "nt" else ():
+        try:
+            source.replace(target)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    source.replace(target)
 
 
 def sweep(folder: Path) -> None:
@@ -78,6 +92,12 @@ def read_json(path: Path) -> Any:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
+
+
+def cache_root() -> Path:
+    """`$UNDISTILL_CACHE`, or `undistill` in the user's cache folder (`~/.cache` or `$XDG_CACHE_HOME` on Linux)."""
+    named = os.environ.get("UNDISTILL_CACHE")
+    return Path(named) if named else user_cache_path("undistill", appauthor=False)
 
 
 @contextlib.contextmanager

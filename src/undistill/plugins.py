@@ -1,7 +1,7 @@
 """Components from outside the package: files named by the user, and installed packages with an entry point.
 
-A plugin registers its components when it is imported, like a file of ours. Files are kept in `$UNDISTILL_PLUGINS` too, so that
-worker processes know them. Code is never imported because a file says so, only where the user named it (`trust`).
+A plugin registers its components when it is imported, like a file of ours. `$UNDISTILL_PLUGINS` may name files too. Code is never
+imported because a file says so, only where the user named it (`trust`). A worker is told what its parent knows (`environment`).
 Never imports torch itself.
 """
 
@@ -24,6 +24,8 @@ from undistill.errors import UsageError
 GROUP = "undistill.plugins"
 VARIABLE = "UNDISTILL_PLUGINS"
 TRUSTED = "UNDISTILL_TRUSTED"
+REMEMBERED: dict[str, list[str]] = {VARIABLE: [], TRUSTED: []}
+"""The files and names that this process was given beside those of its environment."""
 
 
 def load_plugin(path: str | Path) -> ModuleType:
@@ -65,17 +67,22 @@ def _module(place: str) -> ModuleType:
         raise UsageError(f"cannot import {place}: {_sentence(error)}") from error
 
 
+def environment() -> dict[str, str]:
+    """The variables by which a child process loads the same files and trusts the same names."""
+    return {variable: "\n".join(_remembered(variable)) for variable in REMEMBERED}
+
+
 def _remembered(variable: str) -> list[str]:
-    return [name for name in os.environ.get(variable, "").split("\n") if name]
+    return [name for name in os.environ.get(variable, "").split("\n") if name] + REMEMBERED[variable]
 
 
 def _remember(variable: str, name: str) -> None:
     if name not in _remembered(variable):
-        os.environ[variable] = "\n".join([*_remembered(variable), name])
+        REMEMBERED[variable].append(name)
 
 
 def load_all() -> None:
-    """Import what `$UNDISTILL_PLUGINS` names and what installed packages offer under the entry point `undistill.plugins`."""
+    """Import the files that were named and what installed packages offer under the entry point `undistill.plugins`."""
     for name in _remembered(VARIABLE):
         import_file(Path(name))
     _installed()

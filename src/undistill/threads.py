@@ -36,9 +36,16 @@ def asked() -> int | None:
 
 def usable() -> int:
     """Cores that this process may use, by its affinity and the limits of its control group; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = getattr(os, "process_cpu_count", os.cpu_count)  # from Python 3.13
+    cores = len(affinity() or ()) or count() or 1
     limit = quota()
     return max(1, cores if limit is None else min(cores, int(limit)))
+
+
+def affinity() -> set[int] | None:
+    """The numbers of the cores that this process may use; None where the system keeps no such list (macOS, Windows)."""
+    ask = getattr(os, "sched_getaffinity", None)
+    return set(ask(0)) if ask else None
 
 
 def quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
@@ -111,7 +118,7 @@ def choose(flop: float | None, cores: int, busy: float) -> tuple[int, str]:
 
 def _busy() -> float | None:
     """Core-seconds that all processes together have used on the cores that this one may use, since the system started."""
-    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    mine = affinity()
     total, found = 0, False
     for line in _text(Path("/proc/stat")).splitlines():
         name, *fields = line.split()

@@ -23,11 +23,9 @@ import torch
 
 from undistill.data import ImageSet, load
 from undistill.defenses.protect import protect
-from undistill.experiments.extraction import Heist
-from undistill.experiments.holdings import plan_recipe, spare
+from undistill.experiments.extraction import AttackConfig, Extraction, plan_recipe, spare
 from undistill.oracle.victim import resolve
 from undistill.paper.demo_result import COLD, LABELS, REFIT, SOFT, Attacker
-from undistill.threat_model import Card
 from undistill.training.evaluate import predict
 from undistill.training.recipe import read
 from undistill.training.run_folder import Run
@@ -48,8 +46,8 @@ def student(run: Run, attacker: Attacker, seed: int, width: float, steps: int) -
     """Accuracy of one attacker's student on images that it does not hold."""
     recipe = read(TRAINING, (f"training.passes={steps // 4}", f"student.width={width}"))
     recipe = of_data(plan_recipe(recipe, dict(attacker.attack), None, seed), DATA)
-    card, cpu = Card.parse(attacker.threat_model), torch.device("cpu")
-    one = Heist(resolve(run), DATA, card, recipe, cpu, {}, "choice", phase="selection")
+    config = AttackConfig(threat_model=attacker.threat_model, experiment="choice", phase="selection")
+    one = Extraction(resolve(run), DATA, recipe, config, torch.device("cpu"))
     for _ in one.steps(None, {}):
         pass
     return score(one.student, spare(DATA, one.images))

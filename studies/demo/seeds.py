@@ -17,14 +17,16 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from undistill.experiments.runtime import Runtime
 from undistill.files import write_text
-from undistill.paper.demo import run_demo
-from undistill.paper.demo_result import ATTACKERS, SOFT, Demo, read
+from undistill.paper.demo import Demo, run_demo
+from undistill.paper.demo_result import ATTACKERS, SOFT, read
+from undistill.paper.demo_result import Demo as Result
 from undistill.reporting.demo import provenance, statements
 from undistill.statistics import Difference
 
 
-def found(demo: Demo) -> dict[str, Any]:
+def found(demo: Result) -> dict[str, Any]:
     """What one demo found; accuracies are percent, differences are [mean, low, high] in points.
 
     A draw is [seed of the teachers, seed of the draw, accuracy with the normal teacher, with the nasty one], where both were tried.
@@ -69,7 +71,7 @@ def main() -> None:
     attackers = [each for each in ATTACKERS if given.attackers is None or each.name in given.attackers]
     rows = []
     for seed in range(given.seeds):
-        out = run_demo(given.runs / f"s{seed}", seed=seed, resume=True, jobs=1, bank=None, attackers=attackers)
+        out = run_demo(given.runs / f"s{seed}", Demo(seed), resume=True, runtime=Runtime(jobs=1), attackers=attackers)
         demo = read(out)
         rows.append(found(demo))
         apart = sum(row["taken"][SOFT.name][1] > 0 for row in rows)

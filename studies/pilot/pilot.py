@@ -20,10 +20,10 @@ from typing import Any
 
 from undistill.data import load
 from undistill.defenses.protect import protect
-from undistill.experiments.attack import attack
 from undistill.experiments.cell import Cell, collect, save
-from undistill.experiments.describe import victim_cell
 from undistill.experiments.executors import Job, run_jobs
+from undistill.experiments.extraction import attack
+from undistill.experiments.victim_metrics import victim_cell
 from undistill.training.recipe import Recipe, read
 from undistill.training.run_folder import Run
 from undistill.training.train import train

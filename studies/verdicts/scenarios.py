@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undistill.auditing.verdict import INCONCLUSIVE, NO_EFFECT, NOTHING, PARTIAL, REDUCED, WORTHLESS
+from undistill.auditing.verdict import INCONCLUSIVE, LABEL_LEVEL, NO_ADVANTAGE, NO_EFFECT, NO_GAIN, PARTIAL
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Scenario:
         room, took = self.soft0 - floor, self.soft0 - max(levels)
         truths = {
             INCONCLUSIVE: True,
-            NOTHING: room <= 1,
+            NO_ADVANTAGE: room <= 1,
             NO_EFFECT: room > 1 and took < 1,
             PARTIAL: room > 1 and took > 0,
-            REDUCED: room > 1 and took > 0 and self.soft - floor < 1,
-            WORTHLESS: self.alone is not None
+            LABEL_LEVEL: room > 1 and took > 0 and self.soft - floor < 1,
+            NO_GAIN: self.alone is not None
             and room > 1
             and self.soft - floor < 1
             and max(self.soft, 0.0) - self.alone < 1
@@ -69,18 +69,18 @@ FAR = 4.0
 SCENARIOS = (
     Scenario("no effect: took 0, headroom 3 δ", soft=3, soft0=3, wanted=NO_EFFECT),
     Scenario("partial: took 2 δ of 4", soft=2, soft0=4, wanted=PARTIAL),
-    Scenario("at the label floor, headroom 2 δ", soft=0, soft0=2, wanted=REDUCED),
-    Scenario("at the label floor, headroom 3 δ", soft=0, soft0=3, wanted=REDUCED),
-    Scenario("2 δ below the label floor, headroom 2 δ", soft=-2, soft0=2, wanted=REDUCED),
-    Scenario("no headroom", soft=0, soft0=0, wanted=NOTHING),
+    Scenario("at the label floor, headroom 2 δ", soft=0, soft0=2, wanted=LABEL_LEVEL),
+    Scenario("at the label floor, headroom 3 δ", soft=0, soft0=3, wanted=LABEL_LEVEL),
+    Scenario("2 δ below the label floor, headroom 2 δ", soft=-2, soft0=2, wanted=LABEL_LEVEL),
+    Scenario("no headroom", soft=0, soft0=0, wanted=NO_ADVANTAGE),
     Scenario("a crashed attack, the best by 2 δ", soft=2, soft0=4, step=2.0, crashed=True, wanted=INCONCLUSIVE),
     Scenario("boundary: soft over labels δ, headroom 4 δ", soft=1, soft0=4, step=FAR),
     Scenario("boundary: headroom δ, soft at the floor", soft=0, soft0=1, step=FAR),
     Scenario("boundary: took δ of 4", soft=3, soft0=4, step=FAR),
     Scenario("boundary: all thieves alike, soft over labels δ", soft=1, soft0=4, step=0.0),
     Scenario("undefended, headroom 1.5 δ", soft=1.5, soft0=1.5),
-    Scenario("with labels: as good as alone, twin 2 δ above", soft=0, soft0=2, alone=0, wanted=WORTHLESS),
-    Scenario("with labels: as good as alone, twin 3 δ above", soft=0, soft0=3, alone=0, wanted=WORTHLESS),
+    Scenario("with labels: as good as alone, twin 2 δ above", soft=0, soft0=2, alone=0, wanted=NO_GAIN),
+    Scenario("with labels: as good as alone, twin 3 δ above", soft=0, soft0=3, alone=0, wanted=NO_GAIN),
     Scenario("with labels, boundary: δ above alone", soft=1, soft0=4, alone=0, step=FAR),
     Scenario("with labels, boundary: twin δ above alone", soft=0, soft0=1, alone=0, step=FAR),
 )

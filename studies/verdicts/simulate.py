@@ -29,14 +29,14 @@ from studies.verdicts.scenarios import SCENARIOS, SETTINGS, Scenario, Setting
 
 from undistill.auditing.verdict import (
     INCONCLUSIVE,
+    LABEL_LEVEL,
+    NO_ADVANTAGE,
     NO_EFFECT,
-    NOTHING,
+    NO_GAIN,
     PARTIAL,
-    REDUCED,
     STRENGTH,
-    WORTHLESS,
-    Arms,
-    Side,
+    Candidates,
+    Comparison,
     contrasts,
     decide,
 )
@@ -44,7 +44,7 @@ from undistill.statistics import Difference, interval
 
 Floats = NDArray[np.float64]
 HOME = Path(__file__).parent
-VERDICTS = (INCONCLUSIVE, NOTHING, NO_EFFECT, PARTIAL, REDUCED, WORTHLESS)
+VERDICTS = (INCONCLUSIVE, NO_ADVANTAGE, NO_EFFECT, PARTIAL, LABEL_LEVEL, NO_GAIN)
 NAIVE = -2.0
 """The naive thief's distance from the best soft one, in δ."""
 SEARCH_SEEDS = 2
@@ -92,14 +92,14 @@ class Maker:
         return [self.arm(level, lost=crashed and number == 0) for number, level in enumerate(levels)]
 
 
-def side(arms: list[Draw]) -> Side[Draw]:
+def side(arms: list[Draw]) -> Candidates[Draw]:
     """All arms, and in each audit the one whose score is best."""
     if not arms:
-        return Side()
+        return Candidates()
     best_S = np.argmax([arm.score_S for arm in arms], axis=0)
     rows = np.arange(len(best_S))
     accuracy_SU = np.stack([arm.accuracy_SU for arm in arms])[best_S, rows]
-    return Side(tuple(arms), Draw(accuracy_SU, np.stack([arm.score_S for arm in arms])[best_S, rows]))
+    return Candidates(tuple(arms), Draw(accuracy_SU, np.stack([arm.score_S for arm in arms])[best_S, rows]))
 
 
 def judged(setting: Setting, scenario: Scenario, sets: int, rng: np.random.Generator) -> Mapping[str, float]:
@@ -109,7 +109,7 @@ def judged(setting: Setting, scenario: Scenario, sets: int, rng: np.random.Gener
     labels = maker.ranks([0.0, -step])
     soft0 = maker.ranks([scenario.soft0 - i * step for i in range(3)] + [scenario.soft0 + NAIVE])
     alone = [] if scenario.alone is None else [maker.arm(scenario.alone)]
-    arms = Arms(
+    arms = Comparison(
         side(soft),
         side(labels),
         side([*soft, *labels, *alone]),

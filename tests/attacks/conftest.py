@@ -10,7 +10,7 @@ import torch
 
 from undistill.attacks.base import ATTACKS
 from undistill.data import Splits, load
-from undistill.experiments.holdings import hold
+from undistill.experiments.extraction import hold
 from undistill.models import Classifier, build
 from undistill.oracle.oracle import Oracle
 from undistill.threat_model import Access, Card

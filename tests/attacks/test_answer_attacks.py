@@ -28,7 +28,7 @@ from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.noise import Noise
 from undistill.errors import Refused, UsageError
-from undistill.experiments.holdings import hold
+from undistill.experiments.extraction import hold
 from undistill.losses import decoupled_kl, smoothed_cross_entropy, standardised_kl
 from undistill.models import Classifier
 from undistill.oracle.oracle import Answer, Oracle

@@ -22,8 +22,7 @@ from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses import nasty
 from undistill.defenses.protect import protect
 from undistill.errors import UsageError
-from undistill.experiments.attack import attack
-from undistill.experiments.holdings import hold, permit
+from undistill.experiments.extraction import attack, hold, permit
 from undistill.models import Classifier
 from undistill.oracle import Oracle, Questions
 from undistill.threat_model import Access, Card
@@ -241,7 +240,7 @@ def test_a_thief_sees_what_it_reads_and_the_card_gives() -> None:
 
 
 def test_a_card_that_gives_too_little_is_refused() -> None:
-    with pytest.raises(UsageError, match="kd needs topk; the card gives label"):
+    with pytest.raises(UsageError, match="kd needs topk; the threat model gives label"):
         permit(ATTACKS.make("kd"), Card(access=Access.LABEL))
 
 

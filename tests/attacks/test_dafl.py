@@ -17,8 +17,7 @@ from undistill.attacks.dafl import DAFL, Generated, GeneratedLesson
 from undistill.attacks.generator import build as build_generator
 from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import UsageError
-from undistill.experiments.attack import attack
-from undistill.experiments.holdings import hold, permit
+from undistill.experiments.extraction import attack, hold, permit
 from undistill.losses import activation_loss, information_entropy_loss, one_hot_loss, softened_kl
 from undistill.models import Classifier
 from undistill.models.external import Wrapped
@@ -254,7 +253,9 @@ def test_a_module_without_features_is_refused(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("name", ["kd", "label-only", "scratch"])
 def test_an_attack_that_learns_from_images_does_not_play_without(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} learns from images, and the card weights/none/none/random leaves"):
+    with pytest.raises(
+        UsageError, match=f"{name} learns from images, and the threat model weights/none/none/random leaves"
+    ):
         permit(ATTACKS.make(name), Card.parse("data-free"))
 
 
@@ -262,21 +263,21 @@ def test_an_attack_that_learns_from_images_does_not_play_without(name: str) -> N
 @pytest.mark.parametrize("name", ["dafl", "deep-inversion"])
 def test_an_attack_that_makes_its_images_takes_no_others(name: str, card: str) -> None:
     with pytest.raises(
-        UsageError, match=f"{name} makes its own images: take a card that holds none, such as data-free"
+        UsageError, match=f"{name} makes its own images: take a threat model that holds none, such as data-free"
     ):
         permit(ATTACKS.make(name), Card.parse(card))
 
 
 @pytest.mark.parametrize("name", ["dafl", "deep-inversion"])
 def test_less_than_weights_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} needs weights; the card gives logits"):
+    with pytest.raises(UsageError, match=f"{name} needs weights; the threat model gives logits"):
         permit(ATTACKS.make(name), Card.parse("logits/none/none/random"))
 
 
 @pytest.mark.parametrize("name", ["dafl", "deep-inversion"])
 def test_a_black_box_is_refused_in_a_sentence(name: str, splits: Splits, recipe: Recipe, tmp_path: Path) -> None:
     box = BlackBox(lambda pixels: np.zeros((len(pixels), 4)), Access.LOGITS, 4, "api")
-    with pytest.raises(UsageError, match="api only answers: a thief without images needs the network itself"):
+    with pytest.raises(UsageError, match="api only answers: an attack without images needs the network itself"):
         attack(box, splits, name, card="data-free", recipe=recipe, out=tmp_path / "out", device="cpu")
     assert not (tmp_path / "out" / "config.yaml").exists()
 

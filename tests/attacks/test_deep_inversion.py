@@ -18,7 +18,7 @@ from undistill.attacks.insider import Inside, at_inputs, frozen
 from undistill.attacks.inversion import invert
 from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import Diverged, UsageError
-from undistill.experiments.holdings import hold
+from undistill.experiments.extraction import hold
 from undistill.losses import mean_norm, statistics_distance, total_variation
 from undistill.models import Classifier, build
 from undistill.models.external import Wrapped

@@ -71,6 +71,11 @@ class MadeAudit:
             write_json(folder / "done" / f"{key}.json", {"cell": cell.id})
         return plan
 
+    def at(self, folder: Path) -> Path:
+        """The folder, written."""
+        self.write(folder)
+        return folder
+
     def planned(self) -> Plan:
         """The plan of the cells so far."""
         values: dict[str, Any] = {

@@ -14,18 +14,17 @@ from torch import nn
 
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.kd import KD
+from undistill.auditing import compute as computing
 from undistill.auditing import making
 from undistill.auditing.audit import Ready, prepare, run
+from undistill.auditing.compute import compute, resolved
 from undistill.auditing.config import Request
 from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import RunError, UsageError
-from undistill.experiments import computing
-from undistill.experiments import holdings as holding
+from undistill.experiments import extraction as holding
 from undistill.experiments import plan as planned
 from undistill.experiments.cell import Cell
-from undistill.experiments.desk import compute
 from undistill.experiments.plan import FILE, Plan, read
-from undistill.experiments.settled import resolved
 from undistill.models import Classifier
 from undistill.oracle import BlackBox
 from undistill.oracle.victim import Victim, resolve
@@ -61,7 +60,7 @@ def made(make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, 
 
 
 def cells(ready: Ready) -> dict[str, Cell]:
-    found = {wanted.key: ready.desk.done(wanted.key) for wanted in ready.plan.cells}
+    found = {wanted.key: ready.folder.done(wanted.key) for wanted in ready.plan.cells}
     return {key: cell for key, cell in found.items() if cell is not None}
 
 
@@ -71,12 +70,12 @@ def test_every_planned_cell_is_computed_once(made: Make) -> None:
     found = cells(ready)
     assert len(found) == len(ready.plan.cells) == len(said)
     assert {cell.status for cell in found.values()} == {"ok"}
-    before = {path: path.stat().st_mtime_ns for path in ready.desk.folder.rglob("*.json")}
+    before = {path: path.stat().st_mtime_ns for path in ready.folder.folder.rglob("*.json")}
     run(made(), say=said.append)
     assert said[-1] == f"{len(found)} of {len(found)} cells are there already"
-    after = {path: path.stat().st_mtime_ns for path in ready.desk.folder.rglob("*.json")}
+    after = {path: path.stat().st_mtime_ns for path in ready.folder.folder.rglob("*.json")}
     assert {path.name for path in before if after[path] != before[path]} <= {FILE}
-    assert not (ready.desk.folder / "work").exists()
+    assert not (ready.folder.folder / "work").exists()
 
 
 def test_a_cell_alone_gives_what_the_whole_audit_gives(made: Make) -> None:
@@ -99,11 +98,11 @@ def test_a_changed_plan_on_old_cells_is_refused(made: Make) -> None:
 
 def test_a_cell_waits_for_those_it_rests_on(made: Make) -> None:
     ready = made(replace(SMALL, suite="standard", questions=(6,), serve=("label",)))
-    planned.write(ready.desk.folder, ready.plan)
+    planned.write(ready.folder.folder, ready.plan)
     last = ready.plan.cells[-1]
     assert last.needs
     with pytest.raises(UsageError, match=rf"{last.key} needs \d+ cells that are not computed.*do stage 1 first"):
-        compute(ready.desk, last.key)
+        compute(ready.folder, last.key)
 
 
 def test_a_standard_audit_searches_and_then_reports_what_it_found(made: Make) -> None:
@@ -138,10 +137,10 @@ def test_the_search_never_looks_at_test_images(made: Make, splits: Splits, monke
         return predict(network, images)
 
     monkeypatch.setattr("undistill.experiments.extraction.predict", watched)
-    planned.write(ready.desk.folder, ready.plan)
+    planned.write(ready.folder.folder, ready.plan)
     for cell in ready.plan.cells:
         if cell.role == "search":
-            compute(ready.desk, cell.key)
+            compute(ready.folder, cell.key)
     assert seen
     assert not [images for images in seen if images is splits.test]
 
@@ -233,8 +232,8 @@ def test_a_model_that_changed_since_the_plan_is_refused(
     made: Make, make_model: Callable[..., Classifier], splits: Splits
 ) -> None:
     ready = made()
-    planned.write(ready.desk.folder, ready.plan)
-    other = replace(ready.desk, victims={**ready.desk.victims, "defended": owned(make_model(seed=9), splits)})
+    planned.write(ready.folder.folder, ready.plan)
+    other = replace(ready.folder, victims={**ready.folder.victims, "defended": owned(make_model(seed=9), splits)})
     thief = next(p for p in ready.plan.cells if p.victim == "defended")
     with pytest.raises(UsageError, match="is not the model that was planned for"):
         compute(other, thief.key)
@@ -242,22 +241,22 @@ def test_a_model_that_changed_since_the_plan_is_refused(
 
 def test_data_that_changed_since_the_plan_are_refused(made: Make, splits: Splits) -> None:
     ready = made()
-    planned.write(ready.desk.folder, ready.plan)
-    other = replace(ready.desk, data=replace(splits, fingerprint="another"))
+    planned.write(ready.folder.folder, ready.plan)
+    other = replace(ready.folder, data=replace(splits, fingerprint="another"))
     with pytest.raises(UsageError, match="the data are not those that were planned for"):
         compute(other, ready.plan.cells[0].key)
 
 
 def test_cells_are_shared_with_an_audit_of_the_same_twin(made: Make, tmp_path: Path) -> None:
     shared = tmp_path / "cells"
-    first, second = (replace(made(out=o), desk=replace(made(out=o).desk, cells=shared)) for o in ("one", "two"))
+    first, second = (replace(made(out=o), folder=replace(made(out=o).folder, shared=shared)) for o in ("one", "two"))
     run(first)
     thieves = [path for path in shared.glob("*.json") if json.loads(path.read_text())["kind"] != "victim"]
     before = {path: path.stat().st_mtime_ns for path in thieves}
     run(second)
     assert len(list(shared.glob("*.npz"))) < len(cells(first)) + len(cells(second))
     assert {path: path.stat().st_mtime_ns for path in thieves} == before
-    assert json.loads(next((second.desk.folder / "done").iterdir()).read_text())["cells"] == "../cells"
+    assert json.loads(next((second.folder.folder / "done").iterdir()).read_text())["cells"] == "../cells"
 
 
 def test_questions_of_an_audit_are_counted_for_each_image(made: Make) -> None:
@@ -375,7 +374,7 @@ def test_settings_found_by_the_search_are_taken_over_with_the_changes(made: Make
 def test_a_plan_is_read_back_as_it_was_written(made: Make) -> None:
     ready = made()
     run(ready)
-    assert read(ready.desk.folder).cells == ready.plan.cells
+    assert read(ready.folder.folder).cells == ready.plan.cells
     assert Plan.model_validate(json.loads(json.dumps(ready.plan.dump()))) == ready.plan
 
 
@@ -398,7 +397,7 @@ def test_a_method_is_audited_on_teachers_trained_for_it(recipe: Recipe, tmp_path
 
 def test_an_untrained_network_in_a_model_folder_keeps_its_weights(made: Make) -> None:
     ready = made()
-    victim = ready.desk.victims["defended"]
+    victim = ready.folder.victims["defended"]
     before = {name: value.clone() for name, value in victim.network.state_dict().items()}
     run(ready)
     assert all(torch.equal(value, before[name]) for name, value in victim.network.state_dict().items())

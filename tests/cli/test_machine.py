@@ -42,7 +42,7 @@ KEY = "0123456789abcdef01234567"
 
 def fill(images: ImageSet) -> Path:
     """One set of decoded images and one entry of the logit cache; the folder of the latter."""
-    cache.write(KEY, {"train": images}, "a test")
+    cache.read_or_make(KEY, "a test", lambda store: store.add("train", images))
     entry = Bank().open(
         Frozen(build("cnn", 4, 3, 8, width=0.125, seed=0)), ImageBatches(images, 8, seed=0, role="test"), 4, passes=1
     )

@@ -27,8 +27,8 @@ FLAGS = [OPTIONS[field.name][1].split()[0] for field in fields(Options) if field
 
 @pytest.fixture(autouse=True)
 def _nobody_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(plugins.TRUSTED, "")
-    monkeypatch.setenv(plugins.VARIABLE, "")
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.VARIABLE, [])
 
 
 @pytest.fixture

@@ -96,11 +96,12 @@ def test_hashes_are_kept_beside_the_pixels(
 ) -> None:
     monkeypatch.setenv("UNDISTILL_CACHE", str(tmp_path))
     images = make_images()
-    cache.write("key", {"train": images}, "made up")
-    kept = (cache.read("key") or {})["train"]
+    kept = cache.read_or_make("key", "made up", lambda store: store.add("train", images)).splits["train"]
     assert kept.__dict__["hashes_N"].tolist() == images.hashes_N.tolist()
     (tmp_path / "images" / "key" / "train.hashes.npy").unlink()  # as earlier versions left it
-    older = (cache.read("key") or {})["train"]
+    found = cache.read("key")
+    assert found is not None
+    older = found.splits["train"]
     assert "hashes_N" not in older.__dict__
     assert older.hashes_N.tolist() == images.hashes_N.tolist()
     assert older.fingerprint == images.fingerprint

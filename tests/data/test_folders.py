@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from data.made import CLASSES, LABEL, class_folders, encoded, parquet, picture, png, rows
-from undistill.data import Splits, load, reading, survey
+from undistill.data import Splits, decode, folder_dataset, load
 from undistill.data.load import DataSettings
 from undistill.data.sources import SOURCES, find
 from undistill.errors import RunError, UsageError
@@ -195,8 +195,8 @@ def test_a_run_resumes_with_what_was_found(tmp_path: Path, monkeypatch: pytest.M
         "stored": 9,
         "channels": 3,
     }
-    for function in ("decode", "survey"):
-        monkeypatch.setattr(reading, function, None)  # neither is called again
+    for function in ("decode", "header"):
+        monkeypatch.setattr(folder_dataset, function, None)  # neither is called again
     again = load(DataSettings.model_validate(DataSettings(**splits.settings).model_dump()))
     assert (again.fingerprint, again.settings) == (splits.fingerprint, splits.settings)
 
@@ -366,8 +366,8 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_too_many_bytes_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey, "LARGEST", 30 * 3 * 64 - 1)
-    monkeypatch.setattr(reading, "decode", None)
+    monkeypatch.setattr(decode, "LARGEST", 30 * 3 * 64 - 1)
+    monkeypatch.setattr(folder_dataset, "decode", None)
     said = refuse(class_folders(tmp_path / "photos", each=10))
     assert "the 30 images of" in said
     assert "--size 7 would fit" in said

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from data.made import picture
-from undistill.data import ImageSet, split, survey
+from undistill.data import ImageSet, decode, split
 from undistill.errors import UsageError
 
 
@@ -115,6 +115,6 @@ def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
 
 
 def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey, "LARGEST", 100)
+    monkeypatch.setattr(decode, "LARGEST", 100)
     with pytest.raises(UsageError, match="the 4 images of this data set would take"):
         ImageSet.from_torch(Photos())

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from data.made import CLASSES, class_folders, encoded, picture, png
 from undistill.data import Splits, load
-from undistill.data.folders import open_folders
-from undistill.data.layout import role_of, roles_in
+from undistill.data.class_folders import open_folders, role_of, roles_in
+from undistill.data.decode import Wanted
 from undistill.data.listing import Entry, Listing, kind_of
-from undistill.data.opening import Wanted
 from undistill.errors import UsageError
 
 Log = pytest.LogCaptureFixture

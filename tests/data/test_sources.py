@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from undistill.data import load, locate, reading
+from undistill.data import folder_dataset, load, locate
 from undistill.data.load import DataSettings
 from undistill.data.sources import SOURCES
 from undistill.errors import RunError, UsageError
@@ -97,7 +97,7 @@ def test_sizes_of_the_source_hold_unless_told_otherwise(hub_folder: MakeFolder) 
 def test_a_second_reading_decodes_nothing(hub_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = hub_folder()
     first = cifar10(folder)
-    monkeypatch.setattr(reading, "decode", explode)
+    monkeypatch.setattr(folder_dataset, "decode", explode)
     again = cifar10(folder)
     assert again.fingerprint == first.fingerprint
     assert torch.equal(again.train.images_NCHW, first.train.images_NCHW)
@@ -107,7 +107,7 @@ def test_a_touched_file_is_decoded_again(hub_folder: MakeFolder, monkeypatch: py
     folder = hub_folder()
     cifar10(folder)
     os.utime(next(folder.rglob("train*.parquet")), ns=(1, 1))
-    monkeypatch.setattr(reading, "decode", explode)
+    monkeypatch.setattr(folder_dataset, "decode", explode)
     with pytest.raises(AssertionError, match="decoded"):
         cifar10(folder)
 
@@ -351,7 +351,7 @@ def test_another_set_in_a_data_dir_is_not_taken_for_the_one_that_was_asked_for(
 def test_where_data_are_is_told_without_reading_them(
     hub_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "survey", explode)
+    monkeypatch.setattr(folder_dataset, "header", explode)
     assert (locate("digits"), locate("cifar10"), locate("someone/photos")) == (None, None, None)
     assert locate(str(hub_folder())) == tmp_path / "hub"
     (tmp_path / "other").mkdir()

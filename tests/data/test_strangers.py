@@ -109,7 +109,7 @@ def test_a_mutated_cache_is_read_or_decoded_again(tmp_path: Path, name: str, cha
     for content in (front, front[: math.floor(keep * len(front))]):
         entry.write_bytes(content)
         kept = cache.read(entry.parent.name)
-        assert kept is None or len(kept["train"]) == 30
+        assert kept is None or len(kept.splits["train"]) == 30
     entry.write_bytes(whole)
 
 
@@ -134,7 +134,7 @@ def test_a_mutated_survey_is_a_result_or_a_sentence(tmp_path: Path, changes: Cha
 
 DIE = """
 import os, sys
-from undistill.data import cache, reading, load
+from undistill.data import cache, folder_dataset as reading, load
 inner = reading.decode
 def decode(image, name, shape):
     if "dog/5" in name:
@@ -197,7 +197,7 @@ def test_decoding_takes_no_second_copy(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "photos", each=4, size=(16, 16))
     code = (
         "import sys, resource\nfrom undistill.data import load\nfrom undistill.data.sources import Folder\n"
-        "from undistill.data.opening import Wanted\nfrom pathlib import Path\nload(sys.argv[1], size=8)\n"
+        "from undistill.data.decode import Wanted\nfrom pathlib import Path\nload(sys.argv[1], size=8)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "Folder().read(Path(sys.argv[1]), Wanted(size=1024), lambda *_: None)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ from PIL import Image
 
 from data.made import class_folders, encoded, picture, png
 from undistill.data import ImageSet, cache, load
-from undistill.data.decode import CorruptError, Shape, decode, header
+from undistill.data.decode import CorruptError, Shape, Wanted, decode, header
+from undistill.data.folder_dataset import _Reading
 from undistill.data.load import DataSettings
-from undistill.data.opening import Wanted
-from undistill.data.reading import _Reading
 from undistill.errors import UsageError
 
 
@@ -80,7 +80,7 @@ def test_floats_that_an_earlier_version_cut_off_are_not_taken_from_its_cache(tmp
     reading = _Reading(folder, Wanted(), lambda *_: None)
     found = reading.survey()
     earlier = cache.key_from(reading.stats, {"columns": found.columns, "splits": found.splits} | reading.extra)
-    reading._decode(earlier, Shape(1, 8, (0, 255)))
+    cache.read_or_make(earlier, "earlier", partial(reading._decode, found, Shape(1, 8, (0, 255))))
     assert load(folder).fingerprint == expected
 
 

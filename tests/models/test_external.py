@@ -112,7 +112,7 @@ VALUE = 3
 
 @pytest.fixture(autouse=True)
 def _nobody_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(plugins.TRUSTED, "")
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
     monkeypatch.setattr(sys, "path", [*sys.path])
 
 

@@ -26,7 +26,7 @@ from undistill.models.external import IMAGENET
 
 @pytest.fixture(autouse=True)
 def _nobody_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(plugins.TRUSTED, "")
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
 
 
 def authors_state(layout: str, model: Classifier) -> dict[str, Tensor]:

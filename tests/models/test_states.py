@@ -119,7 +119,7 @@ class net(nn.Module):
 def test_a_prefix_that_is_the_networks_own_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, prefix: str
 ) -> None:
-    monkeypatch.setenv(plugins.TRUSTED, "")
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
     (tmp_path / "own_prefix.py").write_text(OWN_PREFIX)
     target = build(f"{tmp_path}/own_prefix.py:net", 4, 3, 8, seed=0)
     state = {f"{prefix}model.1.weight": torch.ones(4, 192), f"{prefix}model.1.bias": torch.ones(4)}

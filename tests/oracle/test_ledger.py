@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import RunError, UndistillError, UsageError
-from undistill.experiments.attack import attack
 from undistill.experiments.cell import collect
+from undistill.experiments.extraction import attack
 from undistill.oracle import Answer, BlackBox, Oracle, write_answers
 from undistill.oracle import query_log as ledgers
 from undistill.oracle.query_log import KEY, Answers, Ledger, hashes_of
@@ -491,7 +491,7 @@ def test_of_a_closed_victim_only_answered_images_are_held(steal: Attacked, split
     cell = steal(tmp_path / "some.parquet", "probs/unlabelled/trained/random/12")
     assert cell.images == 12
     assert cell.agreement is None
-    with pytest.raises(UsageError, match="asks about 13 images; the trained pool has 12 with an answer"):
+    with pytest.raises(UsageError, match="queries 13 images; the trained pool has 12 with an answer"):
         steal(tmp_path / "some.parquet", "probs/unlabelled/trained/random/13", "more")
 
 
@@ -504,9 +504,9 @@ def test_a_closed_victim_without_an_answer_for_these_images_is_refused(steal: At
 @pytest.mark.parametrize(
     ("kind", "card", "words"),
     [
-        (Access.LABEL, "probs/unlabelled/trained/random/10", "answers with label, the card gives probs"),
-        (Access.PROBS, "logits/labelled(1.0)/trained/random", "answers with probs, the card gives logits"),
-        (Access.LOGITS, "logits/labelled(1.0)/trained/random", "asked about every view of every image"),
+        (Access.LABEL, "probs/unlabelled/trained/random/10", "answers with label, the threat model gives probs"),
+        (Access.PROBS, "logits/labelled(1.0)/trained/random", "answers with probs, the threat model gives logits"),
+        (Access.LOGITS, "logits/labelled(1.0)/trained/random", "queried about every view of every image"),
     ],
 )
 def test_a_card_that_a_black_box_cannot_play_is_refused(

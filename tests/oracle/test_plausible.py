@@ -18,7 +18,7 @@ from undistill.auditing.config import Request
 from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.protect import protect
 from undistill.errors import Implausible, RunError, UsageError
-from undistill.experiments.attack import attack
+from undistill.experiments.extraction import attack
 from undistill.models import build
 from undistill.models import model_folder as folder
 from undistill.oracle import BlackBox, Oracle, write_answers

@@ -22,7 +22,7 @@ from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.base import DEFENSES
 from undistill.errors import Refused, RunError
-from undistill.experiments.holdings import top_class
+from undistill.experiments.extraction import top_class
 from undistill.models import Classifier
 from undistill.oracle import Bank, BlackBox, Oracle, Questions
 from undistill.oracle.inference import PROBE, Frozen

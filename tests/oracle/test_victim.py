@@ -19,8 +19,8 @@ from undistill import plugins
 from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.protect import protect
 from undistill.errors import RunError, UsageError
-from undistill.experiments.attack import attack
 from undistill.experiments.cell import Cell
+from undistill.experiments.extraction import attack
 from undistill.models import Classifier, build
 from undistill.models import model_folder as folder
 from undistill.oracle import BlackBox, write_answers
@@ -48,7 +48,7 @@ NAMES = ("class 0", "class 1", "class 2", "class 3")
 
 @pytest.fixture(autouse=True)
 def _nobody_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(plugins.TRUSTED, "")
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ def test_a_folder_that_names_code_stays_shut(tmp_path: Path, splits: Splits, fil
     saved(tmp_path / "model", network)
     assert resolve(tmp_path / "model").id
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(plugins.TRUSTED, "")
+        patch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
         with pytest.raises(RunError, match="is code, and only a file asks for it"):
             resolve(tmp_path / "model")
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from undistill.data import ImageSet, Splits
-from undistill.experiments.attack import attack
-from undistill.paper import work
-from undistill.paper.estimate import SOURCES
+from undistill.experiments.extraction import attack
+from undistill.experiments.runtime import Runtime
+from undistill.paper import compute as work
+from undistill.paper.compute import PaperFolder, Task, _attack, _protect, _train
+from undistill.paper.forecast import SOURCES
 from undistill.paper.planner import Planner
 from undistill.paper.scales import FAST, PAPER, Scale
-from undistill.paper.tasks import Task
-from undistill.paper.work import Place, _attack, _protect, _train
 from undistill.training.recipe import read
 
 pytestmark = pytest.mark.slow
@@ -66,8 +66,8 @@ def test_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     task, tasks = PAPERS[name]
     made = data(task.data)
     monkeypatch.setattr(work, "_data", lambda _: made)
-    monkeypatch.setattr(Place, "recipe", lambda _, values, **more: read({**short(values), **more}))
-    place = Place(tmp_path, device="cpu")
+    monkeypatch.setattr(PaperFolder, "recipe", lambda _, values, **more: read({**short(values), **more}))
+    place = PaperFolder(tmp_path, runtime=Runtime("cpu"))
     monkeypatch.setattr(work, "attack", _capped(attack))
     done: dict[str, Any] = {}
     for one in _behind(task, tasks):
@@ -75,7 +75,7 @@ def test_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         cell, _ = do(place, one, tasks)
         done[one.kind] = cell
     assert done[task.kind].status in ("ok", "diverged")
-    assert (place.folder(task) / "result.json").exists()
+    assert (place.place_of(task) / "result.json").exists()
 
 
 def _behind(task: Task, tasks: dict[str, Task]) -> list[Task]:

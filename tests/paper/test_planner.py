@@ -9,10 +9,10 @@ import pytest
 
 from undistill.attacks.base import ATTACKS
 from undistill.errors import UsageError
+from undistill.paper.compute import Task
 from undistill.paper.plan import Point
 from undistill.paper.planner import Planner
 from undistill.paper.scales import PAPER, SCALES, SMALL, SMOKE, Scale, Thief
-from undistill.paper.tasks import Task
 
 
 def plan(scale: Scale, *names: str, seeds: tuple[int, ...] = (0,), only: tuple[str, ...] = ()) -> dict[str, Task]:

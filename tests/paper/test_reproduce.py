@@ -11,10 +11,10 @@ import pytest
 
 from paper.toy import TOY
 from undistill.errors import Diverged, NotFinite, UsageError
+from undistill.experiments import store
 from undistill.experiments.cell import Cell, collect, read_arrays
+from undistill.paper import compute as work
 from undistill.paper import plan as plans
-from undistill.paper import reproduce as verb
-from undistill.paper import work
 from undistill.paper.reproduce import prepare, reproduce
 from undistill.paper.scales import SCALES
 from undistill.reporting.paper.source import open_sources
@@ -73,16 +73,16 @@ def test_interrupted_it_ends_with_the_same_cells(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     fixed: dict[str, Any] = {"scale": "toy", "jobs": 1, "device": "cpu", "only": [CNN, "logits/*", "embedding/*"]}
-    done = 0
+    done, do = 0, work.do
 
     def interrupted(*arguments: Any) -> str:
         nonlocal done
         if (done := done + 1) > after:
             raise KeyboardInterrupt
-        return work.do(*arguments)
+        return do(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(verb, "do", interrupted)
+        patch.setattr(work, "do", interrupted)
         with pytest.raises(KeyboardInterrupt):
             reproduce(["table1", "logits", "embedding"], out=tmp_path / "r", **fixed)
     assert 0 < len(cells(tmp_path / "r")) <= after
@@ -103,7 +103,7 @@ def test_killed_within_a_training_it_ends_with_the_same_cells(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(work, "write_json", killed)
+        patch.setattr(store, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             reproduce(["table1"], out=tmp_path / "r", **fixed)
     reproduce(["table1"], out=tmp_path / "r", **fixed)
@@ -180,9 +180,11 @@ def test_data_that_are_not_there_are_named_before_anything_is_trained(tmp_path: 
 def test_a_data_set_itself_may_be_named(tmp_path: Path) -> None:
     (tmp_path / "cifar10").mkdir()
     (tmp_path / "cifar10" / "train.parquet").touch()
-    assert work.Place(tmp_path, tmp_path / "cifar10").where("cifar10") == {"dir": str(tmp_path / "cifar10")}
-    assert work.Place(tmp_path, tmp_path).where("cifar10") == {"dir": str(tmp_path / "cifar10")}
-    assert work.Place(tmp_path, tmp_path).where("digits") == {}
+    assert work.PaperFolder(tmp_path, data_dir=tmp_path / "cifar10").where("cifar10") == {
+        "dir": str(tmp_path / "cifar10")
+    }
+    assert work.PaperFolder(tmp_path, data_dir=tmp_path).where("cifar10") == {"dir": str(tmp_path / "cifar10")}
+    assert work.PaperFolder(tmp_path, data_dir=tmp_path).where("digits") == {}
 
 
 def test_plans_survive_the_disk(tmp_path: Path) -> None:
@@ -268,8 +270,8 @@ def test_places_are_filled_by_todays_plan(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_damaged_marker_is_work_to_do(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "r")
     key = plans.read(whole).points[0].key
-    place = work.Place(tmp_path / "r")
-    assert work.finished(place, key) is not None
+    place = work.PaperFolder(tmp_path / "r")
+    assert place.done(key) is not None
     for text in ("[]", '{"cell": "../../etc/passwd"}', "{}"):
         (tmp_path / "r" / "done" / f"{key}.json").write_text(text)
-        assert work.finished(place, key) is None
+        assert place.done(key) is None

@@ -27,7 +27,7 @@ def test_every_seed_is_a_point_and_every_group_a_tick() -> None:
     _, _, points, means = _values(charts.dots(section, summary.names))
     assert sorted(point["accuracy"] for point in points) == sorted(cell.accuracy or 0 for cell in section.cells)
     assert len(means) == len(section.groups)
-    assert {mean["accuracy"] for mean in means if mean["victim"] == "alone"} == {97.2}
+    assert {mean["accuracy"] for mean in means if mean["victim"] == "baseline"} == {97.2}
 
 
 def test_points_of_one_group_share_a_lane_that_no_other_group_has() -> None:

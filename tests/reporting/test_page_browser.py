@@ -50,7 +50,7 @@ EVERY = pytest.mark.parametrize(
 def test_draws_everything_quietly_and_fits(visit: Visit, report: Report) -> None:
     charts = visit.page.locator("[data-spec] svg")
     boxes = [box for number in range(charts.count()) if (box := charts.nth(number).bounding_box())]
-    assert len(boxes) >= 2 + 4 + 2 + 5  # dots of two cards, 2 images × 2 τ, the teachers' curves, 3 + 2 arms
+    assert len(boxes) >= 2 + 4  # dots of two threat models, 2 images × 2 τ; training curves are folded
     assert all(box["width"] > 100 and box["height"] > 50 for box in boxes)
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= visit.page.viewport_size["width"] for box in boxes)  # type: ignore[index]
     assert visit.overflow() <= 0
@@ -60,11 +60,13 @@ def test_draws_everything_quietly_and_fits(visit: Visit, report: Report) -> None
 
 
 def test_tables_hold_the_numbers(desk: Visit, report: Report) -> None:
-    for place, section in enumerate(report.values["sections"]):
-        table = desk.page.locator(f"section[aria-labelledby=section-{place}] table").first.inner_text()
-        for row in section["rows"]:
-            assert f"{row['mean']:.1f}" in table
-            assert f"± {row['sd']:.1f} (3)" in table
+    for section in report.values["sections"]:
+        if section["id"].startswith("section-"):
+            shown = desk.page.locator(f"section[aria-labelledby={section['id']}] table").first.inner_text()
+            (found,) = [block for block in section["body"] if block["kind"] == "table"]
+            numbers = [value for row in found["rows"] for value in row.values() if isinstance(value, float)]
+            assert len(numbers) >= 5
+            assert all(f"{value:.1f}" in shown for value in numbers)
 
 
 def test_every_seed_is_drawn(desk: Visit) -> None:
@@ -119,8 +121,12 @@ def test_without_scripts_the_tables_say_it_all(browser: Browser, report: Report)
     text = visit.page.locator("body").inner_text()
     assert "Charts need JavaScript" in text
     assert visit.page.locator("[data-spec]").first.is_hidden()
-    for row in report.values["sections"][0]["rows"]:
-        assert f"{row['mean']:.1f}" in text
+    for accuracy in (
+        "97.2",
+        "92.0",
+        "90.8",
+    ):  # means of the baseline, of a nasty teacher's student, of another baseline
+        assert accuracy in text
     visit.context.close()
 
 

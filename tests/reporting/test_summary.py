@@ -92,7 +92,7 @@ def test_names() -> None:
     assert arm_text("scratch", {}, control=True) == "baseline (control)"
     assert arm_text("kd", {"temperature": 4.0, "alpha": 0.9}) == "KD, τ 4, α 0.9"
     assert arm_text("label-only", {}) == "victim's labels only"
-    assert arm_text("decoupled", {"beta": 0.5}) == "decoupled, beta 0.5"
+    assert arm_text("decoupled", {"beta": 0.5}) == "decoupled, β 0.5"
     assert (number(-1.26), signed(1.26), signed(-0.04), number(-0.04), number(None)) == (
         "−1.3",
         "+1.3",

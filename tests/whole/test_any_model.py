@@ -118,8 +118,8 @@ class ToyAttack(KD):
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nobody is trusted, and components of plugins are gone behind each test."""
-    monkeypatch.setenv(plugins.VARIABLE, "")
-    monkeypatch.setenv(plugins.TRUSTED, "")
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.VARIABLE, [])
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
     for registry in list(Registry.all.values()):
         registry.everything()
     before = {kind: dict(registry._classes) for kind, registry in Registry.all.items()}
@@ -232,7 +232,7 @@ def test_a_factory_is_trained_hardened_and_attacked(shell: Shell, tmp_path: Path
     plugins_before = plugins._remembered(plugins.TRUSTED)
     assert plugins_before == [name]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(plugins.TRUSTED, "")
+        patch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
         refused(shell("attack", run, "-q", "-o", tmp_path / "no"), "add --trust", code=1)
         trusted = ["--trust", name]
         assert done(shell("protect", run, "--with", "nasty", *trusted, "-q", "--json", "-o", twin))["status"] == "ok"
@@ -252,10 +252,10 @@ def test_a_function_is_attacked_and_its_answers_are_kept(shell: Shell, tmp_path:
 @pytest.mark.parametrize(
     ("name", "options", "words", "exit_code"),
     [
-        ("answer", ["--outputs", "probs", *THIEF, "paper"], "answers with probs, the card gives logits", 2),
+        ("answer", ["--outputs", "probs", *THIEF, "paper"], "answers with probs, the threat model gives logits", 2),
         ("answer", ["--outputs", "prob", *THIEF, TRAINED], "no access called 'prob'", 2),
         ("broken", ["--outputs", "probs", *THIEF, TRAINED], "declared to answer with probs", 1),
-        ("labels", ["--outputs", "label", *THIEF, TRAINED], "answers with label, the card gives probs", 2),
+        ("labels", ["--outputs", "label", *THIEF, TRAINED], "answers with label, the threat model gives probs", 2),
         ("answer", [*THIEF, TRAINED], "predict function.*--outputs", 2),
         ("absent", ["--outputs", "probs", *THIEF, TRAINED], "has no callable 'absent'", 2),
     ],

@@ -70,8 +70,8 @@ def known() -> Iterator[None]:
     """Plugins may be loaded; afterwards nobody knows them."""
     catalog()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(plugins.VARIABLE, "")
-        patch.setenv(plugins.TRUSTED, "")
+        patch.setitem(plugins.REMEMBERED, plugins.VARIABLE, [])
+        patch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
         for registry in Registry.all.values():
             patch.setattr(registry, "_classes", dict(registry._classes))
         yield

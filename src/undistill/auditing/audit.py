@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from undistill.attacks.base import ATTACKS
+from undistill.auditing.compute import AuditFolder
 from undistill.auditing.config import (
     ALWAYS_SKIPPED,
     Request,
@@ -29,10 +30,11 @@ from undistill.auditing.suite import Suite, expected_resolution, suite, usual_de
 from undistill.data import Splits
 from undistill.data.load import load
 from undistill.errors import UsageError
+from undistill.experiments import graph
 from undistill.experiments import plan as planned
-from undistill.experiments.desk import Desk, compute
-from undistill.experiments.executors import Job, processes, run_jobs
-from undistill.experiments.plan import Plan, Planned, Skipped, Subject
+from undistill.experiments.executors import processes
+from undistill.experiments.plan import Plan, Skipped, Subject
+from undistill.experiments.runtime import Runtime
 from undistill.files import locked
 from undistill.oracle.black_box import BlackBox
 from undistill.oracle.logit_cache import USUAL, Bank
@@ -56,7 +58,7 @@ class Ready:
     """
 
     plan: Plan
-    desk: Desk
+    folder: AuditFolder
     replan: Callable[[int], Plan] | None = None
     seconds: float = 0.0
 
@@ -113,7 +115,7 @@ def prepare(
     plan = replan(None)
     by_hand = {each.name: victims[each.side] for each in subjects if each.model == GIVEN}
     kept = data if by_hand or not splits.settings else None  # what no path leads to stays in this process
-    desk = Desk(Path(out), None if cells is None else Path(cells), device, bank, by_hand, kept)
+    folder = AuditFolder(Path(out), None if cells is None else Path(cells), Runtime(device, bank), by_hand, kept)
     grows = suite(request.suite).grows and request.seeds is None and model is not None
     seconds = time_of(request)
     if request.time is not None and not grows:
@@ -121,7 +123,7 @@ def prepare(
             f"--time belongs to the suite timed, which adds seeds until it is used; {request.suite} with "
             f"{'--method' if model is None else '--seeds' if request.seeds else 'its own seeds'} takes what it takes"
         )
-    return Ready(plan, desk, replan if grows else None, seconds)
+    return Ready(plan, folder, replan if grows else None, seconds)
 
 
 def _victim(
@@ -194,18 +196,19 @@ def run(ready: Ready, *, jobs: int | None = None, say: Say | None = None, failed
     Where seeds are added, each round ends whole: a round that is not expected to fit into the time is not begun. Rounds are sized
     by the width of the intervals alone, never by what they say.
     """
-    folder, desk = ready.desk.folder, ready.desk
-    if desk.victims or desk.data is not None:
-        jobs = 1  # what no path leads to cannot be told to another process
-    with locked(folder):
+    audit = ready.folder
+    if audit.victims or audit.data is not None:
+        jobs = 1  # objects without a path cannot be sent to another process
+    count = processes(jobs, audit.runtime.device)
+    with locked(audit.folder):
         plan = _begun(ready)
-        planned.write(folder, plan, grown=ready.replan is not None)
-        todo = desk.todo(plan)
+        planned.write(audit.folder, plan, grown=ready.replan is not None)
+        todo = audit.graph(plan).missing()
         if say is not None and len(todo) < len(plan.cells):
             say(f"{len(plan.cells) - len(todo)} of {len(plan.cells)} cells are there already")
-        clock = Clock(ready.seconds, _usual(desk, plan, processes(jobs, desk.device) or usable()))
+        clock = Clock(ready.seconds, _usual(audit, plan, count or usable()))
         while True:
-            for line in _computed(desk, todo, jobs):
+            for line in graph.run(todo, count):
                 clock.add()
                 if say is not None:
                     say(line)
@@ -215,10 +218,10 @@ def run(ready: Ready, *, jobs: int | None = None, say: Say | None = None, failed
             if more is None:
                 break
             plan = more
-            planned.write(folder, plan, grown=True)
-            todo = desk.todo(plan)
-        with suppress(OSError):  # it is not there, or a cell is at work in it
-            (folder / "work").rmdir()
+            planned.write(audit.folder, plan, grown=True)
+            todo = audit.graph(plan).missing()
+        with suppress(OSError):  # it is not there, or a cell is being computed in it
+            (audit.folder / "work").rmdir()
     return plan
 
 
@@ -245,39 +248,27 @@ class Clock:
         return max(0, int(left / of_a_cell)) if of_a_cell > 0 else 0
 
 
-def _usual(desk: Desk, plan: Plan, count: int) -> float:
+def _usual(audit: AuditFolder, plan: Plan, count: int) -> float:
     """Seconds of wall time that a cell of the folder took, on average, in so many processes; 0.0 where there is none."""
-    found = [
-        cell.seconds for planned_ in plan.cells if (cell := desk.done(planned_.key)) is not None and cell.seconds > 0
-    ]
+    found = [cell.seconds for each in plan.cells if (cell := audit.done(each.key)) is not None and cell.seconds > 0]
     return sum(found) / len(found) / count if found else 0.0
 
 
 def _begun(ready: Ready) -> Plan:
     """The plan with as many seeds as the folder's own already has, where seeds are added."""
-    path = ready.desk.folder / planned.FILE
+    path = ready.folder.folder / planned.FILE
     if ready.replan is not None and path.is_file():
-        old = planned.read(ready.desk.folder)
+        old = planned.read(ready.folder.folder)
         if len(old.seeds) > len(ready.plan.seeds):
             more = ready.replan(len(old.seeds))
             return more if planned.grows(ready.plan, more) else ready.plan
     return ready.plan
 
 
-def _computed(desk: Desk, todo: Sequence[Planned], jobs: int | None) -> Iterator[str]:
-    """A line for each of these cells, as it is done."""
-    waits = {cell.key for cell in todo}
-    work = [
-        Job(cell.key, compute, (desk, cell.key), tuple(n for n in cell.needs if n in waits), cost=cell.seconds or 1.0)
-        for cell in todo
-    ]
-    yield from run_jobs(work, processes(jobs, desk.device))
-
-
 def _more(ready: Ready, plan: Plan, clock: Clock) -> Plan | None:
     """The plan of the next round; None where δ is resolved, the time is used, or no number of seeds resolves it."""
     assert ready.replan is not None
-    found = precision(read_evidence(ready.desk.folder))
+    found = precision(read_evidence(ready.folder.folder))
     seeds = len(plan.seeds)
     wanted = found.seeds if found.seeds is not None else ENOUGH
     if found.width <= plan.delta or wanted <= seeds:

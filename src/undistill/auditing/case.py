@@ -1,44 +1,77 @@
-"""One card's case: its attacks, what they amount to, and what stands against a verdict. Never imports torch."""
+"""One threat model of an audit: its arms compared, and the verdict. Never imports torch."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
-from undistill.auditing.arms import SOFT, Arm
-from undistill.auditing.comparing import comparer, of, shows_labels, sides
-from undistill.auditing.evidence import STALE, Evidence
-from undistill.auditing.verdict import INCONCLUSIVE, Arms, Contrasts, check_control, contrasts, decide, explain
+from undistill.auditing.evidence import SOFT, Arm, Evidence, comparer
+from undistill.auditing.verdict import (
+    INCONCLUSIVE,
+    Candidates,
+    Comparison,
+    Contrasts,
+    check_control,
+    contrasts,
+    decide,
+)
 from undistill.errors import UsageError
 from undistill.experiments.plan import Planned
 from undistill.experiments.ranking import Ranked
 from undistill.statistics import Difference
 from undistill.threat_model import Access, Card
 
+Kind = Literal["missing", "stale", "failed", "no attack", "unmeasured", "refused"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What makes a threat model inconclusive whatever the numbers say.
+
+    `cells`: those that are missing, stale or failed. `what`: the kind of attack that is absent (`labels`, `soft`, `soft0`), or why
+    the control was refused.
+    """
+
+    kind: Kind
+    cells: tuple[Planned, ...] = ()
+    what: str = ""
+
 
 @dataclass(frozen=True)
 class Case:
-    """One card of an audit. `text` is the threat model as the plan writes it."""
+    """One threat model of an audit. `text` is how the plan writes it."""
 
     evidence: Evidence
     text: str
 
     @cached_property
-    def card(self) -> Card:
-        """The card, read."""
+    def threat_model(self) -> Card:
+        """The threat model, parsed."""
         return Card.parse(self.text)
 
     @property
     def id(self) -> str:
-        """The card as a name for files and anchors."""
+        """The threat model as a name for files and anchors."""
         return re.sub(r"[^a-z0-9]+", "-", self.text.lower()).strip("-")
+
+    @property
+    def delta(self) -> float:
+        """The smallest difference that matters, points."""
+        return self.evidence.plan.delta
 
     @property
     def labelled(self) -> bool:
         """Whether the attacker holds true labels."""
-        return self.card.data == "labelled"
+        return self.threat_model.data == "labelled"
+
+    @property
+    def label_only(self) -> bool:
+        """Whether outputs are labels alone at this access."""
+        return self.threat_model.access is Access.LABEL
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -46,110 +79,126 @@ class Case:
         return self.evidence.arms(self.text)
 
     @cached_property
-    def sides(self) -> Arms[Arm]:
-        """Those that a verdict compares."""
-        return sides(self.arms, self.labelled, closed=shows_labels(self.evidence.plan))
+    def comparison(self) -> Comparison[Arm]:
+        """The arms that a verdict compares."""
+        ours = [subject for subject in self.evidence.plan.subjects if subject.side == "defended"]
+        shows_labels = bool(ours) and all(subject.shows == Access.LABEL.label for subject in ours)
+        return comparison(self.arms, self.labelled, labels_only=shows_labels)
 
     @cached_property
     def contrasts(self) -> Contrasts:
-        """What they amount to."""
-        return contrasts(self.sides, self.compare)
+        """The differences that a verdict rests on."""
+        return contrasts(self.comparison, self.compare)
 
     @cached_property
     def compare(self) -> Callable[[Arm, Arm], Difference]:
-        """The paired difference of two attacks."""
+        """The paired difference of two arms."""
         return comparer(self.evidence.plan)
 
     def best(self, side: str, *roles: str) -> Arm | None:
-        """The largest mean accuracy of a side in these roles; None without any."""
-        found = [arm for arm in of(self.arms, side, *roles) if arm.runs]
-        return max(found, key=lambda arm: arm.mean) if found else None
+        """The arm of the largest mean accuracy on a side in these roles; None without any."""
+        return max((arm for arm in of(self.arms, side, *roles) if arm.runs), key=lambda arm: arm.mean, default=None)
 
     @cached_property
     def best_found(self) -> Arm | None:
-        """The best attack of the defended model, however it reads, more effort and other students among them."""
+        """The best attack on the defended model, those with more effort and other students among them."""
         return self.best("defended", *SOFT, "labels", "effort")
+
+    @cached_property
+    def best_undefended(self) -> Arm | None:
+        """The best attack on the undefended control."""
+        return self.best("undefended", *SOFT, "labels")
 
     def searched(self, side: str) -> list[Ranked]:
         """Scores of the search on a side, best first."""
-        return self.evidence.groups(self.evidence.search(self.text, side))
+        return self.evidence.scores(self.evidence.search(self.text, side))
 
-    @property
+    @cached_property
     def needed(self) -> tuple[Planned, ...]:
-        """The planned cells that the threat model's verdict rests on: its attacks, the search they come from, what users get.
+        """The planned cells that the verdict rests on: its arms, the search they come from, what users get.
 
-        Attacks with more effort are not among them: they count for exposure alone.
+        Attacks with more effort are not among them: they count for relative accuracy alone.
         """
         plan = self.evidence.plan
         here = [p for p in plan.of(self.text) if p.role not in ("curve", "served", "effort")]
-        keys = {key for p in here if p.choice is not None for key in p.choice.among}
-        keys |= {p.key for p in here}
+        keys = {p.key for p in here} | {key for p in here if p.choice is not None for key in p.choice.among}
         wanted = [p for p in plan.cells if p.key in keys or p.role == "served"]
         return tuple(p for p in wanted if not self.evidence.empty(p))
 
     @cached_property
-    def problems(self) -> tuple[str, ...]:
-        """What makes the threat model inconclusive whatever the numbers say, each a sentence."""
+    def problems(self) -> tuple[Problem, ...]:
+        """What makes it inconclusive whatever the numbers say."""
         return tuple(self._problems())
 
-    def _problems(self) -> Iterator[str]:
-        done = self.evidence.done
-        stale = [p for p in self.needed if p.key in self.evidence.stale]
-        missing = [p for p in self.needed if p.key not in done and p.key not in self.evidence.stale]
-        failed = [p for p in self.needed if p.key in done and done[p.key].status == "failed"]
-        if missing:
-            yield f"{self._share(missing)} not computed, {told(missing[0])} among them."
-        if stale:
-            yield f"{self._share(stale)} out of date, {told(stale[0])} among them: {STALE}."
-        if failed:
-            yield (
-                f"{len(failed)} of {len(self.needed)} planned cells failed, {told(failed[0])} among them: "
-                f"{done[failed[0].key].why or 'no reason is known'}."
-            )
-        for arms, what in (
-            (self.sides.labels.all, "an attack of labels"),
-            (self.sides.soft.all, "an attacker that reads more than labels"),
-            (self.sides.soft0.all, "such an attack of the undefended control"),
-        ):
-            if not (missing or stale or failed or any(arm.runs for arm in arms)):
-                yield f"{what[0].upper()}{what[1:]} is missing here."
-        yield from self._refused()
+    @cached_property
+    def verdict(self) -> str | None:
+        """What the rules say; None without a control, and where there are no soft outputs to defend."""
+        if not self.evidence.plan.controlled or self.label_only:
+            return None
+        return INCONCLUSIVE if self.problems else str(decide(self.contrasts, self.delta))
 
-    def _share(self, cells: Sequence[Planned]) -> str:
-        """`3 of 50 planned cells are`."""
-        return f"{len(cells)} of {len(self.needed)} planned cells {'is' if len(cells) == 1 else 'are'}"
-
-    def _refused(self) -> Iterator[str]:
-        """Why the undefended control is no control."""
-        reached = [self.evidence.accuracy(side, self.card.serving) for side in ("defended", "undefended")]
-        if reached[0] is None or reached[1] is None:
-            yield "What users get from the model or its control was not measured."
+    def _problems(self) -> Iterator[Problem]:
+        done, stale = self.evidence.done, self.evidence.stale
+        cells: dict[Kind, tuple[Planned, ...]] = {
+            "missing": tuple(p for p in self.needed if p.key not in done and p.key not in stale),
+            "stale": tuple(p for p in self.needed if p.key in stale),
+            "failed": tuple(p for p in self.needed if p.key in done and done[p.key].status == "failed"),
+        }
+        yield from (Problem(kind, found) for kind, found in cells.items() if found)
+        if not any(cells.values()):
+            for name in ("labels", "soft", "soft0"):
+                if not any(arm.runs for arm in getattr(self.comparison, name).all):
+                    yield Problem("no attack", what=name)
+        access = self.threat_model.serving
+        ours, control = (self.evidence.accuracy(side, access) for side in ("defended", "undefended"))
+        if ours is None or control is None:
+            yield Problem("unmeasured")
             return
         try:
-            check_control(reached[0], reached[1], self.evidence.plan.delta, (self.evidence.plan.fingerprint,))
+            check_control(ours, control, self.delta, (self.evidence.plan.fingerprint,))
         except UsageError as error:
-            yield f"The control is refused: {error}."
-
-    @cached_property
-    def judged(self) -> tuple[str | None, str]:
-        """(what the rules say, why); (None, why) where there is nothing to judge by."""
-        plan = self.evidence.plan
-        if not plan.controlled:
-            return None, "Without an undefended control there is no telling what a defense took."
-        if self.card.access is Access.LABEL:
-            return None, "Served as labels, there are no soft outputs to defend."
-        if self.problems:
-            return INCONCLUSIVE, " ".join(self.problems)
-        verdict = str(decide(self.contrasts, plan.delta))
-        return verdict, explain(verdict, self.contrasts, plan.delta, closed=self.sides.closed)
-
-
-def told(planned: Planned) -> str:
-    """A planned cell in words."""
-    whose = f" of {planned.victim}" if planned.victim else ""
-    return f"{planned.role} {planned.label}{whose}, seed {planned.seed}"
+            yield Problem("refused", what=str(error))
 
 
 def cases(evidence: Evidence) -> tuple[Case, ...]:
-    """The cases of an audit, in the plan's order."""
-    return tuple(Case(evidence, card) for card in evidence.plan.cards)
+    """The threat models of an audit, in the plan's order."""
+    return tuple(Case(evidence, text) for text in evidence.plan.cards)
+
+
+def comparison(arms: Sequence[Arm], labelled: bool, *, labels_only: bool = False) -> Comparison[Arm]:
+    """A threat model's arms in their places. Attacks with more effort than the control's are left out.
+
+    Of a model that returns labels alone, label-only attacks read all there is: they are the soft ones too.
+    """
+    soft = of(arms, "defended", *SOFT)
+    labels = of(arms, "defended", "labels")
+    baseline = of(arms, "alone", "alone") if labelled else ()
+    labels_only = labels_only and not soft
+    return Comparison(
+        soft=ranked_first(labels if labels_only else soft),
+        labels=ranked_first(labels),
+        attacks=ranked_first((*soft, *labels, *baseline)),
+        soft0=ranked_first(of(arms, "undefended", *SOFT)),
+        floor=ranked_first((*labels, *baseline)),
+        baseline=ranked_first(baseline),
+        defended=ranked_first((*soft, *labels)),
+        labels_only=labels_only,
+    )
+
+
+def of(arms: Sequence[Arm], side: str, *roles: str) -> tuple[Arm, ...]:
+    """Those of a side in these roles."""
+    return tuple(arm for arm in arms if arm.side == side and arm.role in roles)
+
+
+def ranked_first(arms: Sequence[Arm]) -> Candidates[Arm]:
+    """All of them, and the one with the best score in the search; without any score, the first.
+
+    Equal scores belong to one choice tried with several students: then the one with more right on held-out images. Test images are
+    not used.
+    """
+
+    def score(arm: Arm) -> tuple[float, float]:
+        return (-math.inf, -math.inf) if arm.score is None else (arm.score, arm.held_out)
+
+    return Candidates(tuple(arms), max(arms, key=score, default=None))

@@ -1,117 +1,196 @@
-"""A folder's cells as thieves to compare: who, by seed or teacher, right on which test images. Never imports torch.
+"""The cells of an audit, grouped into arms: each attack or baseline with what it had right. Never imports torch.
 
 Legend: N test images, U units.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from undistill.auditing.arms import Arm, Run, procedure, reads_of
 from undistill.errors import RunError
 from undistill.experiments import cell as cells
 from undistill.experiments.cell import Cell
+from undistill.experiments.graph import Graph, task_of
 from undistill.experiments.plan import Choice, Plan, Planned
 from undistill.experiments.plan import read as read_plan
-from undistill.experiments.ranking import Ranked, matches, ranked, scores, signature
-from undistill.files import read_json
+from undistill.experiments.ranking import Ranked, ranked, scores, signature
+from undistill.experiments.store import Store
+from undistill.statistics import UNKNOWN, Difference, image_error, interval
 
+Reads = Literal["soft", "labels", "nothing"]
+Right = NDArray[np.bool_]
+SOFT = ("soft", "naive")
+"""Roles of attacks that read more than labels and count for A_soft."""
 STALE = "its search has changed: compute it again"
-"""Why a cell that is there counts as missing."""
+"""Why a computed cell counts as missing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One report cell that has an accuracy: its unit (seed, or teacher), its seed, and which test images it had right."""
+
+    unit: int
+    seed: int
+    accuracy: float
+    right_N: Right
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One attack, or one baseline: its cells, which differ in seed and teacher alone.
+
+    `cells` are those that worked. `score`: what the search gave its settings, percent on held-out images; None where it was not
+    searched. `lost` counts diverged cells, `absent` those that failed or are not computed.
+    """
+
+    planned: tuple[Planned, ...]
+    cells: tuple[Cell, ...] = ()
+    runs: tuple[Run, ...] = ()
+    score: float | None = None
+    lost: int = 0
+    absent: int = 0
+
+    @property
+    def side(self) -> str:
+        """`defended`, `undefended`, or `alone` for a baseline."""
+        return self.planned[0].side
+
+    @property
+    def role(self) -> str:
+        """Its role in the plan."""
+        return self.planned[0].role
+
+    @property
+    def label(self) -> str:
+        """Its name in the plan."""
+        return self.planned[0].label
+
+    @property
+    def reads(self) -> Reads:
+        """How much of an output it uses."""
+        if self.side == "alone":
+            return "nothing"
+        return "labels" if self.role == "labels" or self.planned[0].card.split("/")[0] == "label" else "soft"
+
+    @property
+    def whole(self) -> bool:
+        """Whether every planned cell has an accuracy."""
+        return bool(self.runs) and not self.lost and not self.absent
+
+    @property
+    def held_out(self) -> float:
+        """Mean on held-out images over the report cells; −inf where none has it."""
+        found = [cell.held_out for cell in self.cells if cell.held_out is not None]
+        return fmean(found) if found else -math.inf
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over units; −inf without any."""
+        return fmean(self.by_unit().values()) if self.runs else -math.inf
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of its cells."""
+        return tuple(cell.id for cell in self.cells)
+
+    def by_unit(self) -> dict[int, float]:
+        """Mean accuracy of each unit."""
+        return {unit: fmean(run.accuracy for run in runs) for unit, runs in self._units().items()}
+
+    def right(self) -> dict[int, NDArray[np.float64]]:
+        """How often each test image was right, by unit (values of N)."""
+        return {unit: np.mean([run.right_N for run in runs], axis=0) for unit, runs in self._units().items()}
+
+    def result(self) -> Difference | None:
+        """Accuracy with its bounds, percent; None without any."""
+        return interval(list(self.by_unit().values()), image_error(list(self.right().values()))) if self.runs else None
+
+    def _units(self) -> dict[int, list[Run]]:
+        groups: dict[int, list[Run]] = defaultdict(list)
+        for run in self.runs:
+            groups[run.unit].append(run)
+        return dict(sorted(groups.items()))
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything of an audit's folder that a judgement may use."""
+    """All of an audit's folder that a result may rest on.
+
+    `done`: cells by key, failed ones among them. `right`: by key of a report cell with an accuracy, which of N test images it had
+    right. `stale`: keys of computed cells whose search now gives other settings; not among `done`.
+    """
 
     folder: Path
     plan: Plan
     done: Mapping[str, Cell]
-    """By key, failed ones among them; planned cells that are not computed have none."""
-    right: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
-    """By key of a report cell with an accuracy: right or wrong on each of N test images."""
+    right: Mapping[str, Right] = field(default_factory=dict)
     stale: frozenset[str] = frozenset()
-    """Keys of computed cells whose search gives another thief now, as a cell of it was computed again; not among `done`."""
     _orders: dict[tuple[str, ...], list[Ranked] | None] = field(default_factory=dict, repr=False, compare=False)
 
-    def served(self, victim: str, serving: str) -> Cell | None:
-        """What users get from a victim served so; served otherwise where that was not measured; None where nothing was."""
+    def served(self, victim: str, access: str) -> Cell | None:
+        """What users get from a victim at an output access; at another one where that was not measured; None where nothing was."""
         found = [p for p in self.plan.cells if p.role == "served" and p.victim == victim and self.done.get(p.key)]
-        found.sort(key=lambda p: p.card.split("/")[0] != serving)
+        found.sort(key=lambda p: p.card.split("/")[0] != access)
         return self.done[found[0].key] if found else None
 
-    def accuracy(self, side: str, serving: str) -> float | None:
+    def accuracy(self, side: str, access: str) -> float | None:
         """What users get from the victims of a side, percent, mean over teachers; None where that was not measured."""
-        cells_of = [self.served(subject.name, serving) for subject in self.plan.subjects if subject.side == side]
-        found = [cell.accuracy for cell in cells_of if cell is not None and cell.accuracy is not None]
-        return fmean(found) if found and len(found) == len(cells_of) else None
+        measured = [self.served(subject.name, access) for subject in self.plan.subjects if subject.side == side]
+        found = [cell.accuracy for cell in measured if cell is not None and cell.accuracy is not None]
+        return fmean(found) if found and len(found) == len(measured) else None
 
-    def search(self, card: str, side: str) -> tuple[Planned, ...]:
-        """Cells of the search on a side that a card's thieves were chosen by, or that were run on the card itself."""
-        keys = {key for p in self.plan.of(card) if p.choice is not None for key in p.choice.among}
-        return tuple(
-            p for p in self.plan.cells if p.role == "search" and p.side == side and (p.key in keys or p.card == card)
-        )
+    def search(self, threat_model: str, side: str) -> tuple[Planned, ...]:
+        """Cells of the search on a side: those that a threat model's attacks were chosen from, and those run on it."""
+        keys = {key for p in self.plan.of(threat_model) if p.choice is not None for key in p.choice.among}
+        own = [p for p in self.plan.cells if p.role == "search" and p.side == side]
+        return tuple(p for p in own if p.key in keys or p.card == threat_model)
 
-    def groups(self, planned: Iterable[Planned]) -> list[Ranked]:
-        """Scores of the search, best first; without cells that failed or are missing."""
+    def scores(self, planned: Iterable[Planned]) -> list[Ranked]:
+        """Scores of these cells of the search, best first; without those that failed or are missing."""
         found = (self.done.get(p.key) for p in planned)
         return scores(c for c in found if c is not None and (c.held_out is not None or c.status == "diverged"))
 
     def empty(self, planned: Planned) -> bool:
-        """Whether a cell stands for an attack that the search does not have: of a higher rank than attacks that worked."""
-        if planned.choice is None:
-            return False
-        order = self._order(planned.choice)
-        return order is not None and planned.choice.rank > len(order)
+        """Whether a cell's rank is beyond the attacks that worked in the search, so that there is nothing to compute."""
+        order = None if planned.choice is None else self._order(planned.choice)
+        return order is not None and planned.choice is not None and planned.choice.rank > len(order)
 
-    def arms(self, card: str) -> tuple[Arm, ...]:
-        """All thieves and students that count for a card, in the plan's order; without the search and the learning curve."""
+    def arms(self, threat_model: str) -> tuple[Arm, ...]:
+        """All attacks and baselines of a threat model, in the plan's order; without the search and the learning curve."""
+        return self.group(p for p in self.plan.of(threat_model) if p.role not in ("served", "search", "curve"))
+
+    def group(self, planned: Iterable[Planned]) -> tuple[Arm, ...]:
+        """Cells that differ in seed and teacher alone, put together; without empty ranks."""
         groups: dict[str, list[Planned]] = defaultdict(list)
-        for p in self.plan.of(card):
-            if p.role not in ("served", "search", "curve") and not self.empty(p):
-                groups[procedure(p)].append(p)
-        return tuple(self.arm(group) for group in groups.values())
-
-    def arm(self, group: list[Planned]) -> Arm:
-        """Cells of one procedure put together."""
-        first = group[0]
-        found = [(p, self.done[p.key]) for p in group if p.key in self.done]
-        runs = [
-            Run(self.unit(p), p.seed, cell.accuracy, self.right[p.key])
-            for p, cell in found
-            if cell.accuracy is not None
-        ]
-        ok = [cell for _, cell in found if cell.status == "ok"]
-        lost = sum(cell.status == "diverged" for _, cell in found)
-        return Arm(
-            side=first.side,
-            role=first.role,
-            reads=reads_of(first),
-            label=first.label,
-            planned=tuple(group),
-            cells=tuple(ok),
-            runs=tuple(runs),
-            score=self._score(first, ok),
-            lost=lost,
-            absent=len(group) - len(runs) - lost,
-        )
+        for p in planned:
+            if not self.empty(p):
+                groups[_procedure(p)].append(p)
+        return tuple(map(self._arm, groups.values()))
 
     def unit(self, planned: Planned) -> int:
-        """The seed; where a method is judged, the teacher's number. Students alone have none and keep their seed."""
+        """The seed; where a method is audited, the teacher's number. Baselines have no teacher and keep their seed."""
         if self.plan.question == "model" or not planned.victim:
             return planned.seed
         return self.plan.subject(planned.victim).teacher
+
+    def _arm(self, group: list[Planned]) -> Arm:
+        found = [(p, self.done[p.key]) for p in group if p.key in self.done]
+        runs = [Run(self.unit(p), p.seed, c.accuracy, self.right[p.key]) for p, c in found if c.accuracy is not None]
+        worked = tuple(cell for _, cell in found if cell.status == "ok")
+        lost = sum(cell.status == "diverged" for _, cell in found)
+        absent = len(group) - len(runs) - lost
+        return Arm(tuple(group), worked, tuple(runs), self._score(group[0], worked), lost, absent)
 
     def _order(self, choice: Choice) -> list[Ranked] | None:
         """What a choice is made from, best first; None where a cell of it failed, so that nothing can be chosen."""
@@ -123,18 +202,65 @@ class Evidence:
             self._orders[choice.among] = order
         return self._orders[choice.among]
 
-    def _score(self, planned: Planned, found: list[Cell]) -> float | None:
-        """What the search gave the settings of a thief."""
+    def _score(self, planned: Planned, found: tuple[Cell, ...]) -> float | None:
+        """What the search gave an arm's settings."""
         if planned.choice is not None:
-            order = self._order(planned.choice)
-            known = order is not None and planned.choice.rank <= len(order)
-            return order[planned.choice.rank - 1].score if order is not None and known else None
+            order = self._order(planned.choice) or []
+            return order[planned.choice.rank - 1].score if planned.choice.rank <= len(order) else None
         if not found:
             return None
         wanted = signature(found[0])
         searched = [p for p in self.plan.cells if p.role == "search" and p.victim == planned.victim]
         same = [p for p in searched if p.key in self.done and signature(self.done[p.key]) == wanted]
-        return next((group.score for group in self.groups(same) if group.score > -math.inf), None)
+        return next((group.score for group in self.scores(same) if group.score > -math.inf), None)
+
+
+def comparer(plan: Plan) -> Callable[[Arm, Arm], Difference]:
+    """`compare(a, b)`: a − b, paired by seed or by teacher; unknown where either lost a cell or they share no unit."""
+
+    @cache
+    def compare(first: Arm, second: Arm) -> Difference:
+        if not first.whole or not second.whole:
+            return UNKNOWN
+        if plan.question == "method" and "alone" in (first.side, second.side):
+            return _against_baseline(first, second)
+        one, other, ours, theirs = first.by_unit(), second.by_unit(), first.right(), second.right()
+        shared = sorted(one.keys() & other.keys())
+        if not shared:
+            return UNKNOWN
+        error = image_error([ours[unit] for unit in shared], [theirs[unit] for unit in shared])
+        return interval([one[unit] - other[unit] for unit in shared], error)
+
+    return compare
+
+
+def _against_baseline(first: Arm, second: Arm) -> Difference:
+    """Attacks on several teachers against baselines, which have none: each teacher's mean against baselines of the same seeds.
+
+    Where all teachers were attacked with the same seeds, the baselines' variation is the same in each difference and does not show
+    in their spread, so its standard error is added.
+    """
+    if first.side == second.side == "alone":
+        return UNKNOWN
+    sign = -1 if first.side == "alone" else 1
+    attack, baseline = (second, first) if first.side == "alone" else (first, second)
+    by_seed = {run.seed: run for run in baseline.runs}
+    differences, ours, theirs = [], [], []
+    used: set[tuple[int, ...]] = set()
+    for unit in attack.by_unit():
+        pairs = [(run, by_seed[run.seed]) for run in attack.runs if run.unit == unit and run.seed in by_seed]
+        if not pairs:
+            return UNKNOWN
+        differences.append(sign * float(np.mean([run.accuracy - other.accuracy for run, other in pairs])))
+        ours.append(np.mean([run.right_N for run, _ in pairs], axis=0))
+        theirs.append(np.mean([other.right_N for _, other in pairs], axis=0))
+        used.add(tuple(sorted(run.seed for run, _ in pairs)))
+    shared = (0.0, 1)
+    if len(used) == 1:
+        accuracies = [by_seed[seed].accuracy for seed in next(iter(used))]
+        count = len(accuracies)
+        shared = (float(np.std(accuracies, ddof=1)) / math.sqrt(count) if count > 1 else math.inf, count)
+    return interval(differences, image_error(ours, theirs), shared=shared)
 
 
 def read(folder: Path) -> Evidence:
@@ -144,10 +270,10 @@ def read(folder: Path) -> Evidence:
         UsageError: there is no audit.
         RunError: a cell or its arrays are damaged, belong to other data, or contradict each other.
     """
-    plan = read_plan(folder)
+    plan, store = read_plan(folder), Store(folder)
     found: dict[str, tuple[Path, Cell]] = {}
     for planned in plan.cells:
-        place = _place(folder, planned.key)
+        place = store.place(planned.key)
         if place is not None:
             cell = cells.read(place)
             if cell.data and cell.data != plan.fingerprint:
@@ -155,44 +281,23 @@ def read(folder: Path) -> Evidence:
             if not _fits(planned, cell):
                 raise RunError(f"{folder}/done/{planned.key}.json names a cell that is not the planned one")
             found[planned.key] = (place.parent, cell)
-    stale = _stale(plan, {key: cell for key, (_, cell) in found.items()})
+    graph = Graph(map(task_of, plan.cells), {key: cell for key, (_, cell) in found.items()}.get)
+    stale = frozenset(key for key in found if graph.current(key) is None)
     found = {key: value for key, value in found.items() if key not in stale}
-    labels_N = _labels(plan, found)
-    right: dict[str, NDArray[np.bool_]] = {}
-    seen: dict[str, NDArray[np.bool_]] = {}
-    for planned in plan.cells:
-        if planned.role in ("search", "served") or planned.key not in found:
-            continue
-        home, cell = found[planned.key]
-        if cell.accuracy is None:
-            continue
-        if labels_N is None:
-            raise RunError(f"{folder} has thieves but no cell of what users get, which holds the true labels")
-        if cell.id not in seen:
-            seen[cell.id] = _right(home, cell, labels_N)
-        right[planned.key] = seen[cell.id]
+    right = _right(folder, plan, found)
     return Evidence(folder, plan, {key: cell for key, (_, cell) in found.items()}, right, stale)
 
 
-def _place(folder: Path, key: str) -> Path | None:
-    """Where the cell of a key lies; None where it is not computed."""
-    done = folder / "done" / f"{key}.json"
-    if not done.is_file():
-        return None
-    told = read_json(done)
-    if not isinstance(told, dict) or not isinstance(told.get("cell"), str):
-        raise RunError(f"{done} is damaged: it names no cell")
-    name, home = told["cell"], told.get("cells", "cells")
-    if re.fullmatch(r"[0-9a-f]{16}", name) is None:
-        raise RunError(f"{done} is damaged: {name!r} is no name of a cell")
-    if not isinstance(home, str) or Path(home).is_absolute():
-        raise RunError(f"{done} is damaged: {home!r} is no folder below or beside the audit's")
-    path = folder / home / f"{name}.json"
-    return path if path.is_file() else None
+def _procedure(planned: Planned) -> str:
+    """What all cells of one arm share: everything but seed, teacher and the cells that a choice is made from."""
+    rank = None if planned.choice is None else planned.choice.rank
+    label = planned.label if planned.choice is not None else ""
+    fixed = [planned.side, planned.role, label, planned.attack, rank, planned.changes, planned.times]
+    return json.dumps([*fixed, planned.card, planned.recipe.get("training"), planned.student], sort_keys=True)
 
 
 def _fits(planned: Planned, cell: Cell) -> bool:
-    """Whether a cell is of the card, seed and phase that are planned, and of the attack where the plan names one."""
+    """Whether a cell is of the threat model, seed and phase that are planned, and of the attack where the plan names one."""
     served = planned.role == "served"
     return (
         cell.card == planned.card
@@ -203,34 +308,35 @@ def _fits(planned: Planned, cell: Cell) -> bool:
     )
 
 
-def _stale(plan: Plan, found: Mapping[str, Cell]) -> frozenset[str]:
-    """Keys of chosen cells that are no longer those of their search, stage by stage: a cell of the search may be chosen too."""
-    stale: set[str] = set()
-    for planned in sorted(plan.cells, key=lambda each: each.stage):
-        if planned.choice is not None and planned.key in found:
-            among = [found[key] for key in planned.choice.among if key in found and key not in stale]
-            if not matches(planned, found[planned.key], [cell for cell in among if cell.status != "failed"]):
-                stale.add(planned.key)
-    return frozenset(stale)
-
-
-def _labels(plan: Plan, found: Mapping[str, tuple[Path, Cell]]) -> NDArray[Any] | None:
+def _right(folder: Path, plan: Plan, found: Mapping[str, tuple[Path, Cell]]) -> dict[str, Right]:
+    """Which test images each report cell had right, by key; RunError where that contradicts its accuracy."""
+    served = [found[p.key] for p in plan.cells if p.role == "served" and p.key in found]
+    labels_N: NDArray[Any] | None = None
+    for home, cell in [pair for pair in served if pair[1].status == "ok"][:1]:
+        labels_N = cells.read_arrays(home, cell).get("labels")
+        if labels_N is None:
+            raise RunError(f"{home / cell.id}.npz holds no labels of the test images")
+    right: dict[str, Right] = {}
+    by_id: dict[str, Right] = {}
     for planned in plan.cells:
-        if planned.role == "served" and planned.key in found and found[planned.key][1].status == "ok":
-            home, cell = found[planned.key]
-            arrays = cells.read_arrays(home, cell)
-            if "labels" not in arrays:
-                raise RunError(f"{home / cell.id}.npz holds no labels of the test images")
-            return arrays["labels"]
-    return None
+        if planned.role in ("search", "served") or planned.key not in found:
+            continue
+        home, cell = found[planned.key]
+        if cell.accuracy is None:
+            continue
+        if labels_N is None:
+            raise RunError(f"{folder} has attacks but no cell of what users get, which holds the true labels")
+        if cell.id not in by_id:
+            by_id[cell.id] = _right_of(home, cell, labels_N)
+        right[planned.key] = by_id[cell.id]
+    return right
 
 
-def _right(home: Path, cell: Cell, labels_N: NDArray[Any]) -> NDArray[np.bool_]:
-    """Right or wrong on each test image; RunError where that contradicts the cell's accuracy."""
+def _right_of(home: Path, cell: Cell, labels_N: NDArray[Any]) -> Right:
     predicted_N = cells.read_arrays(home, cell).get("predicted")
     if predicted_N is None or predicted_N.shape != labels_N.shape:
         raise RunError(f"{home / cell.id}.json has no predictions for the {len(labels_N)} test images")
-    right_N: NDArray[np.bool_] = predicted_N == labels_N
+    right_N: Right = predicted_N == labels_N
     if cell.accuracy is None or abs(100 * right_N.mean() - cell.accuracy) > 1e-3:
         raise RunError(f"{home / cell.id}.json says {cell.accuracy} %, its predictions {100 * right_N.mean():.4f} %")
     return right_N

@@ -13,13 +13,12 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Suite:
-    """A fixed floor of attacks. A suite that has a version never changes: what would change its numbers gets another one.
+    """A fixed set of attacks. A suite with a version never changes: what would change its numbers gets a new version.
 
-    `soft` are thieves that read more than labels, `labels` those that read labels alone, `inside` those that need the weights,
-    `public` those that need somebody's public weights. A suite with `search` seeds tries them and the grids first and reports its
-    `ranks` best attacks; one without reports them as they come.
-    `most` caps the cells of one victim and its controls, at `seeds` report seeds. A suite that `grows` begins with `seeds` and adds
-    more until differences of δ are resolved or its time is used.
+    `soft`: attacks that read more than labels; `labels`: those that read labels alone; `inside`: those that need the weights;
+    `public`: those that start from public weights. A suite with `search` seeds tries them and the grids first and reports its
+    `ranks` best attacks; one without reports them all. `most` caps the cells of one victim and its controls, at `seeds` report
+    seeds. A suite that `grows` begins with `seeds` and adds more until differences of δ are resolved or its time is used.
     """
 
     name: str
@@ -41,7 +40,7 @@ class Suite:
 
 
 NAIVE: Settings = {"name": "kd", "temperature": 4.0}
-"""The paper's student; its α is 0.9 where the thief holds labels and 1 where it does not."""
+"""The paper's student; its α is 0.9 where the attacker holds labels and 1 where it does not."""
 
 QUICK = Suite(
     name="quick",
@@ -114,7 +113,7 @@ def usual_delta(test_images: int) -> float:
 
 
 def expected_resolution(units: int, test_images: int) -> float | None:
-    """The one-sided 95 % half-width to expect of a paired difference of two thieves, in points; None for one unit.
+    """The one-sided 95 % half-width to expect of a paired difference of two attacks, in points; None for one unit.
 
     Assumed: differences of two students of one seed vary by 1 point between seeds on thousands of test images and by 1.8 on
     hundreds (about the medians in `evidence`, CIFAR-10 and digits), and the mean difference disagrees about 2 % of the test

@@ -67,23 +67,15 @@ def demo(
 
     Takes about two minutes on two cores; needs no GPU and no download. The same command goes on where it was interrupted.
     """
+    from undistill.experiments.runtime import Runtime
     from undistill.oracle.logit_cache import Bank
-    from undistill.paper.demo import run_demo
+    from undistill.paper.demo import Demo, run_demo
     from undistill.reporting.report import write_report
 
     kept = Bank.of(cache, cache_limit)
     with Reporter(quiet=quiet) as reporter:
         verbs.begin_in(out, reporter, fresh=fresh)
-        run_demo(
-            out,
-            seed=seed,
-            teachers=teachers,
-            draws=draws,
-            quick=quick,
-            resume=True,
-            jobs=jobs,
-            bank=kept,
-        )
+        run_demo(out, Demo(seed, teachers, draws, quick), resume=True, runtime=Runtime(cache=kept, jobs=jobs))
     verbs.show_report(write_report([out], out / "report"), as_json=as_json, open_page=open_page)
 
 
@@ -218,8 +210,9 @@ def attack(
 
     For models that you own or were asked to test, and no others. The same command goes on where it was interrupted.
     """
-    from undistill.experiments.attack import attack as call
-    from undistill.experiments.holdings import permit, plan_recipe
+    from undistill.experiments.extraction import attack as call
+    from undistill.experiments.extraction import permit, plan_recipe
+    from undistill.experiments.runtime import Runtime
     from undistill.oracle.victim import plausible
     from undistill.threat_model import Access, Card
     from undistill.training.recipe import read
@@ -258,19 +251,17 @@ def attack(
         cell = call(
             model,
             splits,
-            card=threat,
-            recipe=recipe,
-            answers=outputs,
-            called=name,
-            unseen=assume_fresh,
-            ask_test=query_test,
-            ledger=query_log,
-            accept_accuracy=accept_accuracy,
             out=out,
+            runtime=Runtime(options.device, options.open_bank(), watch=reporter.epoch),
+            threat_model=threat,
+            recipe=recipe,
+            outputs=outputs,
+            name=name,
+            assume_fresh=assume_fresh,
+            ask_test=query_test,
+            query_log=query_log,
+            accept_accuracy=accept_accuracy,
             resume=True,
-            device=options.device,
-            bank=options.open_bank(),
-            watch=reporter.epoch,
         )
         verbs.say_finished(out, reporter, finished=finished)
     return verbs.show_cell(cell, out, as_json=options.as_json)

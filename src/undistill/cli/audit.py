@@ -187,8 +187,9 @@ def cell(
     import torch
 
     from undistill import plugins
+    from undistill.auditing.compute import AuditFolder, compute
     from undistill.experiments import plan as planned
-    from undistill.experiments.desk import Desk, compute
+    from undistill.experiments.runtime import Runtime
     from undistill.oracle.logit_cache import Bank
 
     use_plugins(plugin)
@@ -203,7 +204,7 @@ def cell(
         plugins.trust(name)
     torch.set_num_threads(threads or 1)
     with Reporter(quiet=quiet):
-        line = compute(Desk(folder, cells, device, Bank.of(cache, cache_limit)), str(key))
+        line = compute(AuditFolder(folder, cells, Runtime(device, Bank.of(cache, cache_limit))), str(key))
     typer.echo(line)
     if line.endswith(": failed"):
         raise RunError("the cell failed; its file says why")
@@ -240,7 +241,7 @@ def _judge(folder: Path, *, as_json: bool, open_page: bool = False) -> None:
 
 def _folder_for(asked: Asked) -> Path:
     """`runs/audit-NAME`, by the model's or the method's own name."""
-    from undistill.auditing.outlook import PLAIN
+    from undistill.auditing.text import PLAIN
 
     given = asked.name or asked.model or asked.method or ""
     path = given.partition("@")[0].rpartition(":")[2].replace("\\", "/")
@@ -250,9 +251,10 @@ def _folder_for(asked: Asked) -> Path:
 
 def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> None:
     """Say how long it takes and how precise it will be; UsageError where the least that can be done takes far more time."""
-    from undistill.auditing.tell import announced, clock
+    from undistill.auditing.precision import announced
+    from undistill.auditing.text import clock
 
-    takes = _takes(ready, ready.desk.todo(ready.plan), jobs)
+    takes = _takes(ready, missing_of(ready), jobs)
     total = sum(len(part) for part in (splits.train, splits.pool, splits.val, splits.test) if part is not None)
     if ready.replan is None:
         lines = announced(ready.plan, (takes.low, takes.high), total=total)
@@ -310,22 +312,22 @@ def _prepared(
             command=_command(),
             accept_accuracy=asked.accept_accuracy,
         )
-        return _forecast(ready, splits, options.device)
+        return _forecast(ready, splits, options.device, reporter)
 
     return _in_time(planned_for, request, splits, reporter, jobs), splits
 
 
 def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter, jobs: int | None) -> Any:
     """The audit, made smaller as far as its time asks for; one that was begun in the folder goes on as it was begun."""
-    from undistill.auditing.fitting import smaller
-    from undistill.auditing.tell import clock
+    from undistill.auditing.precision import smaller
+    from undistill.auditing.text import clock
     from undistill.experiments import plan as planned
 
     def missing(ready: Any) -> Any:
-        return _takes(ready, ready.desk.todo(ready.plan), jobs)
+        return _takes(ready, missing_of(ready), jobs)
 
     ready = whole = planned_for(request)
-    folder = ready.desk.folder
+    folder = ready.folder.folder
     begun = {cell.key for cell in planned.read(folder).cells} if (folder / planned.FILE).is_file() else None
     for less, told in smaller(request, splits):
         fits = begun & {cell.key for cell in ready.plan.cells} if begun else missing(ready).high <= ready.seconds
@@ -337,13 +339,19 @@ def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter, jo
     return ready
 
 
+def missing_of(ready: Any) -> list[Any]:
+    """The planned cells that are still to compute."""
+    wanted = {task.key for task in ready.folder.graph(ready.plan).missing()}
+    return [cell for cell in ready.plan.cells if cell.key in wanted]
+
+
 def _takes(ready: Any, cells: Any, jobs: int | None) -> Any:
     """Wall time of these cells of its plan, here."""
-    from undistill.experiments.audit_cost import span
+    from undistill.experiments.cost import span
     from undistill.experiments.executors import processes
     from undistill.threads import usable
 
-    count = 1 if ready.desk.victims else processes(jobs, ready.desk.device) or usable()
+    count = 1 if ready.folder.victims else processes(jobs, ready.folder.runtime.device) or usable()
     return span(cells, count)
 
 
@@ -362,24 +370,24 @@ def _only_what_counts(sets: Sequence[str]) -> None:
             raise UsageError(f"{name} changes nothing here: {told}")
 
 
-def _forecast(ready: Any, splits: Any, device: str) -> Any:
+def _forecast(ready: Any, splits: Any, device: str, reporter: Reporter) -> Any:
     from dataclasses import replace
 
-    from undistill.experiments.audit_cost import forecast
+    from undistill.experiments.cost import forecast
     from undistill.training.environment import choose_device
 
     shape = (splits.num_classes, splits.train.channels, splits.train.image_size)
     held_out = sum(len(part) for part in (splits.val, splits.pool) if part is not None)
     sizes = {"trained": len(splits.train), "held_out": min(held_out, 4000)}
-    told = forecast(ready.plan, shape, **sizes, device=choose_device(device))
+    told = forecast(ready.plan, shape, **sizes, device=choose_device(device), say=reporter.say)
     return replace(ready, plan=told)
 
 
 def _show_plan(plan: Any, jobs: int | None, *, as_json: bool) -> None:
     """Print a plan: cells by stage and role, cost, what it can resolve, what is skipped."""
-    from undistill.auditing.tell import told
+    from undistill.auditing.precision import plan_lines
 
-    typer.echo(json.dumps(plan.dump(), indent=1) if as_json else "\n".join(told(plan, jobs)))
+    typer.echo(json.dumps(plan.dump(), indent=1) if as_json else "\n".join(plan_lines(plan, jobs)))
 
 
 def _list(text: str | None) -> tuple[str, ...]:

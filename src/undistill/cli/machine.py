@@ -82,11 +82,12 @@ class Kept:
 
 def _caches(bank: Path | None) -> dict[str, Kept]:
     from undistill.data import cache as images
+    from undistill.files import cache_root
     from undistill.oracle.logit_cache import Bank
 
     decoded, logits = images.entries(), Bank.of(bank).entries()
     return {
-        "images": Kept(sum(decoded.values()), len(decoded), str(images.cache_root() / "images")),
+        "images": Kept(sum(decoded.values()), len(decoded), str(cache_root() / "images")),
         "logits": Kept(sum(logits.values()), len(logits), str(Bank.of(bank).place)),
     }
 

@@ -189,7 +189,7 @@ def load(recipe: Any, reporter: Reporter) -> Any:
 def keep_victim(run: Any, splits: Any) -> None:
     """Save the finished run's own accuracy beside it as a cell, which reports show next to what attackers got."""
     from undistill.experiments.cell import save
-    from undistill.experiments.describe import victim_cell
+    from undistill.experiments.victim_metrics import victim_cell
 
     cell, arrays = victim_cell(run, splits, "attack")
     if not (run.folder / "cells" / f"{cell.id}.json").exists():

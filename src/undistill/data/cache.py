@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,18 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from platformdirs import user_cache_dir
 
 from undistill.data.image_set import HASH, ImageSet, check_labels, fingerprint_of, hash_of
 from undistill.errors import RunError, UsageError
-from undistill.files import exclusive, write_bytes, writing
+from undistill.files import cache_root, exclusive, write_bytes, writing
 
 SCHEMA = 1
-
-
-def cache_root() -> Path:
-    """`$UNDISTILL_CACHE`, or `undistill` in the user's cache folder."""
-    return Path(os.environ.get("UNDISTILL_CACHE") or user_cache_dir("undistill", appauthor=False))
 
 
 def key_of(files: Iterable[Path], extra: dict[str, Any]) -> str:
@@ -61,14 +53,8 @@ class Kept:
     corrupt: int = 0
 
 
-def read(key: str) -> dict[str, ImageSet] | None:
-    """The splits kept under `key`, memory-mapped; None if there are none or they are damaged."""
-    kept = read_kept(key)
-    return None if kept is None else kept.splits
-
-
-def read_kept(key: str) -> Kept | None:
-    """`read`, with what was left out."""
+def read(key: str) -> Kept | None:
+    """The splits under `key`, memory-mapped, and what was left out; None if there are none or they are damaged."""
     folder = cache_root() / "images" / key
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -77,11 +63,6 @@ def read_kept(key: str) -> Kept | None:
     except Exception:  # noqa: BLE001  readers of damaged files raise nearly anything, and whatever it is, the answer is "decode again"
         return None
     return Kept(splits, corrupt) if splits else None
-
-
-def size_of(key: str) -> int:
-    """Bytes of the entry `key`; 0 where there is none."""
-    return sum(file.stat().st_size for file in (cache_root() / "images" / key).glob("*"))
 
 
 def _read_split(folder: Path, name: str, entry: dict[str, Any]) -> ImageSet:
@@ -104,46 +85,49 @@ def _read_split(folder: Path, name: str, entry: dict[str, Any]) -> ImageSet:
     return images
 
 
-def write(key: str, splits: dict[str, ImageSet], source: str) -> None:
-    """Keep `splits` under `key`, whole or not at all."""
-    with alone(key), storing(key, source) as store:
-        for name, images in splits.items():
-            with store.split(name, images.class_names, tuple(images.images_NCHW.shape[1:]), len(images)) as part:
-                for pixels, label in zip(images.images_NCHW.numpy(), images.labels_N.tolist(), strict=True):
-                    part.add(pixels, label)
+def read_or_make(key: str, source: str, fill: Callable[[Store], None]) -> Kept:
+    """`read`, after `fill` has written the splits where there are none; waits while another process writes the same.
 
-
-@contextlib.contextmanager
-def alone(key: str) -> Iterator[None]:
-    """Wait until no other process decodes what `key` stands for, and keep others waiting. What dead ones left goes first."""
-    root = cache_root() / "images"
-    with exclusive(root / key):
-        for left in root.glob(".*-*"):
-            other = left.name[1:].partition("-")[0]
-            with contextlib.nullcontext(True) if other == key else exclusive(root / other, wait=False) as dead:
-                if dead and left.is_dir() and not left.is_symlink():
-                    shutil.rmtree(left, ignore_errors=True)
-        yield
-
-
-@contextlib.contextmanager
-def storing(key: str, source: str) -> Iterator[Store]:
-    """A store that becomes the entry `key` if the block ends well: a temporary folder, renamed. RunError for a full disk.
-
-    Only within `alone(key)`.
+    Raises:
+        RunError: the cache cannot be written, or what was written cannot be read.
     """
-    root = cache_root() / "images"
-    with writing(root):
-        folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
+    if (kept := read(key)) is None:
+        place = cache_root() / "images" / key
+        with exclusive(place):
+            if (kept := read(key)) is None:
+                _make(place, source, fill)
+                kept = read(key)
+    if kept is None:
+        raise RunError(
+            f"the images just decoded into {cache_root()} cannot be read back; free some space and try again"
+        )
+    return kept
+
+
+def _make(place: Path, source: str, fill: Callable[[Store], None]) -> None:
+    """Fill a temporary folder beside `place`, and rename it to that. Its key is locked by this process."""
+    folder = place.with_name(f".{place.name}-part")
+    with writing(place.parent):
+        shutil.rmtree(folder, ignore_errors=True)
+        _sweep(place.parent)
+        folder.mkdir()
         try:
             store = Store(folder, {"schema": SCHEMA, "source": source, "splits": {}})
-            yield store
+            fill(store)
             (folder / "meta.json").write_text(json.dumps(store.meta, indent=1), encoding="utf-8")
-            folder.chmod(0o755)
-            shutil.rmtree(root / key, ignore_errors=True)
-            folder.rename(root / key)
+            shutil.rmtree(place, ignore_errors=True)
+            folder.rename(place)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what processes that died left half-decoded: folders whose key nobody holds."""
+    for folder in root.glob(".*-*"):
+        key = folder.name[1:].partition("-")[0]
+        with exclusive(root / key, wait=False) as left:
+            if left and folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -172,6 +156,13 @@ class Store:
             whole = (len(part.labels), *shape)
             digest = fingerprint_of(whole, class_names, chunks, np.array(part.labels, np.int64))
         self.meta["splits"][name] = {"shape": list(whole), "class_names": list(class_names), "fingerprint": digest}
+
+    def add(self, name: str, images: ImageSet) -> None:
+        """A split that is decoded already."""
+        shape = tuple(images.images_NCHW.shape[1:])
+        with self.split(name, images.class_names, shape, len(images)) as part:
+            for pixels, label in zip(images.images_NCHW.numpy(), images.labels_N.tolist(), strict=True):
+                part.add(pixels, label)
 
 
 @dataclass
@@ -236,6 +227,8 @@ def remove(key: str) -> None:
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # something else lies there
         folder.rmdir()
+    with contextlib.suppress(OSError):
+        folder.with_name(f".{key}.lock").unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

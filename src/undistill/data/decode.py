@@ -1,22 +1,26 @@
-"""Encoded images to uint8 pixels. Files are strangers: whatever their decoder raises becomes one sentence that names the image."""
+"""Encoded images to uint8 pixels of one form. Whatever a decoder raises becomes one sentence that names the image."""
 
 from __future__ import annotations
 
 import io
+import re
 import stat
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median_low
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from undistill.errors import UsageError
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
-"""What is opened. Not all that Pillow knows: some of its readers start other programs."""
+"""The formats that are opened. Not all that Pillow knows: some of its readers start other programs."""
 SUFFIXES = frozenset(
     ".png .apng .jpg .jpeg .jpe .jfif .jif .jfi .pjpeg .pjp .mpo .gif .bmp .webp .tif .tiff "  # noqa: SIM905
     ".ppm .pgm .pbm .pnm .jp2 .j2k .jpf .jpx".split()
@@ -27,38 +31,54 @@ DEEP = {"I": "whole", "I;16": "whole", "I;16L": "whole", "I;16B": "whole", "I;16
 """Those of more than 8 bits, which are to be scaled, and their numbers."""
 FULL = (0.0, 65535.0)
 """The values of black and white of 16 bits."""
-FOREIGN = {
-    b"": ("it is empty", "fetch it again"),
-    b"version https://git-lfs": ("it is a pointer of git-lfs", "fetch the file with `git lfs pull`"),
-    b"<!DOCTYPE": ("it is a page of HTML", "fetch it again"),
-    b"<html": ("it is a page of HTML", "fetch it again"),
-    b"<svg": ("it is an SVG drawing", "convert it to PNG"),
-    b"<?xml": ("it is XML", "convert it to PNG"),
-    b"%PDF": ("it is a PDF", "convert it to PNG"),
-    b"PK\x03\x04": ("it is a zip archive", "unpack it"),
-}
-"""First bytes of what is often found under the name of an image: (what it is, what can be done)."""
-MAGIC = {
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"GIF8": "GIF",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"RIFF": "WEBP",
-}
-"""First bytes of formats that are read."""
-BRANDS = {
-    b"avif": "AVIF",
-    b"avis": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-    b"mif1": "HEIC",
-    b"msf1": "HEIC",
-    b"hevc": "HEIC",
-}
-"""Photos of phones and of the web that are not read: the bytes behind `ftyp`."""
+USUAL = {"whole": (255.0, 65535.0), "float": (1.0, 255.0, 65535.0)}
+"""The values of white that images beyond 8 bits usually have; black is 0."""
+DARK = 8
+"""If the brightest pixel of all images is below white by this factor, the range is another: 12 bits kept in 16, say."""
 MOST = 512_000_000
 """Bytes of an image file that are still read."""
+LARGEST = 4_000_000_000
+"""Bytes of decoded images that are still held as one array; more would not fit beside a network on a common GPU."""
+SIDE = 224
+"""The largest side that is chosen without being asked for."""
+SIGNS = (
+    (rb"version https://git-lfs", "it is a pointer of git-lfs", "fetch the file with `git lfs pull`"),
+    (rb"<!DOCTYPE|<html", "it is a page of HTML", "fetch it again"),
+    (rb"<svg", "it is an SVG drawing", "convert it to PNG"),
+    (rb"<\?xml", "it is XML", "convert it to PNG"),
+    (rb"%PDF", "it is a PDF", "convert it to PNG"),
+    (rb"PK\x03\x04", "it is a zip archive", "unpack it"),
+    (rb".{4}ftypavi[fs]", "it is AVIF, which is not read", "convert it to JPEG or PNG"),
+    (rb".{4}ftyp(hei[cx]|m[is]f1|hevc)", "it is HEIC, which is not read", "convert it to JPEG or PNG"),
+    *(
+        (sign, f"it is {kind}, but damaged or of a pixel format that is not read", "convert it to 8-bit PNG")
+        for sign, kind in (
+            (rb"\x89PNG", "PNG"),
+            (rb"\xff\xd8\xff", "JPEG"),
+            (rb"GIF8", "GIF"),
+            (rb"II\*\0|MM\0\*", "TIFF"),
+            (rb"RIFF", "WEBP"),
+        )
+    ),
+)
+"""First bytes of what is found under the name of an image and does not decode: (pattern, what it is, what can be done)."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the settings ask of a source; None or False where they leave it to the data.
+
+    `usual_columns` are those of images and labels that a known data set has.
+    """
+
+    image_column: str | None = None
+    label_column: str | None = None
+    size: int | None = None
+    stored: int | None = None
+    channels: int | None = None
+    skip_corrupt: bool = False
+    value_range: tuple[float, float] | None = None
+    usual_columns: tuple[str, str] | None = None
 
 
 class CorruptError(UsageError):
@@ -67,6 +87,9 @@ class CorruptError(UsageError):
     def __init__(self, message: str, cure: str = "repair it") -> None:
         super().__init__(message)
         self.cure = cure
+
+
+# -- the form of all images ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -90,6 +113,88 @@ class Header(NamedTuple):
     width: int
     height: int
     deep: tuple[str, float, float] | None
+
+
+class Form(BaseModel):
+    """What images have in common: `side` if all are squares of one size, `short` the median of their short sides.
+
+    `deep` has the lowest and highest value of images beyond 8 bits, whole or float.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    grey: bool
+    deep: dict[str, list[float]]
+    side: int | None
+    short: int
+
+
+@dataclass
+class Forms:
+    """Collects the form of images one by one."""
+
+    grey: bool = True
+    deep: dict[str, list[float]] = field(default_factory=dict)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    def add(self, seen: Header) -> None:
+        """One more image."""
+        self.grey = self.grey and seen.grey
+        self.sizes[seen.width, seen.height] += 1
+        if seen.deep is not None:
+            kind, low, high = seen.deep
+            lowest, highest = self.deep.get(kind, [low, high])
+            self.deep[kind] = [min(low, lowest), max(high, highest)]
+
+    def common(self) -> dict[str, Any]:
+        """The fields of `Form`."""
+        width, height = next(iter(self.sizes))
+        side = width if len(self.sizes) == 1 and width == height else None
+        short = median_low([min(size) for size in self.sizes.elements()])
+        return {"grey": self.grey, "deep": self.deep, "side": side, "short": short}
+
+
+def resolve(form: Form, count: int, wanted: Wanted, where: str) -> tuple[Shape, int]:
+    """(how `count` images are stored, the side that networks see).
+
+    Raises:
+        UsageError: `stored` below `size`, more than `LARGEST` bytes in all, or values beyond 8 bits of no usual range.
+    """
+    size = wanted.size or form.side or min(SIDE, form.short)
+    if wanted.size is None and wanted.stored is not None:
+        size = min(size, wanted.stored)
+    stored = wanted.stored or size
+    if stored < size:
+        raise UsageError(
+            f"data.stored {stored} is smaller than data.size {size}, which networks see; make it at least that"
+        )
+    shape = Shape(wanted.channels or (1 if form.grey else 3), stored, _values(form.deep, wanted, where))
+    if count * shape.bytes > LARGEST:
+        fits = int((LARGEST / count / shape.channels) ** 0.5)
+        raise UsageError(
+            f"the {count:,} images of {where} would take {count * shape.bytes / 1e9:.1f} GB decoded to {stored} × {stored} pixels, "
+            f"above the limit of {LARGEST / 1e9:g} GB: choose a smaller data.size (--size {fits} would fit) or fewer images"
+        )
+    return shape, size
+
+
+def _values(deep: dict[str, list[float]], wanted: Wanted, where: str) -> tuple[float, float]:
+    """The values of black and white beyond 8 bits: those that were asked for, or the usual ones that the images fill."""
+    if wanted.value_range is not None or not deep:
+        return wanted.value_range or FULL
+    way = "say which values are black and white with data.value_range, as in -s 'data.value_range=[0, 4095]'"
+    if len(deep) > 1:
+        raise UsageError(
+            f"{where} has images of whole numbers beyond 8 bits and images of floats; save all in one form, or {way}"
+        )
+    ((kind, (low, high)),) = deep.items()
+    top = next((top for top in USUAL[kind] if high <= top), None)
+    if low < 0 or top is None or high * DARK < top:
+        raise UsageError(f"{where} has images of {kind} numbers from {low:g} to {high:g}; {way}")
+    return 0.0, top
+
+
+# -- one image ----------------------------------------------------------------------------------------------------------
 
 
 def header(image: dict[str, Any], name: str) -> Header:
@@ -201,16 +306,12 @@ def within_limit(size: int, read: Callable[[], bytes]) -> bytes:
 
 def _foreign(content: bytes) -> tuple[str, str]:
     """(what bytes are that are no image, what can be done)."""
-    brand = BRANDS.get(content[8:12]) if content[4:8] == b"ftyp" else None
-    if brand is not None:
-        return f"it is {brand}, which is not read", "convert it to JPEG or PNG"
-    for first, kind in MAGIC.items():
-        if content.startswith(first):
-            return f"it is {kind}, but damaged or of a pixel format that is not read", "convert it to 8-bit PNG"
+    if not content:
+        return "it is empty", "fetch it again"
     start = content[:64].lstrip()
-    for first, told in FOREIGN.items():
-        if start.startswith(first) if first else not content:
-            return told
+    for sign, what, cure in SIGNS:
+        if re.match(sign, start, re.DOTALL):
+            return what, cure
     return f"its bytes are no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}", "repair it"
 
 

@@ -1,4 +1,4 @@
-"""Decoded images and how they are split.
+"""Decoded images of one size with their classes, and the parts they are split into.
 
 Legend: N images, K classes, C channels, H height, W width.
 """
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from undistill.data.augment import centre, to_float
+from undistill.data.decode import Form, Forms, Wanted, header_of, pixels, resolve
 from undistill.data.listing import counted
 from undistill.errors import UsageError
 
@@ -143,9 +144,23 @@ class ImageSet:
         Raises:
             UsageError: an item that is no such pair (named), floats outside [0, 1], more than 4 GB.
         """
-        from undistill.data.items import from_items
-
-        return from_items(dataset, class_names, size, channels)
+        if size is not None and not 1 <= size <= 4096:
+            raise UsageError(f"size is a side in pixels from 1 to 4096, not {size}")
+        if channels not in (None, 1, 3):
+            raise UsageError(f"channels is 1, 3 or None, not {channels}")
+        form, labels = _look(dataset)
+        shape, _ = resolve(form, len(labels), Wanted(size=size, channels=channels), "this data set")
+        images_NCHW = torch.empty(len(labels), shape.channels, shape.stored, shape.stored, dtype=torch.uint8)
+        for number, label in enumerate(labels):
+            opened, again = _item(dataset, number)
+            if again != label:
+                raise UsageError(
+                    f"item {number} has the label {label} at first and {again} later; data must not change"
+                )
+            images_NCHW[number] = torch.from_numpy(pixels(opened, shape).copy())  # Pillow's memory is not writable
+        names = class_names if class_names is not None else getattr(dataset, "classes", None)
+        names = range(max([*labels, 1]) + 1) if names is None else names
+        return cls.of(images_NCHW, torch.tensor(labels), tuple(map(str, names)))
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """(mean, standard deviation) of the pixels of each channel, in [0, 1]."""
@@ -253,3 +268,81 @@ class Splits:
         line += f"; chance level {self.chance_level:.1f} %"
         left = counted(Counter(self.dropped))
         return line + (f"; left out: {left}" if left else "")
+
+
+# -- items of torch-like data sets --------------------------------------------------------------------------------------
+
+
+def _look(dataset: Any) -> tuple[Form, list[int]]:
+    """One pass over sizes and labels."""
+    forms, labels = Forms(), []
+    for number in range(_length(dataset)):
+        opened, label = _item(dataset, number)
+        labels.append(label)
+        try:
+            forms.add(header_of(opened))
+        except ValueError as error:
+            raise UsageError(f"item {number} cannot be used: {error}") from error
+    return Form(**forms.common()), labels
+
+
+def _length(dataset: Any) -> int:
+    try:
+        count = len(dataset)
+    except TypeError:
+        raise UsageError(
+            f"{type(dataset).__name__} has no length: give a map-style data set, or a list of its items"
+        ) from None
+    if count == 0:
+        raise UsageError("there are no images")
+    return count
+
+
+def _item(dataset: Any, number: int) -> tuple[Any, int]:
+    """(Pillow image, class number) of one item; UsageError names an item that is no such pair."""
+    item = dataset[number]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise UsageError(f"item {number} is no pair of an image and a class number, but {type(item).__name__}")
+    image, label = item
+    try:
+        whole = int(label)
+    except (TypeError, ValueError, RuntimeError):
+        whole = -1
+    if whole < 0 or isinstance(label, bool | float | str) or whole != label:
+        raise UsageError(f"item {number} has the label {label!r}, which is no class number from 0")
+    return _image(image, number), whole
+
+
+def _image(image: Any, number: int) -> Any:
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image
+    array = _bytes_CHW(image, number).permute(1, 2, 0).numpy() if isinstance(image, Tensor) else image
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+        kind = getattr(array, "dtype", type(image).__name__)
+        raise UsageError(
+            f"item {number} holds {kind}; an image is a Pillow image, a uint8 H × W × C array or a uint8 or float C × H × W tensor"
+        )
+    array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+        order = "C × H × W" if isinstance(image, Tensor) else "H × W × C"
+        raise UsageError(f"item {number} is of the shape {tuple(image.shape)}, not {order} with 1 or 3 channels")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _bytes_CHW(image: Tensor, number: int) -> Tensor:
+    """uint8 of a tensor; floats are rounded to the nearest of 256 steps."""
+    image = image.detach().cpu()
+    image = image[None] if image.ndim == 2 else image
+    if image.ndim != 3:
+        raise UsageError(f"item {number} is of the shape {tuple(image.shape)}, not C × H × W with 1 or 3 channels")
+    if not image.is_floating_point():
+        return image
+    low, high = (float(image.min()), float(image.max())) if image.numel() else (0.0, 0.0)
+    if not (low >= 0 and high <= 1):
+        raise UsageError(
+            f"item {number} holds floats from {low:.3g} to {high:.3g}, not in [0, 1]: "
+            "leave normalisation out of its transforms, for the network does it"
+        )
+    return (image.float() * 255).round().to(torch.uint8)

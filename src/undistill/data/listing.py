@@ -1,4 +1,4 @@
-"""What lies in a folder, a zip or a tar file: names and kinds, nothing decoded and nothing unpacked to disk."""
+"""The files of a folder, a zip or a tar file: names and kinds. Nothing is decoded, and nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,6 +44,9 @@ DEEPEST = 64
 SHOWN = 6
 """Kinds of files that are named; further ones are counted together."""
 
+Members = Mapping[str, Callable[[], bytes] | None]
+"""Files of an archive → how their bytes are read; None for its folders."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -64,27 +68,27 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """All visible files, sorted by their names, and all visible folders."""
+    """All visible files and all visible folders, files sorted by their names."""
 
     entries: tuple[Entry, ...]
-    folders: tuple[tuple[str, ...], ...]
+    folders: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def of(cls, place: Path) -> Listing:
+        """The files below a folder, or one file; UsageError as `list_folder`."""
+        return cls((Entry((place.name,), kind_of(place.name), place),)) if place.is_file() else list_folder(place)
 
     @property
     def files(self) -> list[Path]:
-        """The files that are there to be opened."""
-        return [entry.path for entry in self.entries if entry.kind not in UNREAD]
+        """The files that are there to be opened, sorted."""
+        return sorted(entry.path for entry in self.entries if entry.kind not in UNREAD)
 
-    @property
-    def unread(self) -> list[str]:
-        """What is neither a file nor a folder: broken links and the like."""
-        return ["/".join(entry.parts) for entry in self.entries if entry.kind in UNREAD]
-
-    @property
-    def empty(self) -> list[str]:
-        """Folders without any file here or below."""
+    def without_content(self) -> list[str]:
+        """Folders without any file here or below, and what is neither a file nor a folder: broken links and the like."""
         homes = {entry.parts[:-1] for entry in self.entries}
         used = {home[:depth] for home in homes for depth in range(1, len(home) + 1)}
-        return sorted("/".join(parts) for parts in self.folders if parts not in used)
+        empty = sorted("/".join(parts) for parts in self.folders if parts not in used)
+        return empty + ["/".join(entry.parts) for entry in self.entries if entry.kind in UNREAD]
 
 
 def list_folder(folder: Path) -> Listing:
@@ -105,7 +109,7 @@ def list_folder(folder: Path) -> Listing:
 
     for place, below, names in os.walk(folder, followlinks=True, onerror=refuse):
         here = Path(place)
-        parts = tuple(text_of(part) for part in here.relative_to(folder).parts)
+        parts = tuple(map(text_of, here.relative_to(folder).parts))
         kept = []
         for name in sorted(filter(visible, below)):
             real = os.path.realpath(here / name)
@@ -116,22 +120,16 @@ def list_folder(folder: Path) -> Listing:
             elif real not in above and not os.path.realpath(here).startswith(real + os.sep):
                 entries.append(Entry((*parts, text_of(name), ""), REPEATED, here / name))
         below[:] = kept
-        entries += [
-            Entry((*parts, text_of(name)), _kind_at(here / name), here / name) for name in filter(visible, names)
-        ]
+        for name in filter(visible, names):
+            path = here / name
+            kind = kind_of(name) if path.is_file() else SPECIAL if path.exists() else BROKEN
+            entries.append(Entry((*parts, text_of(name)), kind, path))
     if len(set(folders)) < len(folders):
         same = Counter(folders).most_common(1)[0][0]
         raise UsageError(f"{folder} has several folders {'/'.join(same)!r} whose names are no UTF-8; rename them")
-    listing = Listing(tuple(sorted(entries, key=lambda entry: entry.parts)), tuple(folders))
-    if not listing.entries:
+    if not entries:
         raise UsageError(f"the data folder {folder} is empty")
-    return listing
-
-
-def _kind_at(path: Path) -> str:
-    if path.is_file():
-        return kind_of(path.name)
-    return SPECIAL if path.exists() else BROKEN
+    return Listing(tuple(sorted(entries, key=lambda entry: entry.parts)), tuple(folders))
 
 
 def visible(name: str) -> bool:
@@ -159,16 +157,38 @@ def counted(kinds: Counter[str]) -> str:
     )
 
 
+def listed(names: list[str], most: int = 5) -> str:
+    """`a, b and 7 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def way_out(kinds: Iterable[str]) -> str:
+    """What makes images of files of these kinds."""
+    kinds = set(kinds)
+    ways = ["convert them to JPEG or PNG"] if any(kind.startswith(".") for kind in kinds) else []
+    ways += ["add .jpg or .png to the names of images"] if PLAIN in kinds else []
+    ways += ["put back what the links lead to"] if BROKEN in kinds else []
+    return " and ".join(ways) or "put its images there"
+
+
+def no_images(folder: Path, listing: Listing) -> UsageError:
+    """What to say of files among which there is no image and no table."""
+    for entry in listing.entries:
+        if entry.kind in PACKED:
+            return UsageError(
+                f"{entry.name} has to be unpacked first; only zip, plain tar and parquet files are read as they are"
+            )
+    kinds = Counter(entry.kind for entry in listing.entries)
+    if kinds.keys() & (TABLES | ARCHIVES):
+        return UsageError(f"{folder} holds {counted(kinds)} in an archive; unpack it into a folder")
+    if kinds.keys() <= COMPANIONS:
+        return UsageError(
+            f"{folder} holds no images but {counted(kinds) or 'nothing'}; put each image into a folder named as its class"
+        )
+    return UsageError(f"{folder} holds no image that can be read ({counted(kinds)}): {way_out(kinds)}")
+
+
 # -- archives -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Archive:
-    """An open archive: the names of its files and of its folders, and how the bytes of a file are read."""
-
-    members: tuple[str, ...]
-    folders: tuple[str, ...]
-    read: Callable[[str], bytes]
 
 
 def list_archives(files: Iterable[Path], top: Path) -> Listing:
@@ -180,59 +200,52 @@ def list_archives(files: Iterable[Path], top: Path) -> Listing:
     entries: list[Entry] = []
     folders: list[tuple[str, ...]] = []
     for file in files:
-        own = () if file == top else (*file.relative_to(top).parent.parts, file.stem)
-        with opened_archive(file) as archive:
-            places = {member: _parts(member, own) for member in (*archive.members, *archive.folders)}
-        shown = {member: parts for member, parts in places.items() if len(parts) > len(own)}
-        folders += [shown[member] for member in archive.folders if member in shown]
-        entries += [
-            Entry(shown[member], kind_of(shown[member][-1]), file, member)
-            for member in archive.members
-            if member in shown
-        ]
+        own = () if file == top else tuple(map(text_of, file.relative_to(top).with_suffix("").parts))
+        with opened_archive(file) as members:
+            for member, read in members.items():
+                parts = _parts(member)
+                if parts and read is None:
+                    folders.append((*own, *parts))
+                elif parts:
+                    entries.append(Entry((*own, *parts), kind_of(parts[-1]), file, member))
     return Listing(tuple(sorted(entries, key=lambda entry: entry.parts)), tuple(folders))
 
 
-def _parts(member: str, own: tuple[str, ...]) -> tuple[str, ...]:
+def _parts(member: str) -> tuple[str, ...]:
     """The names that lead to a member; nothing for one that is hidden. They are labels only: nothing is written there."""
     parts = [part for part in member.replace("\\", "/").split("/") if part not in ("", ".")]
     if len(parts) > DEEPEST:
         raise UsageError(f"an archive with files more than {DEEPEST} folders deep is not read; unpack it into a folder")
-    return tuple(map(text_of, (*own, *parts))) if all(map(visible, parts)) else ()
+    return tuple(map(text_of, parts)) if all(map(visible, parts)) else ()
 
 
 @contextlib.contextmanager
-def opened_archive(file: Path) -> Iterator[Archive]:
-    """A zip or tar file; UsageError where it is damaged or encrypted."""
+def opened_archive(file: Path) -> Iterator[Members]:
+    """The members of a zip or tar file; UsageError where it is damaged or encrypted."""
     with contextlib.ExitStack() as stack:
         try:
             if file.suffix.lower() == ".zip":
-                archive = _zip(stack.enter_context(zipfile.ZipFile(file)))
+                packed = stack.enter_context(zipfile.ZipFile(file))
+                if any(info.flag_bits & 1 for info in packed.infolist()):
+                    raise ValueError("it is encrypted")  # noqa: TRY301
+                members: dict[str, Callable[[], bytes] | None] = {
+                    info.filename: None if info.is_dir() else partial(_content, packed.open, info, info.file_size)
+                    for info in packed.infolist()
+                }
             else:
-                archive = _tar(stack.enter_context(tarfile.open(file, "r:")))
+                tar = stack.enter_context(tarfile.open(file, "r:"))
+                members = {
+                    info.name: None if info.isdir() else partial(_content, tar.extractfile, info, info.size)
+                    for info in tar.getmembers()
+                }
         except Exception as error:  # readers of damaged archives raise nearly anything
             raise UsageError(f"cannot read {file}: {sentence(error)}; unpack it into a folder") from error
-        yield archive
+        yield members
 
 
-def _zip(opened: zipfile.ZipFile) -> Archive:
-    infos = {info.filename: info for info in opened.infolist()}
-    if any(info.flag_bits & 1 for info in infos.values()):
-        raise ValueError("it is encrypted")
-    folders = tuple(name for name, info in infos.items() if info.is_dir())
-    members = tuple(name for name, info in infos.items() if not info.is_dir())
-    return Archive(members, folders, lambda name: _content(opened.open(infos[name]), infos[name].file_size))
-
-
-def _tar(opened: tarfile.TarFile) -> Archive:
-    infos = {info.name: info for info in opened.getmembers()}
-    folders = tuple(name for name, info in infos.items() if info.isdir())
-    members = tuple(name for name, info in infos.items() if not info.isdir())
-    return Archive(members, folders, lambda name: _content(opened.extractfile(infos[name]), infos[name].size))
-
-
-def _content(stream: Any, size: int) -> bytes:
+def _content(opener: Callable[[Any], Any], info: Any, size: int) -> bytes:
     """A member's bytes; ValueError for one that is no file, or is longer than an image may be."""
+    stream = opener(info)
     if stream is None:
         raise ValueError("it is no regular file")
     with stream:

@@ -18,10 +18,10 @@ from pydantic import (
 )
 
 from undistill.data.augment import VIEWS, View, in_order
+from undistill.data.decode import Wanted
+from undistill.data.folder_dataset import Found, Progress
 from undistill.data.image_set import Splits
-from undistill.data.layout import listed
-from undistill.data.opening import Progress, Wanted
-from undistill.data.reading import Found
+from undistill.data.listing import listed
 from undistill.data.sources import Source, find
 from undistill.data.splits import split
 from undistill.errors import UsageError

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
 from undistill.data import cache
-from undistill.data.hub import ID, download, revision
+from undistill.data.decode import Wanted
+from undistill.data.folder_dataset import Found, Progress, check_place, is_set, read_folder
 from undistill.data.image_set import ImageSet
-from undistill.data.layout import listed
-from undistill.data.listing import ARCHIVES, PACKED, TABLES
-from undistill.data.opening import Progress, Wanted
-from undistill.data.reading import Found, check_place, is_set, read_folder
+from undistill.data.listing import ARCHIVES, PACKED, TABLES, listed
 from undistill.errors import RunError, UsageError, unknown
+from undistill.files import cache_root, read_json, write_json
 from undistill.registry import Component, Registry
 
+__all__ = ["SOURCES", "Found", "Progress", "Source", "Wanted", "find", "locate"]
+
+ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""`owner/name`."""
 NOWHERE = "the data set 'folder' needs to know where: give data.dir (--data-dir), or the path as --data"
 
 
@@ -96,32 +100,54 @@ class Digits(Source):
                 "digits is embedded, 8 × 8 grey: it takes no other data.size, stored, channels, and no columns"
             )
         key = cache.key_of([], {"source": "digits"})
-        kept = cache.read(key)
-        if kept is None:
-            from sklearn.datasets import load_digits
-
-            digits = load_digits()
-            pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-            labels = torch.from_numpy(digits.target.astype(np.int64))
-            kept = {"train": ImageSet.of(torch.from_numpy(pixels), labels, tuple(str(d) for d in range(10)))}
-            cache.write(key, kept, "scikit-learn digits")
-        return Found(kept)
+        return Found(cache.read_or_make(key, "scikit-learn digits", _digits).splits)
 
 
-class HubSource(Local):
-    """A data set in the hub's format, from its id or from a local folder that holds the same files."""
+def _digits(store: cache.Store) -> None:
+    from sklearn.datasets import load_digits
 
-    hub_id: ClassVar[str]
-    image_column: ClassVar[str]
-    label_column: ClassVar[str]
-    splits: ClassVar[dict[str, str]] = {"train": "train", "test": "test"}
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    store.add("train", ImageSet.of(torch.from_numpy(pixels), labels, tuple(str(d) for d in range(10))))
+
+
+class HubData(Local):
+    """Any data set of the hub, by `owner/name`: downloaded, or from a local folder that holds the same files."""
+
+    name: str
+    recipe = "folder"
+    sizes: ClassVar[dict[str, float | int]] = {"test": 0.2, "val": 0.1}
 
     def read(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Found:
         """Decoded splits; from the cache when no file has changed."""
-        folder = download(self.hub_id, progress)[0] if folder is None else folder
-        columns = (wanted.image_column or self.image_column, wanted.label_column or self.label_column)
-        asked = replace(wanted, image_column=columns[0], label_column=columns[1], splits=self.splits)
-        found = read_folder(folder, asked, progress)
+        if folder is None:
+            try:
+                folder = download(self.name, progress)
+            except RunError as error:
+                raise RunError(f"{error}; there is no folder or file {self.name} here either") from error
+        return read_folder(folder, wanted, progress)
+
+    def provenance(self, folder: Path | None) -> str:
+        """The id and, where it was downloaded, the revision."""
+        revision = _fetched(self.name) if folder is None else None
+        text = f", revision {revision.name[:12] if revision else ''}" if folder is None else ", from a local copy"
+        return f"{self.name} of the hub{text}"
+
+
+class HubSource(Local):
+    """A data set of the hub by a name of ours, with the columns of its images and labels."""
+
+    hub_id: ClassVar[str]
+    columns: ClassVar[tuple[str, str]]
+    sizes: ClassVar[dict[str, float | int]] = {"val": 0.1}
+
+    def read(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Found:
+        """Decoded splits; from the cache when no file has changed. Settings are written down only where they were given."""
+        folder = download(self.hub_id, progress) if folder is None else folder
+        found = read_folder(folder, replace(wanted, usual_columns=self.columns), progress)
+        if "test" not in found.splits:
+            raise UsageError(f"{folder} has no split 'test'; there are {', '.join(found.splits)}")
         given = {name for name, value in vars(wanted).items() if value not in (None, False)}
         return replace(found, settings={name: value for name, value in found.settings.items() if name in given})
 
@@ -133,9 +159,8 @@ class CIFAR10(HubSource):
     name: Literal["cifar10"] = "cifar10"
     note = "CIFAR-10"
     recipe = "fast-cifar10"
-    sizes: ClassVar[dict[str, float | int]] = {"val": 0.1}
     hub_id = "uoft-cs/cifar10"
-    image_column, label_column = "img", "label"
+    columns = ("img", "label")
 
 
 @SOURCES.register
@@ -145,9 +170,8 @@ class CIFAR100(HubSource):
     name: Literal["cifar100"] = "cifar100"
     note = "CIFAR-100, fine labels"
     recipe = "fast-cifar100"
-    sizes: ClassVar[dict[str, float | int]] = {"val": 0.1}
     hub_id = "uoft-cs/cifar100"
-    image_column, label_column = "img", "fine_label"
+    columns = ("img", "fine_label")
 
 
 @SOURCES.register
@@ -157,10 +181,8 @@ class TinyImageNet(HubSource):
     name: Literal["tiny-imagenet"] = "tiny-imagenet"
     note = "Tiny-ImageNet; test is its validation split"
     recipe = "paper-tiny-imagenet"
-    sizes: ClassVar[dict[str, float | int]] = {"val": 0.1}
     hub_id = "zh-plus/tiny-imagenet"
-    image_column, label_column = "image", "label"
-    splits: ClassVar[dict[str, str]] = {"train": "train", "test": "valid"}
+    columns = ("image", "label")
 
 
 @SOURCES.register
@@ -170,7 +192,7 @@ class Folder(Source):
     name: Literal["folder"] = "folder"
     note = "images of one's own"
     recipe = "folder"
-    sizes: ClassVar[dict[str, float | int]] = {"test": 0.2, "val": 0.1}
+    sizes: ClassVar[dict[str, float | int]] = HubData.sizes
 
     def read(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Found:
         """Decoded splits; from the cache when no file has changed."""
@@ -185,29 +207,6 @@ class Folder(Source):
     def title(self, folder: Path | None) -> str:
         """The folder's name."""
         return (folder.resolve().name if folder else "") or self.name
-
-
-class HubData(Local):
-    """Any data set of the hub, by `owner/name`."""
-
-    name: str
-    recipe = "folder"
-    sizes: ClassVar[dict[str, float | int]] = Folder.sizes
-
-    def read(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Found:
-        """Decoded splits of the download, or of a local copy."""
-        if folder is None:
-            try:
-                folder = download(self.name, progress)[0]
-            except RunError as error:
-                raise RunError(f"{error}; there is no folder or file {self.name} here either") from error
-        return read_folder(folder, wanted, progress)
-
-    def provenance(self, folder: Path | None) -> str:
-        """The id and, where it was downloaded, the revision."""
-        return f"{self.name} of the hub" + (
-            f", revision {revision(self.name)}" if folder is None else ", from a local copy"
-        )
 
 
 def find(name: str, folder: str | Path | None = None) -> tuple[Source, Path | None]:
@@ -260,3 +259,50 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # too long a name, or a zero byte in it
         return False
+
+
+# -- the hub ------------------------------------------------------------------------------------------------------------
+
+
+def download(hub_id: str, progress: Progress) -> Path:
+    """The folder of the hub's files of a data set, named as their revision; fetched once, then found without a network.
+
+    Raises:
+        RunError: it cannot be had; the sentence says whether the network, the id or the permission is missing.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    if (kept := _fetched(hub_id)) is not None:
+        return kept
+    progress(f"fetching {hub_id} from the hub", 0, None)
+    try:
+        folder = Path(snapshot_download(hub_id, repo_type="dataset"))
+    except GatedRepoError as error:
+        raise RunError(
+            f"{hub_id} is gated: accept its terms on the hub and log in with `hf auth login`, or give a local copy with --data-dir"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise RunError(
+            f"the hub has no data set {hub_id!r}, or it is private: check the id, or log in with `hf auth login`"
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"cannot fetch {hub_id} from the hub ({type(error).__name__}); give a local copy with --data-dir"
+        ) from error
+    write_json(_marker(hub_id), {"folder": str(folder), "revision": folder.name})  # behind a whole download only
+    return folder
+
+
+def _marker(hub_id: str) -> Path:
+    return cache_root() / "hub" / f"{hub_id.replace('/', '--')}.json"
+
+
+def _fetched(hub_id: str) -> Path | None:
+    """The folder that was downloaded; None where none was, or it is gone."""
+    try:
+        values: Any = read_json(_marker(hub_id))
+        folder = Path(values["folder"])
+    except (RunError, KeyError, TypeError):
+        return None
+    return folder if folder.is_dir() else None

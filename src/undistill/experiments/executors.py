@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Any
 
+from undistill import plugins
 from undistill.errors import GO_ON, RunError, UndistillError
 from undistill.progress import Step, tell
 from undistill.threads import usable
@@ -48,7 +50,8 @@ def run_jobs(jobs: Sequence[Job], processes: int | None = None) -> Iterator[str]
         yield from _counted(jobs, _here(list(jobs)))
         return
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(plugins.environment(),))
     try:
         yield from _counted(jobs, _spread(pool.submit, count, list(jobs)))
     except BrokenProcessPool as error:
@@ -82,14 +85,18 @@ def _counted(jobs: Sequence[Job], ended: Iterator[tuple[Job, str]]) -> Iterator[
         yield line
 
 
-def _spread(submit: Callable[[Job], Future[str]], count: int, waiting: list[Job]) -> Iterator[tuple[Job, str]]:
-    """Hand out jobs one by one, so that the first that may start is the next that does; each that ended, with its line."""
-    done: set[str] = set()
+def _spread(submit: Callable[[Job], Future[str]], count: int, jobs: list[Job]) -> Iterator[tuple[Job, str]]:
+    """Hand out jobs one by one, the first that may start next; yields each that ended, with its line."""
+    order = {job.key: number for number, job in enumerate(jobs)}
+    sorter = TopologicalSorter({job.key: [key for key in job.after if key in order] for job in jobs})
+    sorter.prepare()
+    ready: list[int] = []
     failed: list[UndistillError] = []
     running: dict[Future[str], Job] = {}
     while True:
-        while len(running) < count and (job := next((j for j in waiting if done.issuperset(j.after)), None)):
-            waiting.remove(job)
+        ready = sorted([*ready, *(order[key] for key in sorter.get_ready())])
+        while ready and len(running) < count:
+            job = jobs[ready.pop(0)]
             running[submit(job)] = job
         if not running:
             break
@@ -98,8 +105,8 @@ def _spread(submit: Callable[[Job], Future[str]], count: int, waiting: list[Job]
             job = running.pop(future)
             try:
                 line = future.result()
-                done.add(job.key)
-            except UndistillError as error:
+                sorter.done(job.key)
+            except UndistillError as error:  # what waits for it is never ready
                 failed.append(error)
                 line = f"failed: {error}"
             yield job, line
@@ -129,8 +136,9 @@ def _now(job: Job) -> Future[str]:
     return future
 
 
-def _begin() -> None:
-    """In a worker: one thread; an interrupt ends it without a word, for the parent speaks; so does the parent's death."""
+def _begin(environment: dict[str, str]) -> None:
+    """In a worker: the parent's plugins and one thread. An interrupt or the parent's death ends it without a word."""
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_follow, daemon=True).start()
     import torch

@@ -29,9 +29,8 @@ import torch
 from torch import Tensor
 
 from undistill.data.batches import ImageBatches
-from undistill.data.cache import cache_root
 from undistill.errors import RunError, UsageError
-from undistill.files import TEMPORARY, exclusive, write_bytes, write_json
+from undistill.files import TEMPORARY, cache_root, exclusive, write_bytes, write_json
 from undistill.oracle.inference import PROBE, Frozen
 from undistill.training.evaluate import batch_for
 from undistill.types import Batch

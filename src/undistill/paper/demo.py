@@ -1,31 +1,26 @@
 """The demo: pairs of a normal and a nasty teacher of digits, and attackers with few query images against both.
 
-Every training is a run folder of its own, so that an interrupted demo goes on where it stopped. What is measured, and from which
+It is planned as tasks of the paper, so that an interrupted demo goes on where it stopped. What is measured, and from which
 cells, is in `demo_result`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from undistill.data import Splits, load
-from undistill.defenses.protect import protect
+from undistill.attacks.base import ATTACKS
+from undistill.data import load
 from undistill.errors import UsageError
-from undistill.experiments.attack import attack
-from undistill.experiments.cell import save
-from undistill.experiments.describe import logit_response, victim_cell
-from undistill.experiments.executors import Job, run_jobs
+from undistill.experiments.graph import run
+from undistill.experiments.runtime import Runtime
 from undistill.files import locked, read_json, write_json
-from undistill.oracle.logit_cache import USUAL, Bank
-from undistill.paper.demo_result import ATTACKERS, NORMAL, SCHEMA, Attacker
+from undistill.paper.compute import PaperFolder, Task
+from undistill.paper.demo_result import ATTACKERS, FILE, NORMAL, SCHEMA, Attacker
+from undistill.paper.planner import bare
 from undistill.training.recipe import Recipe, read
-from undistill.training.run_folder import Run
-from undistill.training.train import train
 
 TEACHERS, ATTACKER = "digits-demo", "digits-attacker"
 """Recipes of the teachers, and of the attackers' students."""
@@ -35,14 +30,12 @@ QUICK = {TEACHERS: ("training.epochs=3",), ATTACKER: ("training.epochs=1", "trai
 
 @dataclass(frozen=True)
 class Demo:
-    """What fixes a demo, and where it is."""
+    """What fixes a demo."""
 
-    out: Path
-    seed: int
-    teachers: int
-    draws: int
-    quick: bool
-    bank: Bank | None
+    seed: int = 0
+    teachers: int = 6
+    draws: int = 2
+    quick: bool = False
 
     @property
     def settings(self) -> dict[str, int | bool]:
@@ -63,119 +56,90 @@ class Demo:
         """A recipe, cut short for `--quick`."""
         return read(name, QUICK[name] if self.quick else ())
 
-    def teacher(self, name: str, pair: int) -> Path:
-        """A teacher's run folder."""
-        return self.out / "teachers" / f"{name}-s{pair}"
+    def tasks(self, attackers: Sequence[Attacker] = ATTACKERS) -> dict[str, Task]:
+        """Each pair of teachers, with its figure and its attackers after it."""
+        whole, thief = self.recipe(TEACHERS).dump(), self.recipe(ATTACKER).dump()
+        student = {**thief["student"], "recipe": None}
+        found: dict[str, Task] = {}
+
+        def add(kind: Any, label: str, settings: dict[str, Any], needs: tuple[str, ...], seed: int) -> str:
+            task = Task(kind, label, {**settings, "seed": seed}, needs, "digits", seed, called=f"{label}-s{seed}")
+            return found.setdefault(task.key, task).key
+
+        for pair in self.pairs:
+            normal = add("train", "normal", {"recipe": bare(whole)}, (), pair)
+            nasty = add("protect", "nasty", {"teacher": normal, "defense": whole["defense"]}, (normal,), pair)
+            both = {"victims": [normal, nasty], "temperatures": (1, 4)}
+            add("logit-response", "logits", both, (normal, nasty), pair)
+            victims = {"normal": normal, "nasty": nasty}
+            for draw in self.students(pair):
+                for attacker in attackers:
+                    attack = ATTACKS.make(dict(attacker.attack)).model_dump(mode="json")
+                    for teacher in attacker.teachers or (NORMAL,):
+                        settings: dict[str, Any] = {"recipe": bare(thief), "student": student, "attack": attack}
+                        settings |= {"card": attacker.threat_model, "victim": victims[teacher]}
+                        add("attack", f"{attacker.name}-{teacher}", settings, (victims[teacher],), draw)
+        return found
 
 
 def run_demo(
     out: str | Path,
+    demo: Demo | None = None,
     *,
-    seed: int = 0,
-    teachers: int = 6,
-    draws: int = 2,
-    quick: bool = False,
     resume: bool = False,
-    jobs: int | None = None,
-    bank: Bank | None = USUAL,
+    runtime: Runtime | None = None,
     attackers: Sequence[Attacker] = ATTACKERS,
 ) -> Path:
     """Train pairs of teachers and attack both; cells go to `out/cells`. Returns `out`.
 
     Args:
         out: folder; locked meanwhile.
-        seed: of everything; another seed shares no teacher and no draw of query images.
-        teachers: pairs of teachers, a normal and a nasty one each.
-        draws: of query images against each pair.
-        quick: one pair, one draw, a few steps.
+        demo: seed and size; another seed shares no teacher and no draw of query images.
         resume: go on with what is there.
-        jobs: processes at a time, of one thread each; None for one a core.
-        bank: keeps the teachers' outputs for students with the same queries; None keeps nothing.
+        runtime: device, cache and processes.
         attackers: those that are tried; others can follow with `resume`.
     """
-    if seed < 0 or teachers < 1 or draws < 1:
+    out, demo, runtime = Path(out), demo or Demo(), runtime or Runtime()
+    if demo.seed < 0 or demo.teachers < 1 or demo.draws < 1:
         raise UsageError(
-            f"the demo needs a seed of at least 0, 1 pair of teachers and 1 draw, not {seed}, {teachers} and {draws}"
+            f"the demo needs a seed of at least 0, 1 pair of teachers and 1 draw, not {demo.seed}, {demo.teachers} and "
+            f"{demo.draws}"
         )
-    demo = Demo(Path(out), seed, 1 if quick else teachers, 1 if quick else draws, quick, bank)
-    with locked(demo.out):
-        _claim(demo, resume=resume)
+    if demo.quick:
+        demo = Demo(demo.seed, 1, 1, quick=True)
+    with locked(out):
+        _claim(out, demo, resume=resume)
         load(demo.recipe(TEACHERS).data)  # decoded and cached once, before the workers look for it
-        todo = list(_jobs(demo, attackers))
-        for _ in run_jobs(todo, jobs):
-            pass
-    return demo.out
+        folder = PaperFolder(out, runtime=runtime.in_worker(), experiment="demo")
+        for line in run(folder.graph(demo.tasks(attackers)).missing(), runtime.jobs):
+            runtime.say(line)
+    return out
 
 
-def _claim(demo: Demo, *, resume: bool) -> None:
-    """Settle that this folder belongs to this demo; UsageError if it belongs to something else."""
-    path = demo.out / "demo.json"
+def read_demo(folder: Path) -> Demo:
+    """The demo whose plan is in a folder."""
+    values = read_json(folder / FILE)
+    return Demo(**{name: value for name, value in values.items() if name != "schema"})
+
+
+def _claim(out: Path, demo: Demo, *, resume: bool) -> None:
+    """Write the demo's plan; UsageError if the folder belongs to something else."""
+    path = out / FILE
     if path.exists():
         found = read_json(path)
         if not resume:
             raise UsageError(
-                f"{demo.out} holds a demo already; go on with it (resume=True), or choose another folder with -o"
+                f"{out} holds a demo already; go on with it (resume=True), or choose another folder with -o"
             )
         if found != demo.settings:
             raise UsageError(
-                f"{demo.out} holds a demo with other settings ({found}); choose another folder with -o, or discard what is there "
+                f"{out} holds a demo with other settings ({found}); choose another folder with -o, or discard what is there "
                 "with --fresh"
             )
         return
-    others = [entry.name for entry in demo.out.iterdir() if not entry.name.startswith(".")]
+    others = [entry.name for entry in out.iterdir() if not entry.name.startswith(".")]
     if others:
         raise UsageError(
-            f"{demo.out} is not empty and holds no demo ({others[0]!r} is there); choose another folder with -o"
+            f"{out} is not empty and holds no demo ({others[0]!r} is there); choose another folder with -o"
         )
     write_json(path, demo.settings)
-
-
-def _jobs(demo: Demo, attackers: Sequence[Attacker]) -> Iterator[Job]:
-    """Each pair of teachers, and its attackers behind it."""
-    for pair in demo.pairs:
-        yield Job(f"teachers-{pair}", _teachers, (demo, pair))
-        for draw in demo.students(pair):
-            for attacker in attackers:
-                for teacher in attacker.teachers or (NORMAL,):
-                    key = f"{attacker.name}-{teacher}-{draw}"
-                    yield Job(key, _student, (demo, pair, draw, attacker, teacher), (f"teachers-{pair}",))
-
-
-def _teachers(demo: Demo, pair: int) -> str:
-    """Train a normal teacher and the nasty one that is pushed away from it."""
-    recipe = demo.recipe(TEACHERS)
-    data = load(recipe.data)
-    normal = train(None, data, recipe, seed=pair, out=demo.teacher("normal", pair), resume=True)
-    out, bank = demo.teacher("nasty", pair), demo.bank
-    nasty = protect(normal, data, seed=pair, out=out, resume=True, bank=bank, accept_accuracy=True)
-    labels = {"labels": data.test.labels_N.numpy().astype(np.int16)}
-    for run in (normal, nasty):
-        cell, arrays = victim_cell(run, data, "demo")
-        save(demo.out / "cells", cell, arrays | labels)
-    save(demo.out / "cells", *logit_response(normal, nasty, data, "demo", temperatures=(1, 4)))
-    return f"teachers {pair}"
-
-
-@lru_cache(maxsize=1)
-def _data(recipe: str) -> Splits:
-    return load(Recipe.model_validate_json(recipe).data)
-
-
-def _student(demo: Demo, pair: int, draw: int, attacker: Attacker, teacher: str) -> str:
-    """One attacker with one draw of query images against one teacher."""
-    recipe = demo.recipe(ATTACKER)
-    attack(
-        Run.open(demo.teacher(teacher, pair)),
-        _data(recipe.model_dump_json()),
-        dict(attacker.attack),
-        card=attacker.threat_model,
-        recipe=recipe,
-        seed=draw,
-        out=demo.out / "students" / f"{attacker.name}-{teacher}-s{draw}",
-        cells=demo.out / "cells",
-        experiment="demo",
-        resume=True,
-        bank=demo.bank,
-        accept_accuracy=True,
-    )
-    return f"{attacker.name} {draw}"

@@ -23,6 +23,7 @@ from undistill.files import read_json
 from undistill.statistics import Difference, image_error, interval
 
 SCHEMA = 2
+FILE = "demo.json"
 QUERIES = 50
 NORMAL, NASTY = "normal", "nasty"
 
@@ -99,14 +100,14 @@ class Demo:
 
 def is_demo(folder: Path) -> bool:
     """Whether a folder holds a demo of this kind; those of an earlier one are cells like others."""
-    settings = read_json(folder / "demo.json") if (folder / "demo.json").is_file() else None
+    settings = read_json(folder / FILE) if (folder / FILE).is_file() else None
     return isinstance(settings, dict) and settings.get("schema") == SCHEMA
 
 
 def read(folder: Path) -> Demo:
     """The demo in a folder, from its cells; RunError where there are none yet."""
     found = [(place, cell) for place, cell in collect([folder]) if cell.experiment == "demo"]
-    settings = read_json(folder / "demo.json")
+    settings = read_json(folder / FILE)
     victims = [(place, cell) for place, cell in found if cell.kind == "victim"]
     if not victims:
         raise RunError(f"{folder} holds no finished teacher yet; go on with `undistill demo -o {folder}`")

@@ -15,7 +15,7 @@ from undistill.data import ImageSet, Splits
 from undistill.data.augment import to_float
 from undistill.errors import UsageError
 from undistill.experiments.cell import Array, Cell
-from undistill.experiments.describe import figure_cell
+from undistill.experiments.victim_metrics import figure_cell
 from undistill.models import Classifier
 from undistill.oracle.victim import resolve
 from undistill.seeds import derive, generator

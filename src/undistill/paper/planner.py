@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from undistill.attacks.base import ATTACKS
 from undistill.errors import UsageError
+from undistill.paper.compute import Task
 from undistill.paper.experiments import Experiment, Figure, named
 from undistill.paper.plan import Point
 from undistill.paper.published import ITSELF, SELF, reported
 from undistill.paper.scales import Scale, Stage
-from undistill.paper.tasks import Task
 from undistill.training.recipe import Recipe, component, read
 
 Filled = tuple[Point, Task]
@@ -39,10 +39,7 @@ class Planner:
                 raise UsageError(f"no cell is called {pattern!r}; --dry-run shows how they are called")
         if only:
             filled = [pair for pair in filled if any(fnmatchcase(pair[0].name, pattern) for pattern in only)]
-            wanted: set[str] = set()
-            for _, task in filled:
-                self._mark(task.key, wanted)
-            self.tasks = {key: task for key, task in self.tasks.items() if key in wanted}
+            self.keep(task.key for _, task in filled)
         return tuple(dict.fromkeys(point for point, _ in filled))
 
     def experiments(self, names: Sequence[str]) -> tuple[Experiment, ...]:
@@ -54,6 +51,13 @@ class Planner:
                 raise UsageError(f"--scale {self.scale.name} has no {named(name)[0].data}, which {name} needs")
             found |= dict.fromkeys(here)
         return tuple(found)
+
+    def keep(self, keys: Iterable[str]) -> None:
+        """Forget all tasks but these and those that they need."""
+        wanted: set[str] = set()
+        for key in keys:
+            self._mark(key, wanted)
+        self.tasks = {key: task for key, task in self.tasks.items() if key in wanted}
 
     def _mark(self, key: str, wanted: set[str]) -> None:
         if key not in wanted:
@@ -137,7 +141,7 @@ class Planner:
         values = component(recipe.dump(), "model", self.stage(experiment).networks[role])
         if own is not None:
             values["training"] = read(own).dump()["training"]
-        settings = {"recipe": _bare(values), "seed": seed}
+        settings = {"recipe": bare(values), "seed": seed}
         return self._keep(Task("train", f"normal-{_safe(role)}", settings, (), experiment.data, seed))
 
     def _victim(
@@ -214,7 +218,7 @@ class Planner:
         elif scale.thief is not None:
             changes += scale.thief.changes(share)
         recipe = read(values, changes).dump()
-        return {"recipe": _bare(recipe), "student": {**student, "recipe": None}}
+        return {"recipe": bare(recipe), "student": {**student, "recipe": None}}
 
     def data_free(self, experiment: Experiment) -> dict[str, Any]:
         """All settings of a data-free attack at this scale."""
@@ -260,7 +264,7 @@ def _fill(
     return point, task
 
 
-def _bare(recipe: dict[str, Any]) -> dict[str, Any]:
+def bare(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe without what a task says itself, and without where the data lie."""
     kept = {key: value for key, value in recipe.items() if key not in ("seed", "attack", "student")}
     return {**kept, "data": {key: value for key, value in recipe["data"].items() if key != "dir"}}

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from undistill.errors import UsageError, unknown
-from undistill.experiments.executors import Job, processes, run_jobs
+from undistill.experiments.executors import processes
+from undistill.experiments.graph import run
+from undistill.experiments.runtime import Runtime, runtime_of
 from undistill.files import locked
-from undistill.oracle.logit_cache import USUAL, Bank
+from undistill.paper.compute import PaperFolder, Task
 from undistill.paper.experiments import EXPERIMENTS, NAMES
 from undistill.paper.plan import FILE, Plan, read, write
 from undistill.paper.planner import Planner
 from undistill.paper.scales import Scale, chosen
-from undistill.paper.work import Place, do, finished
-
-Say = Callable[[str], None]
 
 
 def prepare(
@@ -26,7 +26,6 @@ def prepare(
     seed: int = 0,
     seeds: int = 1,
     only: Sequence[str] = (),
-    data_dir: Path | None = None,
 ) -> tuple[Plan, Planner]:
     """What would be done: the plan of these experiments, and the planner that holds its tasks.
 
@@ -59,32 +58,18 @@ def reproduce(
     names: Sequence[str],
     *,
     out: str | Path,
-    scale: str = "smoke",
-    recipe: str = "",
-    seed: int = 0,
-    seeds: int = 1,
-    only: Sequence[str] = (),
     data_dir: str | Path | None = None,
-    jobs: int | None = None,
-    device: str = "auto",
-    bank: Bank | None = USUAL,
-    say: Say | None = None,
+    runtime: Runtime | None = None,
+    **settings: Any,
 ) -> Path:
     """Do experiments of the paper; what is done already, by this or another experiment, is found and not done again.
 
     Args:
         names: of experiments, or `all`.
         out: folder; locked meanwhile. It may hold other experiments of the same scale, and goes on with them.
-        scale: `smoke`, `small`, `small-paper-card`, `laptop` or `paper`.
-        recipe: `fast` for shorter recipes at `paper`.
-        seed: the first seed of teachers and students.
-        seeds: how many.
-        only: patterns of cells such as `table1/*/CNN/*`.
         data_dir: folder with `cifar10`, `cifar100` and `tiny-imagenet` in the hub's format; None to download.
-        jobs: processes at a time, of one thread each; None for one a core, or one on CUDA.
-        device: `auto`, `cpu`, `cuda`, `cuda:N`.
-        bank: keeps networks' answers, for all that ask them again; None keeps nothing.
-        say: told what was done, a line at a time.
+        runtime: device, cache, processes, log.
+        settings: of `prepare`: scale, recipe, seed, seeds, only; and of `Runtime`: device, jobs, cache, log.
 
     Returns:
         `out`, with `reproduction.json` and `cells/`.
@@ -92,29 +77,41 @@ def reproduce(
     Raises:
         UsageError: names or settings that do not fit, a folder of another scale.
     """
-    place = Place(Path(out), None if data_dir is None else Path(data_dir), device, bank)
-    plan, planner = prepare(names, scale=scale, recipe=recipe, seed=seed, seeds=seeds, only=only)
-    with locked(place.out):
-        write(place.out, _joined(place.out, plan))
-        for experiment in {task.data for task in planner.tasks.values()}:
-            place.where(planner.recipe(experiment).data.name)
-        todo = [task for task in planner.tasks.values() if finished(place, task.key) is None]
-        if say is not None and len(todo) < len(planner.tasks):
-            say(f"{len(planner.tasks) - len(todo)} of {len(planner.tasks)} are done already")
-        waits = {task.key for task in todo}
-        work = [
-            Job(
-                task.key,
-                do,
-                (place, task, {key: planner.tasks[key] for key in task.needs}),
-                tuple(key for key in task.needs if key in waits),
+    runtime, settings = runtime_of(runtime, settings)
+    plan, planner = prepare(names, **settings)
+    folder = PaperFolder(Path(out), data_dir=None if data_dir is None else Path(data_dir), runtime=runtime.in_worker())
+    with locked(folder.folder):
+        write(folder.folder, _joined(folder.folder, plan))
+        _run(folder, planner.tasks, runtime, planner)
+    return folder.folder
+
+
+def resume(out: Path, *, data_dir: Path | None = None, runtime: Runtime | None = None) -> Path:
+    """Do what is missing of the plan in a folder."""
+    runtime = runtime or Runtime()
+    folder = PaperFolder(out, data_dir=data_dir, runtime=runtime.in_worker())
+    with locked(out):
+        plan = read(out)
+        planner = Planner(chosen(plan.scale, plan.recipe), plan.seeds)
+        planner.points(plan.names)
+        if other := {point.key for point in plan.points} - planner.tasks.keys():
+            raise UsageError(
+                f"{out} was planned by another version ({len(other)} of its cells are filled otherwise now); plan it anew with "
+                f"{plan.command.splitlines()[0] if plan.command else 'undistill reproduce'}"
             )
-            for task in todo
-        ]
-        for number, line in enumerate(run_jobs(work, processes(jobs, device)), start=1):
-            if say is not None:
-                say(f"[{number}/{len(work)}] {line}")
-    return place.out
+        planner.keep(point.key for point in plan.points)
+        _run(folder, planner.tasks, runtime, planner)
+    return out
+
+
+def _run(folder: PaperFolder, tasks: Mapping[str, Task], runtime: Runtime, planner: Planner) -> None:
+    for data in {task.data for task in tasks.values()}:
+        folder.where(planner.recipe(data).data.name)
+    todo = folder.graph(tasks).missing()
+    if len(todo) < len(tasks):
+        runtime.say(f"{len(tasks) - len(todo)} of {len(tasks)} are done already")
+    for number, line in enumerate(run(todo, processes(runtime.jobs, runtime.device)), start=1):
+        runtime.say(f"[{number}/{len(todo)}] {line}")
 
 
 def networks(scale: Scale) -> dict[str, dict[str, str]]:

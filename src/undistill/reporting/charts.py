@@ -11,7 +11,7 @@ from typing import Literal
 import altair as alt
 
 from undistill.experiments.cell import Cell
-from undistill.reporting.rows import Section
+from undistill.reporting.summary import Section
 from undistill.reporting.theme import DASHES, INK, LINE, SHAPES, Spec, colours, finished, legend, styles
 
 Series = dict[str, list[Cell]]

@@ -124,7 +124,8 @@ def table(
     **more: Any,
 ) -> Table:
     """A table of rows; what a row lacks is None. `more` are further fields of the table."""
-    heads = dict.fromkeys([*columns, *(key for record in records for key in record)])
+    beside = (n for form in columns.values() for n in (*(form.interval or ()), form.link, form.note) if n)
+    heads = dict.fromkeys([*columns, *beside, *(key for record in records for key in record)])
     frame = {head: [record.get(head) for record in records] for head in heads}
     return Table(name, caption, frame, columns, sortable, **more)
 

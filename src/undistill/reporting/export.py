@@ -1,4 +1,4 @@
-"""A document as files: its page, Markdown and JSON, its figures as SVG, PNG and PDF, its tables as CSV, Markdown, LaTeX and HTML."""
+"""A document as files: page, Markdown, JSON; figures as SVG, PNG, PDF; tables as CSV, Markdown, LaTeX, HTML."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import vl_convert
 from undistill.files import write_bytes, write_text
 from undistill.reporting import render
 from undistill.reporting.document import Chart, Document, Panels, PictureFile, Table, Value, charts, every_block, tables
-from undistill.reporting.shell import asset
 from undistill.reporting.markup import inert
+from undistill.reporting.shell import asset
 from undistill.reporting.theme import CONFIG, Spec
 
 FONT = "Arial, Helvetica, 'Liberation Sans', sans-serif"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from undistill.auditing.text import settings_text
 from undistill.errors import UsageError
 from undistill.experiments.cell import Cell
 from undistill.threat_model import NAMED, Access, Card
 
-SYMBOLS = {"temperature": "τ", "alpha": "α", "omega": "ω"}
 HEADS = {
     "dafl": "DAFL",
     "deep-inversion": "DeepInversion",
@@ -17,7 +17,18 @@ HEADS = {
     "label-only": "victim's labels only",
     "scratch": "baseline",
 }
-ALONE = "alone"
+ENVIRONMENT = {
+    "undistill": "undistill",
+    "commit": "commit",
+    "torch": "torch",
+    "python": "Python",
+    "device": "device",
+    "processor": "processor",
+    "threads": "threads a process",
+    "system": "system",
+}
+"""What a cell's `env` holds of the machine, and what reports call it."""
+ALONE = "baseline"
 NORMAL = "normal"
 
 
@@ -49,6 +60,11 @@ def signed(value: float, decimals: int = 1) -> str:
     return f"+{text}" if float(text.replace("−", "-")) > 0 else text
 
 
+def decimals(n_test: int) -> int:
+    """Digits behind the point that a percentage of so many images deserves."""
+    return 2 if n_test >= 5000 else 1 if n_test >= 100 else 0
+
+
 def plural(count: int, thing: str, things: str = "") -> str:
     """`1 seed`, `3 seeds`, `1,297 images`."""
     return f"{count:,} {thing if count == 1 else things or thing + 's'}"
@@ -57,11 +73,6 @@ def plural(count: int, thing: str, things: str = "") -> str:
 def listed(parts: list[str], last: str = "and") -> str:
     """`a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}" if parts else ""
-
-
-def settings_text(settings: Mapping[str, Any]) -> str:
-    """`τ 4, α 0.9`: settings in their own order, numbers as short as they go."""
-    return ", ".join(f"{SYMBOLS.get(key, key)} {_short(value)}" for key, value in settings.items() if key != "name")
 
 
 def arm_text(attack: str, settings: Mapping[str, Any], *, control: bool = False) -> str:
@@ -129,7 +140,3 @@ def _asks(card: Card, thieves: list[Cell]) -> str:
     asked = listed([f"{count:,}" for count in sorted({cell.queries for cell in thieves})], "or")
     counted = f" ({asked} queries each here)" if asked else ""
     return f"It queries every augmented view of them, in every epoch{counted}, and sees {GIVES[card.access]}."
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

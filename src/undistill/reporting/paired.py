@@ -9,7 +9,7 @@ from functools import cached_property
 from statistics import fmean
 
 from undistill.experiments.cell import Cell
-from undistill.reporting.rows import Group
+from undistill.reporting.summary import Group
 from undistill.statistics import ENOUGH, Difference, interval
 
 Key = Callable[[Cell], tuple[int | None, ...]]

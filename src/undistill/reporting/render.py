@@ -33,8 +33,8 @@ from undistill.reporting.document import (
     Text,
     Value,
 )
+from undistill.reporting.markup import inert, markdown_row
 from undistill.reporting.naming import number, signed
-from undistill.reporting.table import inert, markdown_row
 
 WIDTH = 80
 """Of plain text, characters."""
@@ -70,7 +70,7 @@ def _kind(block: Block) -> str:
 def _groups(table: Table) -> list[list[dict[str, Any]]]:
     """Rows for the template, those under one head together. A row holds its entries; `span` is how many rows one heads."""
     spans = {name: _span(dots) for name, dots in table.dots.items()}
-    lines = [
+    lines: list[dict[str, Any]] = [
         {
             "quiet": bool(table.quiet and record[table.quiet]),
             "color": record[table.swatch] if table.swatch else "",
@@ -171,7 +171,9 @@ def head_text(name: str, form: Format) -> str:
 
 
 def _in_brackets(more: str) -> str:
-    return more if not more or more.startswith(("±", "(", "[")) else f"({more})"
+    """`± 0.31 (3)` has brackets of its own."""
+    own = more.startswith(("±", "(", "[")) and more.endswith((")", "]"))
+    return more if own or not more else f"({more})"
 
 
 def printed(table: Table) -> dict[str, Format]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ from PIL import Image
 
 from undistill.errors import RunError
 from undistill.experiments.cell import Array, Cell
-from undistill.reporting.naming import NORMAL, number
-from undistill.reporting.theme import INK, Spec, colours, finished
+from undistill.reporting.document import Block, Chart, Columns, Format, Picture, Section, Text, table
+from undistill.reporting.naming import NORMAL, listed, number, plural
+from undistill.reporting.theme import INK, SHAPES, Spec, colour_variable, colours, finished
 
 NEEDED = ("images", "labels", "class_names", "normal", "hardened")
 SHOWN = 12
@@ -62,6 +64,44 @@ def response(cell: Cell, arrays: dict[str, Array], victim: str, names: list[str]
     shown = [_shown(row, arrays, by_victim, classes, temperatures, names) for row in range(len(arrays["images"]))]
     channels, height, width = arrays["images"].shape[1:]
     return Response(victim, cell.seeds.get("victim"), temperatures, (channels, height, width), tuple(shown))
+
+
+def section(place: int, figure: Response, names: Sequence[str]) -> Section:
+    """A part of a report; `names` are all victims of it."""
+    hot = listed([f"{t:g}" for t in figure.temperatures])
+    seed = "" if figure.seed is None else f" of seed {figure.seed}"
+    about = Text(
+        f"softmax(logits / τ) of both teachers{seed} at τ {hot}, for the first test image of each of the first classes: chosen by "
+        "place, not by what is answered. A student trained at high τ learns from the small outputs that it makes visible."
+    )
+    shapes = zip((NORMAL, figure.victim), SHAPES, strict=False)
+    marks = [(who, colour_variable(who, names), shape) for who, shape in shapes]
+    pairs = [(who, t) for t in figure.temperatures for who in (NORMAL, figure.victim)]
+    heads = ["class", *(f"{who}, τ {t:g}" for who, t in pairs)]
+    body: list[Block] = [about]
+    for row, shown in enumerate(figure.images):
+        hidden = (
+            f" {plural(shown.hidden, 'class', 'classes')} with smaller outputs are left out." if shown.hidden else ""
+        )
+        numbers = table(
+            f"answers-{place}-{row}",
+            f"Outputs in percent for the image of class {shown.label}.{hidden}",
+            [dict(zip(heads, values, strict=True)) for values in shown.rows],
+            dict.fromkeys(heads, Format()),
+        )
+        drawn = [
+            Chart(
+                f"answer-{place}-{row}-{n}",
+                f"Class {shown.label}, {title}",
+                spec,
+                "",
+                marks,
+                numbers if n == 0 else None,
+            )
+            for n, (title, spec) in enumerate(shown.charts)
+        ]
+        body.append(Columns(((Picture(shown.picture, f"Test image of class {shown.label}"),), *((c,) for c in drawn))))
+    return Section(f"What the {NORMAL} and the {figure.victim} teacher answer", f"response-{place}", tuple(body))
 
 
 def picture(image_CHW: Array) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from undistill.reporting.blocks import Entry, Head, Table
 from undistill.reporting.document import Format, Value
 from undistill.reporting.document import Table as Block
-from undistill.reporting.table import aligned
+from undistill.reporting.markup import aligned
 
 Row = tuple[Entry, ...]
 NUMBER = re.compile(r"[−+]?[\d,]+(\.\d+)?")

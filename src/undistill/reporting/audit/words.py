@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from undistill.auditing.result import AttackResult, AuditResult, Estimate, ThreatModelResult, VictimResult
 from undistill.reporting.blocks import Entry
-from undistill.reporting.findings import decimals
-from undistill.reporting.naming import number, parse_card, plural
+from undistill.reporting.naming import decimals, number, parse_card, plural
 from undistill.threat_model import Access
 
 NOTHING = Entry("–")

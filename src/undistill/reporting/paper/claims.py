@@ -196,7 +196,7 @@ def overview(claims: Sequence[Claim], sources: Sequence[Source]) -> Table:
 
 def cases(claims: Sequence[Claim]) -> Table:
     """Every case with its bounds."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for claim in claims:
         digits = _digits(claim)
         for case in claim.cases:

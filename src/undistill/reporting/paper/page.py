@@ -30,12 +30,11 @@ from undistill.reporting.document import (
     table,
     tables,
 )
-from undistill.reporting.naming import listed, number, plural
+from undistill.reporting.naming import ENVIRONMENT, listed, number, plural
 from undistill.reporting.paper.claims import VERDICTS, Claim, cases, claims, overview
 from undistill.reporting.paper.figures import figures
 from undistill.reporting.paper.source import Source, covered, open_sources
 from undistill.reporting.paper.tables import REPORTED, embedding, grid, sweep
-from undistill.reporting.story import ENVIRONMENT
 from undistill.reporting.written import Report, link
 
 ORDER = {"table": 0, "sweep": 1, "figure": 2}

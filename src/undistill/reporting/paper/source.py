@@ -16,8 +16,7 @@ from undistill.files import read_json
 from undistill.paper.experiments import EXPERIMENTS, Experiment
 from undistill.paper.plan import Plan, Point, read
 from undistill.paper.published import ITSELF, SELF
-from undistill.reporting.findings import decimals
-from undistill.reporting.naming import number
+from undistill.reporting.naming import decimals, number
 
 HEADS = {ITSELF: "the teacher itself", SELF: "the teacher's own network"}
 """What columns are called that name no network."""

@@ -56,8 +56,8 @@ def table_of(
     columns = {word: Format() for word in words}
     columns |= {head: Format(note=f"{head}: note", right=True) for head in heads if rows}
     dots = {head: [line.entries[place].dots for line in lines] for place, head in enumerate(heads) if rows}
-    more = {"long": list(long), "grouped": True, "dots": dots} | ({"quiet": "quiet", "swatch": "color"} if rows else {})
-    return table(name, caption, rows, columns, **more)
+    looks: dict[str, Any] = {"quiet": "quiet", "swatch": "color"} if rows else {}
+    return table(name, caption, rows, columns, long=list(long), grouped=True, dots=dots, **looks)
 
 
 def entry(measured: Measured | None, digits: int, links: Mapping[str, str] | None = None) -> Entry:
@@ -69,7 +69,7 @@ def entry(measured: Measured | None, digits: int, links: Mapping[str, str] | Non
             cell.status if cell.accuracy is None else number(cell.accuracy, digits),
             cell.accuracy,
             f"seed {seed}",
-            links.get(cell.id, ""),
+            (links or {}).get(cell.id, ""),
         )
         for seed, cell in (measured.cells.items() if links is not None else ())
     ]
@@ -228,7 +228,8 @@ def embedding(experiment: Experiment, sources: Sequence[Source]) -> Table:
         found = [cell.numbers for cell in measured.cells.values()] if measured else []
         for panel in PANELS:
             who, what = panel.split()
-            entries, record = [], {"plan": source.title, "teacher": who, "values": what}
+            entries = []
+            record: Record = {"plan": source.title, "teacher": who, "values": what}
             for key, (_, digits) in MEASURES.items():
                 each = [numbers[f"{panel} {key}"] for numbers in found if f"{panel} {key}" in numbers]
                 mean = statistics.fmean(each) if each else None

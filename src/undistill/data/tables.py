@@ -1,7 +1,6 @@
-"""A folder of images, opened: its splits, its columns and rows that are still encoded.
+"""Tables of images through Hugging Face `datasets`: parquet, arrow, WebDataset, image folders with metadata.
 
-Tables (parquet, arrow, WebDataset, image folders with metadata) go through Hugging Face `datasets`; plain class folders are listed
-by `folders`, because a class called `test_tube` must not become a test split.
+What a folder's files say decides nothing outside the folder: of all paths only its own visible files are read.
 """
 
 from __future__ import annotations
@@ -9,133 +8,28 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
-from undistill.data.decode import sentence
-from undistill.data.layout import ROLES, listed, role_of, roles_in
+from undistill.data.class_folders import Opened, Row, choose_splits, roles_in
+from undistill.data.decode import Wanted, sentence
+from undistill.data.listing import TABLES, listed
 from undistill.errors import UsageError
 
-Progress = Callable[[str, int, int | None], None]
-"""Told (what, done, total or None)."""
 BATCH = 256
 """Rows read at once from a table."""
-WHOLE = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 CARDS = ("README.md", ".huggingface.yaml")
 """Files by which a folder tells `datasets` what else to read."""
-FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
-"""Suffixes of single files to the builders of `datasets`."""
 SHARD = re.compile(r"-\d+-of-\d+$")
 """What follows the split's name in a table of several files."""
-KINDS = frozenset({"string", "large_string", "bool"} | WHOLE)
+KINDS = frozenset(
+    {"string", "large_string", "bool"} | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+)
 """Column types whose distinct values can be classes."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One encoded image: its `bytes`, its `path` or a function `read`. `label` is the column's value; `name` is for sentences."""
-
-    image: dict[str, Any]
-    label: Any
-    name: str
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the settings ask of a source; None or False where they leave it to the data.
-
-    `splits`, which only a source gives, are its names of our train, test and val.
-    """
-
-    image_column: str | None = None
-    label_column: str | None = None
-    size: int | None = None
-    stored: int | None = None
-    channels: int | None = None
-    skip_corrupt: bool = False
-    value_range: tuple[float, float] | None = None
-    splits: dict[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Opened:
-    """`splits` are ours → theirs; `names` the declared classes, or None where they are the label column's distinct values.
-
-    `rows` gives each row of one of their splits. `remarks` are sentences on what is left aside, `skipped` counts the other files by
-    their kind.
-    """
-
-    splits: dict[str, str]
-    columns: tuple[str, str]
-    names: tuple[str, ...] | None
-    rows: Callable[[str], Iterator[Row]] = field(repr=False)
-    totals: dict[str, int | None] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    skipped: Counter[str] = field(default_factory=Counter)
-
-
-def choose_splits(found: Iterable[str], wanted: dict[str, str] | None, folder: Path) -> dict[str, str]:
-    """Ours → theirs: train, test and, where there are both a test and a validation split, val. A single split is train.
-
-    Raises:
-        UsageError: no train split among several, two that may be it, or one missing that the source promised.
-    """
-    found = list(found)
-    roles = roles_in(found)
-    if wanted:
-        return {ours: _promised(theirs, found, roles, folder) for ours, theirs in wanted.items()}
-    if len(found) == 1:
-        return {"train": found[0]}
-    if "train" not in roles:
-        raise _no_split("train", found, folder)
-    chosen = {role: _first(role, names, folder) for role, names in roles.items()}
-    if "test" not in chosen and "val" in chosen:
-        chosen["test"] = chosen.pop("val")
-    return {role: chosen[role] for role in ("train", "test", "val") if role in chosen}
-
-
-def _first(role: str, names: list[str], folder: Path) -> str:
-    """The preferred of several names for one part; UsageError where none of them is exactly a word for it."""
-    if len(names) > 1 and names[0] not in ROLES[role]:
-        raise UsageError(
-            f"{folder} has {len(names)} folders or splits for {role}, {listed(names)}; keep one of them there"
-        )
-    return names[0]
-
-
-def _promised(theirs: str, found: list[str], roles: dict[str, list[str]], folder: Path) -> str:
-    """The split that a source says there is, or one whose name means the same."""
-    if theirs in found:
-        return theirs
-    role = role_of(theirs)
-    names = roles.get(role[0], []) if role else []
-    if not names:
-        raise _no_split(theirs, found, folder)
-    return names[0]
-
-
-def _no_split(name: str, found: list[str], folder: Path) -> UsageError:
-    return UsageError(f"{folder} has no split {name!r}; there are {', '.join(found) or 'none'}")
-
-
-def choose_column(kind: str, wanted: str | None, found: dict[str, Any], fits: list[str], folder: Path) -> str:
-    """The one column of a kind (`image` or `label`), or the one asked for; UsageError names what there is and the setting."""
-    way = f"name it with data.{kind}_column (--{kind}-column)"
-    if wanted is not None:
-        if wanted not in found:
-            raise UsageError(f"{folder} has no column {wanted!r}; there are {', '.join(found) or 'none'}")
-        return wanted
-    if len(fits) > 1:
-        raise UsageError(f"{folder} has {len(fits)} {kind} columns, {' and '.join(fits)}; {way}")
-    if not fits:
-        raise UsageError(f"{folder} has no {kind} column among {', '.join(found) or 'none'}; {way}")
-    return fits[0]
 
 
 def open_table(folder: Path, files: Iterable[Path], wanted: Wanted) -> Opened:
@@ -149,17 +43,17 @@ def open_table(folder: Path, files: Iterable[Path], wanted: Wanted) -> Opened:
     files = list(files)
     known = frozenset(os.path.realpath(file) for file in files)
     found, unused = _load(folder, files, known)
-    splits = choose_splits(found, wanted.splits, folder)
+    splits = choose_splits(found, folder)
     image, label = _columns(found[splits["train"]].features or {}, wanted, folder)
     names = getattr((found[splits["train"]].features or {})[label], "names", None)
-    unlabelled = (
-        [] if wanted.splits else [s for s in splits.values() if s != splits["train"] and _unlabelled(found[s], label)]
-    )
+    unlabelled = [name for name in splits.values() if name != splits["train"] and _unlabelled(found[name], label)]
     if unlabelled:
-        splits = choose_splits([name for name in found if name not in unlabelled], None, folder)
+        splits = choose_splits([name for name in found if name not in unlabelled], folder)
     for theirs in splits.values():
         _check_columns(found[theirs], (image, label), names, f"{folder}, split {theirs},")
-    totals = {s: getattr((found[s].info.splits or {}).get(s), "num_examples", None) for s in splits.values()}
+    totals = {
+        name: getattr((found[name].info.splits or {}).get(name), "num_examples", None) for name in splits.values()
+    }
 
     def rows(theirs: str) -> Iterator[Row]:
         part = found[theirs].select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
@@ -173,24 +67,51 @@ def open_table(folder: Path, files: Iterable[Path], wanted: Wanted) -> Opened:
     return Opened(splits, (image, label), None if names is None else tuple(names), rows, totals, tuple(remarks))
 
 
+# -- columns ------------------------------------------------------------------------------------------------------------
+
+
 def _columns(features: dict[str, Any], wanted: Wanted, folder: Path) -> tuple[str, str]:
     """The columns of images and classes; UsageError where they cannot be told or are of another kind."""
     import datasets
 
-    image = choose_column("image", wanted.image_column, features, _image_columns(features), folder)
-    label = choose_column("label", wanted.label_column, features, _of_type(features, datasets.ClassLabel), folder)
-    if not (isinstance(features[image], datasets.Image) or _holds_bytes(features[image])):
-        raise UsageError(
-            f"the column {image!r} of {folder} holds no images but {_type_of(features[image])}; "
-            "name a column of encoded images (bytes, or bytes and path) with data.image_column"
-        )
-    declared = getattr(features[label], "names", None)
-    if declared is None and getattr(features[label], "dtype", None) not in KINDS:
-        raise UsageError(
-            f"the column {label!r} of {folder} holds no classes but {_type_of(features[label])}; "
-            "name a column of whole numbers or text with data.label_column"
-        )
+    images = _of_type(features, datasets.Image) or [name for name in features if _holds_bytes(features[name])]
+    usual = wanted.usual_columns or (None, None)
+    image = _column("image", wanted.image_column or usual[0], features, images, folder)
+    label = _column("label", wanted.label_column or usual[1], features, _of_type(features, datasets.ClassLabel), folder)
+    for column, kind, fits, way in (
+        (
+            image,
+            "images",
+            image in images or _holds_bytes(features[image]),
+            "encoded images (bytes, or bytes and path)",
+        ),
+        (
+            label,
+            "classes",
+            hasattr(features[label], "names") or _dtype(features[label]) in KINDS,
+            "whole numbers or text",
+        ),
+    ):
+        if not fits:
+            raise UsageError(
+                f"the column {column!r} of {folder} holds no {kind} but {_dtype(features[column]) or 'records'}; "
+                f"name a column of {way} with data.{'image' if kind == 'images' else 'label'}_column"
+            )
     return image, label
+
+
+def _column(kind: str, wanted: str | None, found: dict[str, Any], fits: list[str], folder: Path) -> str:
+    """The one column of a kind (`image` or `label`), or the one asked for; UsageError names what there is and the setting."""
+    way = f"name it with data.{kind}_column (--{kind}-column)"
+    if wanted is not None:
+        if wanted not in found:
+            raise UsageError(f"{folder} has no column {wanted!r}; there are {', '.join(found) or 'none'}")
+        return wanted
+    if len(fits) > 1:
+        raise UsageError(f"{folder} has {len(fits)} {kind} columns, {' and '.join(fits)}; {way}")
+    if not fits:
+        raise UsageError(f"{folder} has no {kind} column among {', '.join(found) or 'none'}; {way}")
+    return fits[0]
 
 
 def _check_columns(part: Any, columns: tuple[str, str], names: list[str] | None, where: str) -> None:
@@ -201,6 +122,21 @@ def _check_columns(part: Any, columns: tuple[str, str], names: list[str] | None,
             raise UsageError(f"{where} has no column {column!r}; there are {', '.join(features) or 'none'}")
     if getattr(features[columns[1]], "names", None) != names:
         raise UsageError(f"{where} names other classes than the training split")
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Whether a column holds bytes, or records of bytes and perhaps a path, as pandas writes them."""
+    if isinstance(feature, dict):
+        return "bytes" in feature and feature.keys() <= {"bytes", "path"} and _holds_bytes(feature["bytes"])
+    return _dtype(feature) in ("binary", "large_binary")
+
+
+def _dtype(feature: Any) -> str:
+    return str(getattr(feature, "dtype", None) or "")
+
+
+def _of_type(features: dict[str, Any], kind: Any) -> list[str]:
+    return [name for name, feature in features.items() if isinstance(feature, kind)]
 
 
 def _unlabelled(part: Any, label: str) -> bool:
@@ -218,26 +154,7 @@ def _unlabelled(part: Any, label: str) -> bool:
     return rows
 
 
-def _image_columns(features: dict[str, Any]) -> list[str]:
-    """The columns declared as images, or else those that hold bytes."""
-    import datasets
-
-    return _of_type(features, datasets.Image) or [name for name, feature in features.items() if _holds_bytes(feature)]
-
-
-def _holds_bytes(feature: Any) -> bool:
-    """Whether a column holds bytes, or records of bytes and perhaps a path, as pandas writes them."""
-    if isinstance(feature, dict):
-        return "bytes" in feature and feature.keys() <= {"bytes", "path"} and _holds_bytes(feature["bytes"])
-    return getattr(feature, "dtype", None) in ("binary", "large_binary")
-
-
-def _type_of(feature: Any) -> str:
-    return str(getattr(feature, "dtype", None) or "records")
-
-
-def _of_type(features: dict[str, Any], kind: Any) -> list[str]:
-    return [name for name, feature in features.items() if isinstance(feature, kind)]
+# -- files --------------------------------------------------------------------------------------------------------------
 
 
 def _load(folder: Path, files: list[Path], known: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
@@ -257,7 +174,7 @@ def _load(folder: Path, files: list[Path], known: frozenset[str]) -> tuple[dict[
             _check_known(file, folder, known)
         found = dict(builder.as_streaming_dataset())
         real = {os.path.realpath(file) for file in used}
-        unused = [file.name for file in files if file.suffix.lower() in FORMATS and os.path.realpath(file) not in real]
+        unused = [file.name for file in files if _is_table(file) and os.path.realpath(file) not in real]
         return {name: part if part.features else part._resolve_features() for name, part in found.items()}, unused
     except UsageError:
         raise
@@ -265,21 +182,25 @@ def _load(folder: Path, files: list[Path], known: frozenset[str]) -> tuple[dict[
         raise UsageError(f"cannot read {folder} as a data set: {sentence(error)}") from error
 
 
+def _is_table(file: Path) -> bool:
+    return file.suffix.lower() in TABLES
+
+
 def _builder(folder: Path, files: list[Path]) -> Any:
     """What `datasets` makes of a folder or a file. It knows names of splits in small letters only, so others are told to it."""
     import datasets
 
+    def told(suffix: str, chosen: dict[str, list[str]]) -> Any:
+        return datasets.load_dataset_builder(suffix.lower().removeprefix("."), data_files=chosen)
+
     if folder.is_file():
-        return datasets.load_dataset_builder(FORMATS[folder.suffix.lower()], data_files={"train": str(folder)})
+        return told(folder.suffix, {"train": [str(folder)]})
     declared = _check_cards(folder)
     builder = datasets.load_dataset_builder(str(folder))
-    tables = [file for file in files if file.suffix.lower() in FORMATS]
+    tables = [file for file in files if _is_table(file)]
     used = [list(chosen) for chosen in (builder.config.data_files or {}).values()]
-    if (
-        declared
-        or len({file.suffix.lower() for file in tables}) != 1
-        or (len(used) > 1 and sum(map(len, used)) == len(tables))
-    ):
+    complete = len(used) > 1 and sum(map(len, used)) == len(tables)
+    if declared or complete or len({file.suffix.lower() for file in tables}) != 1:
         return builder
     for names in ([SHARD.sub("", file.stem) for file in tables], [file.parent.name for file in tables]):
         roles = roles_in(set(names))
@@ -288,7 +209,7 @@ def _builder(folder: Path, files: list[Path]) -> Any:
             chosen: dict[str, list[str]] = {}
             for file, name in zip(tables, names, strict=True):
                 chosen.setdefault(role_by_name[name].replace("val", "validation"), []).append(str(file))
-            return datasets.load_dataset_builder(FORMATS[tables[0].suffix.lower()], data_files=chosen)
+            return told(tables[0].suffix, chosen)
     return builder
 
 
@@ -297,19 +218,16 @@ def _check_cards(folder: Path) -> bool:
     from huggingface_hub import DatasetCard
 
     declared = False
-    for card in CARDS:
-        file = folder / card
-        if not file.is_file():
-            continue
-        told = (
-            DatasetCard.load(file).data.to_dict()
-            if card == "README.md"
-            else yaml.safe_load(file.read_text(encoding="utf-8"))
-        )
+    for file in (folder / card for card in CARDS if (folder / card).is_file()):
+        if file.name == "README.md":
+            told = DatasetCard.load(file).data.to_dict()
+        else:
+            told = yaml.safe_load(file.read_text(encoding="utf-8"))
         configs = told.get("configs") if isinstance(told, dict) else None
         declared = declared or bool(configs)
         for text in _texts(configs):
-            if urlsplit(text).scheme or "::" in text or text.startswith(("/", "~")) or ".." in text.split("/"):
+            path = text.replace("\\", "/")
+            if urlsplit(path).scheme or "::" in path or path.startswith(("/", "~")) or ".." in path.split("/"):
                 raise UsageError(f"{file} names {text}, which is outside {folder}; put the files into the folder")
     return declared
 
@@ -325,14 +243,16 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _check_saved(folder: Path, known: frozenset[str]) -> None:
     """UsageError for a reference out of the folder in what `save_to_disk` writes."""
+
+    def read(file: Path) -> Any:
+        return json.loads(file.read_text(encoding="utf-8"))
+
     parts = [folder] if (folder / "state.json").exists() else []
     if (folder / "dataset_dict.json").exists():
-        parts += [
-            folder / name for name in json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        ]
+        parts += [folder / name for name in read(folder / "dataset_dict.json")["splits"]]
     for part in parts:
         _check_known(str(part / "state.json"), folder, known)
-        for file in json.loads((part / "state.json").read_text(encoding="utf-8"))["_data_files"]:
+        for file in read(part / "state.json")["_data_files"]:
             _check_known(str(part / file["filename"]), folder, known)
 
 
@@ -341,6 +261,9 @@ def _check_known(path: str, folder: Path, known: frozenset[str]) -> None:
         raise UsageError(
             f"{folder} names {path}, which is none of its own visible files; put that file into the folder"
         )
+
+
+# -- rows ---------------------------------------------------------------------------------------------------------------
 
 
 def _rows(

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from undistill.errors import UsageError
-from undistill.paper import estimate, forecast
-from undistill.paper.estimate import Cost
+from undistill.experiments import cost
+from undistill.experiments.cost import Cost, Speed
+from undistill.paper import forecast
 from undistill.paper.planner import Planner
 from undistill.paper.scales import LAPTOP, PAPER, SMALL, Scale
 from undistill.statistics import ENOUGH
@@ -20,15 +21,15 @@ from undistill.statistics import ENOUGH
     ("name", "millions"), [("cnn", 10.6), ("resnetc20", 40.8), ("resnetc32", 69.1), ("resnet18", 555)]
 )
 def test_multiply_adds_of_the_papers_networks(name: str, millions: float) -> None:
-    assert estimate.macs(json.dumps({"name": name}), (10, 3, 32)) / 1e6 == pytest.approx(millions, rel=0.005)
+    assert cost.macs(json.dumps({"name": name}), (10, 3, 32)) / 1e6 == pytest.approx(millions, rel=0.005)
 
 
 def flop(monkeypatch: pytest.MonkeyPatch, scale: Scale, *only: str) -> dict[str, float]:
     """PFLOP by a cell's name, without timing anything."""
-    monkeypatch.setattr(estimate, "seconds", lambda *_, **__: 0.0)
+    monkeypatch.setattr(forecast, "speed", lambda *_, **__: Speed(0.0, 0.0, 0.0))
     planner = Planner(scale, [0])
     points = planner.points(["all"], only)
-    costs = estimate.estimate(planner.tasks.values(), planner.tasks, torch.device("cpu"))
+    costs = forecast.estimate(planner.tasks.values(), planner.tasks, torch.device("cpu"))
     return {point.name: costs[point.key].flop / 1e15 for point in points}
 
 
@@ -49,17 +50,16 @@ def test_the_papers_first_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_budget_of_questions_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found = flop(monkeypatch, SMALL, "table1/ResNet18/nasty/CNN/*")
-    student = estimate.macs(json.dumps({"name": "cnn", "width": 0.5}, sort_keys=True), (10, 3, 32))
-    victim = estimate.macs(json.dumps({"name": "cnn", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    student = cost.macs(json.dumps({"name": "cnn", "width": 0.5}, sort_keys=True), (10, 3, 32))
+    victim = cost.macs(json.dumps({"name": "cnn", "width": 1.0}, sort_keys=True), (10, 3, 32))
     expected = 2 * student * (3 * 25_000 + 10_000) + 2 * victim * (500 + 10_000)
     assert found["table1/ResNet18/nasty/CNN/s0"] * 1e15 == pytest.approx(expected)
 
 
-def test_seconds_are_of_an_image() -> None:
-    name = json.dumps({"name": "cnn", "width": 0.25})
-    forward, step = (estimate.seconds(name, (10, 3, 32), torch.device("cpu"), train=train) for train in (False, True))
-    assert 0 < forward < 1
-    assert 0 < step < 1
+def test_a_training_takes_longer_than_its_outputs() -> None:
+    found = cost.speed(json.dumps({"name": "cnn", "width": 0.25}), (10, 3, 32), torch.device("cpu"))
+    assert 0 < found.output < found.training(1, 1) < 10
+    assert found.training(128, 64) < found.training(128, 2)
 
 
 def test_costs_add_up() -> None:
@@ -68,16 +68,16 @@ def test_costs_add_up() -> None:
 
 def test_an_inverted_image_costs_a_gradient_for_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     found = flop(monkeypatch, SMALL, "deep-inversion/ResNet34/s0")
-    victim = estimate.macs(json.dumps({"name": "cnn", "width": 0.5}, sort_keys=True), (10, 3, 32))
+    victim = cost.macs(json.dumps({"name": "cnn", "width": 0.5}, sort_keys=True), (10, 3, 32))
     assert found["deep-inversion/ResNet34/s0"] * 1e15 == pytest.approx(2 * victim * 2 * 2 * 256 * 100)
 
 
 def test_outputs_that_the_logit_cache_has_by_then_cost_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Students of one victim and seed see the same views: the second one's outputs were computed for the first."""
     found = flop(monkeypatch, LAPTOP, "table1/*")
-    student = 2 * estimate.macs(json.dumps({"name": "cnn", "width": 1.0}, sort_keys=True), (10, 3, 32))
-    victim = 2 * estimate.macs(json.dumps({"name": "airbench", "width": 1.0}, sort_keys=True), (10, 3, 32))
-    r20 = 2 * estimate.macs(json.dumps({"name": "resnetc20", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    student = 2 * cost.macs(json.dumps({"name": "cnn", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    victim = 2 * cost.macs(json.dumps({"name": "airbench", "width": 1.0}, sort_keys=True), (10, 3, 32))
+    r20 = 2 * cost.macs(json.dumps({"name": "resnetc20", "width": 1.0}, sort_keys=True), (10, 3, 32))
     first = student * (3 * 20 * 50_000 + 10_000) + victim * (20 * 50_000 + 10_000)
     assert found["table1/ResNet18/nasty/CNN/s0"] * 1e15 == pytest.approx(first, rel=1e-3)
     longer = r20 * (3 * 30 * 50_000 + 10_000) + victim * 10 * 50_000  # ten passes more than the CNN took
@@ -87,7 +87,7 @@ def test_outputs_that_the_logit_cache_has_by_then_cost_nothing_more(monkeypatch:
 def test_a_forecast_says_who_plays_whom_and_how_many_seeds_are_few(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(estimate, "seconds", lambda *_, **__: 0.0)
+    monkeypatch.setattr(forecast, "speed", lambda *_, **__: Speed(0.0, 0.0, 0.0))
     assert forecast.JUDGED == ENOUGH
     text = forecast.forecast(["table1"], tmp_path, scale="laptop").text
     assert "airbench plays ResNet18 (cifar10)" in text

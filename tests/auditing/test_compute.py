@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -18,25 +19,24 @@ from auditing.made import MadeAudit, change, fail, keys, remove
 from undistill import plugins
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.kd import KD
+from undistill.auditing import compute as computing
 from undistill.auditing import making
 from undistill.auditing.audit import Ready, prepare, run
+from undistill.auditing.compute import AuditFolder, compute, plan_of, train_teacher
 from undistill.auditing.config import Request
 from undistill.data.image_set import Splits
 from undistill.errors import Busy, NotFinite, RunError, UsageError
-from undistill.experiments import computing, opened
 from undistill.experiments import plan as planned
-from undistill.experiments.attack import attack
 from undistill.experiments.cell import Cell
-from undistill.experiments.desk import Desk, compute
-from undistill.experiments.extraction import Heist
+from undistill.experiments.extraction import AttackConfig, Extraction, attack
 from undistill.experiments.foreign import code_of
-from undistill.experiments.opened import plan_of, train_teacher
 from undistill.experiments.plan import FILE, Plan, Planned, Subject
+from undistill.experiments.runtime import Runtime
 from undistill.files import locked, write_json
 from undistill.models import Classifier
 from undistill.oracle import BlackBox, write_answers
 from undistill.oracle.victim import Victim, resolve
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access
 from undistill.training.environment import choose_device
 from undistill.training.recipe import Recipe, read
 
@@ -49,7 +49,7 @@ Make = Callable[..., Ready]
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two lines of a log instead of twenty; nobody is trusted."""
     monkeypatch.setattr(making, "EPOCHS", 2)
-    monkeypatch.setenv(plugins.TRUSTED, "")
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.TRUSTED, [])
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def made(victim: Victim, splits: Splits, recipe: Recipe, tmp_path: Path) -> Make
 
     def call(request: Request = SMALL, model: Any = victim) -> Ready:
         ready = prepare(model, splits, request, recipe=recipe, out=tmp_path / "audit", device="cpu", bank=None)
-        planned.write(ready.desk.folder, ready.plan)
+        planned.write(ready.folder.folder, ready.plan)
         return ready
 
     return call
@@ -81,7 +81,7 @@ def kd_of(ready: Ready) -> Planned:
 def rewrite(ready: Ready, **values: Any) -> Plan:
     """The plan with other values, on the disk too."""
     plan = ready.plan.model_copy(update=values)
-    write_json(ready.desk.folder / FILE, plan.dump())
+    write_json(ready.folder.folder / FILE, plan.dump())
     return plan
 
 
@@ -99,7 +99,7 @@ def searched(ready: Ready, wanted: Planned, best: float) -> None:
             id=f"{number:016x}", victim="v", victim_id="", attack=cell.attack["name"], student="cnn",
             held_out=90.0 if lr == best else 50.0, recipe={"training": training}, phase="selection",
         )  # fmt: skip
-        ready.desk.put(key, found, {})
+        ready.folder.put(key, found, {})
 
 
 def rate(cell: Cell | None) -> float:
@@ -112,15 +112,15 @@ def test_a_thief_is_sent_again_when_its_search_says_otherwise(made: Make) -> Non
     wanted = first(ready, role="labels", side="defended")
     rates = sorted({c.times.get("training.optimizer.lr", 1.0) for c in ready.plan.cells if c.role == "search"})
     searched(ready, wanted, rates[0])
-    compute(ready.desk, wanted.key)
-    assert rate(ready.desk.standing(wanted, ready.plan)) == rates[0]
+    compute(ready.folder, wanted.key)
+    assert rate(ready.folder.valid(wanted, ready.plan)) == rates[0]
     searched(ready, wanted, rates[-1])
-    assert ready.desk.standing(wanted) is None
-    compute(ready.desk, wanted.key)
-    assert rate(ready.desk.standing(wanted)) == rates[-1]
-    before = ready.desk.marker(wanted.key).stat().st_mtime_ns
-    compute(ready.desk, wanted.key)
-    assert ready.desk.marker(wanted.key).stat().st_mtime_ns == before
+    assert ready.folder.valid(wanted) is None
+    compute(ready.folder, wanted.key)
+    assert rate(ready.folder.valid(wanted)) == rates[-1]
+    before = ready.folder.marker(wanted.key).stat().st_mtime_ns
+    compute(ready.folder, wanted.key)
+    assert ready.folder.marker(wanted.key).stat().st_mtime_ns == before
 
 
 def test_what_an_interrupted_thief_left_is_not_gone_on_with_under_other_settings(
@@ -141,59 +141,63 @@ def test_what_an_interrupted_thief_left_is_not_gone_on_with_under_other_settings
         steal = thief.steal
         patch.setattr(thief, "steal", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            compute(ready.desk, wanted.key)
-    assert (ready.desk.work(wanted.key) / "checkpoint").is_dir()
+            compute(ready.folder, wanted.key)
+    assert (ready.folder.work(wanted.key) / "checkpoint").is_dir()
     other = max(c.times.get("training.optimizer.lr", 1.0) for c in ready.plan.cells)
     searched(ready, wanted, other)
-    assert compute(ready.desk, wanted.key).endswith("%")
-    cell = ready.desk.standing(wanted)
+    assert compute(ready.folder, wanted.key).endswith("%")
+    cell = ready.folder.valid(wanted)
     assert cell is not None
     assert rate(cell) == other
     assert [line["epoch"] for line in cell.curve] == [1, 2]
-    assert not ready.desk.work(wanted.key).exists()
+    assert not ready.folder.work(wanted.key).exists()
 
 
 @pytest.fixture
-def audit(tmp_path: Path) -> tuple[Desk, Plan, MadeAudit]:
+def audit(tmp_path: Path) -> tuple[AuditFolder, Plan, MadeAudit]:
     """A made-up audit that is done."""
     audit = MadeAudit()
-    return Desk(tmp_path), audit.write(tmp_path), audit
+    return AuditFolder(tmp_path), audit.write(tmp_path), audit
 
 
-def test_a_done_audit_stands(audit: tuple[Desk, Plan, MadeAudit]) -> None:
+def test_a_done_audit_stands(audit: tuple[AuditFolder, Plan, MadeAudit]) -> None:
     desk, plan, _ = audit
-    assert desk.todo(plan) == ()
-    assert all(desk.standing(cell) is not None for cell in plan.cells)
+    assert desk.graph(plan).missing() == ()
+    assert all(desk.valid(cell) is not None for cell in plan.cells)
 
 
-def test_a_search_that_failed_is_done_again_with_all_that_rests_on_it(audit: tuple[Desk, Plan, MadeAudit]) -> None:
+def test_a_search_that_failed_is_done_again_with_all_that_rests_on_it(
+    audit: tuple[AuditFolder, Plan, MadeAudit],
+) -> None:
     desk, plan, _ = audit
     lost = keys(plan, role="search", side="undefended")[0]
     fail(desk.folder, lost)
-    todo = {cell.key for cell in desk.todo(plan)}
+    todo = {cell.key for cell in desk.graph(plan).missing()}
     rest = {cell.key for cell in plan.cells if cell.choice is not None and lost in cell.choice.among}
     assert rest
     assert todo == rest | {lost}
-    assert [cell.key for cell in desk.todo(plan)] == [cell.key for cell in plan.cells if cell.key in todo]
+    assert [cell.key for cell in desk.graph(plan).missing()] == [cell.key for cell in plan.cells if cell.key in todo]
 
 
-def test_what_was_never_searched_stands_nowhere(audit: tuple[Desk, Plan, MadeAudit]) -> None:
+def test_what_was_never_searched_stands_nowhere(audit: tuple[AuditFolder, Plan, MadeAudit]) -> None:
     desk, plan, _ = audit
     lost = keys(plan, role="search", side="defended")[0]
     remove(desk.folder, lost)
     resting = next(cell for cell in plan.cells if cell.choice is not None and lost in cell.choice.among)
     assert desk.done(resting.key) is not None
-    assert desk.standing(resting, plan) is None
+    assert desk.valid(resting, plan) is None
     with pytest.raises(UsageError, match=f"needs 1 cells that are not computed, {lost} the first"):
         compute(desk, resting.key)
 
 
-def test_another_winner_of_the_search_unseats_the_thieves_that_it_chose(audit: tuple[Desk, Plan, MadeAudit]) -> None:
+def test_another_winner_of_the_search_unseats_the_thieves_that_it_chose(
+    audit: tuple[AuditFolder, Plan, MadeAudit],
+) -> None:
     desk, plan, _ = audit
     for cell in plan.cells:
         if cell.role == "search" and cell.attack["name"] == "decoupled" and cell.side == "defended":
             change(desk.folder, cell.key, held_out=99.0)
-    todo = desk.todo(plan)
+    todo = [plan.cell(task.key) for task in desk.graph(plan).missing()]
     assert {(cell.side, cell.role) for cell in todo} == {("defended", "soft")}
     assert {cell.label for cell in todo} == {"soft, rank 1", "soft, rank 2"}
 
@@ -220,12 +224,12 @@ def test_an_attack_that_crashed_leaves_nothing_to_go_on_with_and_says_why(
 
     with monkeypatch.context() as patch:
         patch.setattr(KD, "steal", late)
-        line = compute(ready.desk, wanted.key)
+        line = compute(ready.folder, wanted.key)
     assert line.endswith(", seed 0 (ZeroDivisionError: no such luck): failed")
-    assert not ready.desk.work(wanted.key).exists()
-    assert ready.desk.standing(wanted) is None
-    compute(ready.desk, wanted.key)
-    cell = ready.desk.standing(wanted)
+    assert not ready.folder.work(wanted.key).exists()
+    assert ready.folder.valid(wanted) is None
+    compute(ready.folder, wanted.key)
+    cell = ready.folder.valid(wanted)
     assert cell is not None
     assert len(cell.curve) == 2
 
@@ -233,9 +237,9 @@ def test_an_attack_that_crashed_leaves_nothing_to_go_on_with_and_says_why(
 def test_numbers_that_are_not_finite_are_a_result(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = made()
     monkeypatch.setattr(KD, "steal", raising(NotFinite("the features are not finite")))
-    line = compute(ready.desk, kd_of(ready).key)
+    line = compute(ready.folder, kd_of(ready).key)
     assert line.endswith("(the features are not finite): diverged")
-    cell = ready.desk.standing(kd_of(ready))
+    cell = ready.folder.valid(kd_of(ready))
     assert cell is not None
     assert (cell.status, cell.why, cell.accuracy) == ("diverged", "the features are not finite", None)
     assert cell.attack_settings == {"temperature": 4.0, "alpha": 1.0}
@@ -244,7 +248,7 @@ def test_numbers_that_are_not_finite_are_a_result(made: Make, monkeypatch: pytes
 def test_a_run_error_of_an_attacks_own_is_a_result(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = made()
     monkeypatch.setattr(KD, "steal", raising(RunError("my notes are gone")))
-    assert compute(ready.desk, kd_of(ready).key).endswith("(my notes are gone): failed")
+    assert compute(ready.folder, kd_of(ready).key).endswith("(my notes are gone): failed")
 
 
 def test_a_full_disk_met_by_an_attack_is_none(made: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -256,18 +260,18 @@ def test_a_full_disk_met_by_an_attack_is_none(made: Make, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(KD, "steal", full)
     with pytest.raises(RunError, match="cannot write"):
-        compute(ready.desk, kd_of(ready).key)
-    assert ready.desk.done(kd_of(ready).key) is None
+        compute(ready.folder, kd_of(ready).key)
+    assert ready.folder.done(kd_of(ready).key) is None
 
 
 def test_a_cell_that_another_process_is_at_is_left_to_it(made: Make) -> None:
     ready = made()
     wanted = kd_of(ready)
-    with locked(ready.desk.work(wanted.key)), pytest.raises(Busy, match="in use by another process"):
-        compute(ready.desk, wanted.key)
-    assert ready.desk.done(wanted.key) is None
-    compute(ready.desk, wanted.key)
-    assert ready.desk.standing(wanted) is not None
+    with locked(ready.folder.work(wanted.key)), pytest.raises(Busy, match="in use by another process"):
+        compute(ready.folder, wanted.key)
+    assert ready.folder.done(wanted.key) is None
+    compute(ready.folder, wanted.key)
+    assert ready.folder.valid(wanted) is not None
 
 
 def test_a_failure_never_takes_the_place_of_a_cell_that_another_process_computed(
@@ -275,25 +279,25 @@ def test_a_failure_never_takes_the_place_of_a_cell_that_another_process_computed
 ) -> None:
     ready = made()
     wanted = kd_of(ready)
-    theirs = Cell(id="theirs", victim="v", victim_id="", accuracy=12.5)
+    theirs = Cell(id="e" * 16, victim="v", victim_id="", accuracy=12.5)
 
     def overtaken(*_: Any, **__: Any) -> Any:
-        ready.desk.put(wanted.key, theirs, {})
+        ready.folder.put(wanted.key, theirs, {})
         raise ZeroDivisionError
 
     monkeypatch.setattr(computing, "attack", overtaken)
-    assert compute(ready.desk, wanted.key).endswith(": 12.50 %")
-    assert ready.desk.standing(wanted) == theirs
+    assert compute(ready.folder, wanted.key).endswith(": 12.50 %")
+    assert ready.folder.valid(wanted) == theirs
 
 
 def test_a_folder_that_is_planned_anew_is_read_anew(made: Make) -> None:
     ready = made()
-    assert plan_of(ready.desk.folder) == ready.plan
+    assert plan_of(ready.folder.folder) == ready.plan
     other = rewrite(ready, title="another one")
-    assert plan_of(ready.desk.folder) == other
-    (ready.desk.folder / FILE).unlink()
+    assert plan_of(ready.folder.folder) == other
+    (ready.folder.folder / FILE).unlink()
     with pytest.raises(UsageError, match="holds no audit"):
-        plan_of(ready.desk.folder)
+        plan_of(ready.folder.folder)
 
 
 # -- what a plan file names ---------------------------------------------------------------------------------------------
@@ -319,11 +323,11 @@ def evil(tmp_path: Path) -> str:
     return f"{tmp_path / 'evil.py'}:f"
 
 
-def naming(ready: Ready, **values: Any) -> Desk:
+def naming(ready: Ready, **values: Any) -> AuditFolder:
     """The desk of one who was handed the plan, in which the victim is another."""
     subject = ready.plan.subjects[0].model_copy(update={"id": "", **values})
     rewrite(ready, subjects=(subject,))
-    return replace(ready.desk, victims={})
+    return replace(ready.folder, victims={})
 
 
 @pytest.mark.parametrize("answers", ["probs", None])
@@ -344,15 +348,21 @@ def test_code_that_a_person_trusts_is_run_in_workers_too(made: Make, evil: str, 
     assert compute(desk, first(ready, role="served").key).endswith("25.00 %")
     assert (tmp_path / "called").exists()
     code = "import sys; from undistill import plugins; print(plugins.named(sys.argv[1]).__name__)"
-    worker = subprocess.run([sys.executable, "-c", code, evil], capture_output=True, text=True, check=True)
+    worker = subprocess.run(
+        [sys.executable, "-c", code, evil],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | plugins.environment(),
+    )
     assert worker.stdout == "f\n"
 
 
 def test_who_types_a_function_trusts_it(splits: Splits, recipe: Recipe, evil: str, tmp_path: Path) -> None:
     request = replace(SMALL, answers="probs", unseen=True)
     ready = prepare(evil, splits, request, recipe=recipe, out=tmp_path / "audit", device="cpu", bank=None)
-    planned.write(ready.desk.folder, ready.plan)
-    assert compute(ready.desk, first(ready, role="served").key).endswith("25.00 %")
+    planned.write(ready.folder.folder, ready.plan)
+    assert compute(ready.folder, first(ready, role="served").key).endswith("25.00 %")
 
 
 @pytest.mark.parametrize(
@@ -378,7 +388,7 @@ def test_a_key_or_a_victim_that_is_a_path_is_refused(made: Make, name: str) -> N
     alone = tuple(cell for cell in ready.plan.cells if not getattr(cell, name))
     rewrite(ready, cells=named + alone, subjects=(subject,))
     with pytest.raises(UsageError, match=r"names a file .*kept"):
-        compute(ready.desk, named[0].key)
+        compute(ready.folder, named[0].key)
 
 
 def test_a_victim_that_is_not_there_is_no_result(made: Make) -> None:
@@ -405,7 +415,7 @@ class Api:
 
 
 def statuses(ready: Ready) -> set[str]:
-    return {"missing" if (cell := ready.desk.done(c.key)) is None else cell.why for c in ready.plan.cells}
+    return {"missing" if (cell := ready.folder.done(c.key)) is None else cell.why for c in ready.plan.cells}
 
 
 def test_a_function_is_asked_once_about_each_image_by_all_of_the_audit(made: Make, splits: Splits) -> None:
@@ -423,7 +433,7 @@ def test_a_function_is_asked_once_about_each_image_by_all_of_the_audit(made: Mak
     assert pool is not None
     held = [image.tobytes() for image in pool.images_NCHW.numpy() if api.asked[image.tobytes()]]
     assert len(held) >= 6
-    assert (ready.desk.folder / "answers-defended.parquet").is_file()
+    assert (ready.folder.folder / "answers-defended.parquet").is_file()
 
 
 def test_a_table_of_answers_is_audited_without_a_ledger(made: Make, splits: Splits, tmp_path: Path) -> None:
@@ -433,9 +443,9 @@ def test_a_table_of_answers_is_audited_without_a_ledger(made: Make, splits: Spli
     ready = made(replace(SMALL, unseen=True), str(tmp_path / "answers.parquet"))
     thieves = [cell for cell in ready.plan.cells if cell.attack.get("name") != "average"]
     for cell in thieves:
-        compute(ready.desk, cell.key)
-    assert {found.why for c in thieves if (found := ready.desk.done(c.key)) is not None} == {""}
-    assert not (ready.desk.folder / "answers-defended.parquet").exists()
+        compute(ready.folder, cell.key)
+    assert {found.why for c in thieves if (found := ready.folder.done(c.key)) is not None} == {""}
+    assert not (ready.folder.folder / "answers-defended.parquet").exists()
 
 
 # -- what is computed where ---------------------------------------------------------------------------------------------
@@ -443,7 +453,7 @@ def test_a_table_of_answers_is_audited_without_a_ledger(made: Make, splits: Spli
 
 def test_a_network_is_measured_where_it_was_asked_for(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = made()
-    desk, seen = replace(ready.desk, device="there"), []
+    desk, seen = replace(ready.folder, runtime=Runtime("there")), []
     monkeypatch.setattr(computing, "choose_device", lambda name: torch.device("meta" if name == "there" else "cpu"))
     monkeypatch.setattr(computing, "describe", lambda where, precision="fp32": {"device": str(where), "as": precision})
 
@@ -465,8 +475,8 @@ def test_a_function_is_not_said_to_answer_from_a_gpu(made: Make, monkeypatch: py
     ready = made(replace(SMALL, unseen=True), BlackBox(Api(), Access.PROBS, 4, "the api"))
     monkeypatch.setattr(computing, "choose_device", lambda _: pytest.fail("a function is nowhere"))
     wanted = first(ready, role="served")
-    compute(ready.desk, wanted.key)
-    cell = ready.desk.done(wanted.key)
+    compute(ready.folder, wanted.key)
+    cell = ready.folder.done(wanted.key)
     assert cell is not None
     assert cell.env["device"] == "cpu"
 
@@ -484,14 +494,14 @@ def test_who_finds_a_teacher_in_the_making_waits_for_it(
         assert subprocess.run([sys.executable, "-c", code, lock], capture_output=True, check=False).returncode == 1
         held.append(out)
 
-    monkeypatch.setattr(opened, "train", training)
+    monkeypatch.setattr(computing, "train", training)
     common: dict[str, Any] = {"recipe": recipe.dump(), "model": "teachers/normal-s0"}
     normal = Subject(name="undefended-0", side="undefended", **common)
     behind = Subject(name="defended-0", side="defended", behind=({"name": "top1"},), adversary=normal.name, **common)
     plan = ready.plan.model_copy(update={"subjects": (normal, behind)})
     for subject in plan.subjects:
-        train_teacher(ready.desk, plan, subject, splits)
-    assert held == [ready.desk.folder / "teachers/normal-s0"] * 2, (
+        train_teacher(ready.folder, plan, subject, splits)
+    assert held == [ready.folder.folder / "teachers/normal-s0"] * 2, (
         "what stands in front of the twin trains nothing else"
     )
 
@@ -520,26 +530,25 @@ def test_who_holds_the_weights_asks_past_what_stands_in_front_of_them(
 
 
 @pytest.fixture
-def heist(victim: Victim, splits: Splits, recipe: Recipe) -> Callable[..., Heist]:
+def heist(victim: Victim, splits: Splits, recipe: Recipe) -> Callable[..., Extraction]:
     """`heist(card="probs", victim=victim, **recipe)`: a thief that has not begun."""
 
-    def call(card: str = "probs", by: Victim = victim, **values: Any) -> Heist:
+    def call(card: str = "probs", by: Victim = victim, **values: Any) -> Extraction:
         changed = read({**recipe.dump(), **values})
-        cards = Card.parse(f"{card}/{HELD}")
-        return Heist(by, splits, cards, changed, choose_device("cpu"), {}, "attack")
+        return Extraction(by, splits, changed, AttackConfig(threat_model=f"{card}/{HELD}"), choose_device("cpu"))
 
     return call
 
 
-def test_ids_of_what_the_package_has_stay_as_they_were(heist: Callable[..., Heist], victim: Victim) -> None:
+def test_ids_of_what_the_package_has_stay_as_they_were(heist: Callable[..., Extraction], victim: Victim) -> None:
     for one in (
         heist(),
         heist("weights"),
         heist(by=resolve(victim, behind=["noise"])),
         heist("weights", by=resolve(victim, behind=["noise"]), attack={"name": "finetune"}),
     ):
-        assert sorted(one.config) == ["card", "data_fingerprint", "kind", "recipe", "victim_id"]
-    assert heist("weights", by=resolve(victim, behind=["noise"])).config["behind"] == "nothing"
+        assert sorted(one.fixed) == ["card", "data_fingerprint", "kind", "recipe", "victim_id"]
+    assert heist("weights", by=resolve(victim, behind=["noise"])).fixed["behind"] == "nothing"
 
 
 PLUGIN = """
@@ -566,7 +575,7 @@ def student(num_classes, in_channels, image_size):
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A plugin with an attack and a student, forgotten behind the test."""
-    monkeypatch.setenv(plugins.VARIABLE, "")
+    monkeypatch.setitem(plugins.REMEMBERED, plugins.VARIABLE, [])
     ATTACKS.everything()
     before, modules = dict(ATTACKS._classes), set(sys.modules)
     (tmp_path / "toy.py").write_text(PLUGIN)
@@ -580,7 +589,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kind", ["attack", "student"])
-def test_an_edited_plugin_makes_other_cells(toy: Path, heist: Callable[..., Heist], kind: str) -> None:
+def test_an_edited_plugin_makes_other_cells(toy: Path, heist: Callable[..., Extraction], kind: str) -> None:
     plugins.trust(f"{toy}:student")
     values = {"attack": {"attack": {"name": "toy-thief"}}, "student": {"student": {"name": f"{toy}:student"}}}[kind]
     first, again = heist(**values), heist(**values)
@@ -588,11 +597,11 @@ def test_an_edited_plugin_makes_other_cells(toy: Path, heist: Callable[..., Heis
     toy.write_text(PLUGIN + "\n# edited\n")
     edited = heist(**values)
     assert edited.id != first.id
-    assert {**edited.config, "code": ""} == {**first.config, "code": ""}
+    assert {**edited.fixed, "code": ""} == {**first.fixed, "code": ""}
 
 
 def test_an_edited_defense_makes_other_cells_but_no_other_students_alone(
-    toy: Path, heist: Callable[..., Heist], victim: Victim, monkeypatch: pytest.MonkeyPatch
+    toy: Path, heist: Callable[..., Extraction], victim: Victim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind = resolve(victim, behind=["top1"])
     module = f"undistill_plugin_{'0' * 12}"

@@ -1,9 +1,11 @@
-"""The three files, from folders of cells."""
+"""The report of attacks: what it says follows from the cells, in every format, and nothing in it runs or loads anything."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
+import os
 import re
 import subprocess
 import sys
@@ -12,9 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from reporting.synthetic import API, PAPER, control, figure, grid, thief, victim, write
+from reporting.synthetic import API, control, figure, grid, thief, victim, write
 from undistill.errors import RunError, UsageError
+from undistill.experiments.cell import Cell
+from undistill.reporting import attack
+from undistill.reporting.paired import difference
 from undistill.reporting.report import Report, write_report
+from undistill.reporting.summary import Group, summarise
+
+APPROVED = Path(__file__).parent / "approved" / "attack.md"
 
 BANNED = re.compile(r"undistillable|\bsecure|\bsafe\b|\bproves?\b", re.IGNORECASE)
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -58,31 +66,26 @@ def test_never_imports_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_three_files_say_the_same(demo: Report) -> None:
+def test_the_markdown_is_the_approved_one(demo: Report) -> None:
+    """Written anew with `UNDISTILL_APPROVE=1`; read its diff."""
+    found = (demo.page.parent / "report.md").read_text()
+    if "UNDISTILL_APPROVE" in os.environ:
+        APPROVED.parent.mkdir(exist_ok=True)
+        APPROVED.write_text(found)
+    assert found == APPROVED.read_text()
+
+
+def test_three_files_hold_the_same_numbers(demo: Report) -> None:
     folder = demo.page.parent
-    values = json.loads((folder / "report.json").read_text())
-    assert values == demo.values
-    seen, markdown = Visible(demo.page.read_text()).text, (folder / "report.md").read_text()
-    for row in values["sections"][0]["rows"]:
-        assert f"{row['mean']:.1f}" in seen
-        assert f"{row['mean']:.1f} ± {row['sd']:.1f} (3)" in markdown
-        assert f"{row['mean']:.1f} ± {row['sd']:.1f} (3)" in demo.text
-    for sentence in values["shows"] + values["does_not_show"]:
-        assert sentence in seen
-        assert sentence.replace("&", "&amp;") in markdown
-
-
-def test_values_hold_every_seed(demo: Report) -> None:
-    rows = demo.values["sections"][0]["rows"]
-    nasty = next(row for row in rows if row["arm"] == "KD, τ 4, α 0.9" and row["victim"] == "nasty")
-    assert [value["accuracy"] for value in nasty["values"]] == [92.0, 93.0, 91.0]
-    assert [value["seeds"]["student"] for value in nasty["values"]] == [0, 1, 2]
-    assert demo.values["commands"] == []  # the demo of three seeds is none of this version's commands
-
-
-def test_the_terminal_ends_with_the_page(demo: Report) -> None:
-    assert demo.text.splitlines()[-1] == f"Page: {demo.page}"
-    assert not any(line.endswith(" ") for line in demo.text.splitlines())
+    assert json.loads((folder / "report.json").read_text()) == demo.values
+    seen, markdown = Visible((folder / "index.html").read_text()).text, (folder / "report.md").read_text()
+    for section in demo.values["sections"]:
+        for block in section["body"]:
+            for row in block.get("rows", ()) if block["kind"] == "table" else ():
+                for value in row.values():
+                    if isinstance(value, float):
+                        assert f"{value:.1f}" in seen
+                        assert f"{value:.1f}" in markdown
 
 
 def test_no_word_that_promises_too_much(demo: Report) -> None:
@@ -148,46 +151,39 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 def test_one_cell_is_enough(tmp_path: Path) -> None:
-    report = write_report([write(tmp_path, [thief(0, 91.2, experiment="attack")])], tmp_path / "report")
+    report = write_report([write(tmp_path, [thief(0, 91.2, experiment="attack", reported=87.1)])], tmp_path / "report")
     seen = Visible(report.page.read_text()).text
     assert "91.2" in seen
-    assert "nothing can be concluded" in seen
-    assert "undistill attack MODEL --attack kd" in seen
-    assert "91.2 (1)" in report.text
+    assert "reported 87.1" in seen
+    assert "nothing can be concluded from 1 seed" in seen.lower() or "nothing can be concluded" in seen
+    assert report.values["commands"] == [
+        "undistill attack MODEL --attack kd --student cnn --threat-model 'logits/labelled(1.0)/trained/random' --seed 0 "
+        "--out FOLDER -s attack.temperature=4 -s attack.alpha=0.9 -s student.width=0.125"
+    ]
 
 
-def test_lost_cells_are_seen(tmp_path: Path) -> None:
+def test_lost_cells_are_counted(tmp_path: Path) -> None:
     why = "the loss was not finite at step 3"
     cells = [thief(0, 90.0), thief(1, None, status="diverged", why=why), thief(0, None, "normal", status="diverged")]
     report = write_report([write(tmp_path, cells)], tmp_path / "report")
-    seen = Visible(report.page.read_text()).text
-    assert "90.0 (1, 1 diverged)" in report.text
+    assert "90.0 (n = 1, 1 diverged)" in report.text
     assert "– (1 diverged)" in report.text
-    assert "2 cells gave no accuracy (diverged)" in seen
-    assert why in seen
-    assert report.values["sections"][0]["rows"][0]["lost"] == {"diverged": 1}
+    assert why in Visible(report.page.read_text()).text
 
 
 def test_nothing_but_lost_cells_still_makes_a_page(tmp_path: Path) -> None:
-    report = write_report([write(tmp_path, [thief(0, None, status="failed", curve=[])])], tmp_path / "report")
-    assert "No attack on the nasty teacher gave an accuracy." in report.page.read_text()
+    assert write_report(
+        [write(tmp_path, [thief(0, None, status="failed", curve=[])])], tmp_path / "report"
+    ).page.is_file()
 
 
 def test_mixtures_of_experiments(tmp_path: Path) -> None:
     one = write(tmp_path / "one", grid())
     two = write(tmp_path / "two", [thief(7, 88.8, experiment="attack", data="other", data_note="other data")])
     three = write(tmp_path / "three", [thief(0, 77.7, experiment="attack", card=API), figure()[0]])
-    report = write_report([one, two, three], tmp_path / "report")
-    assert [s["card"] for s in report.values["sections"]] == [API, PAPER, PAPER, API]
-    seen = Visible(report.page.read_text()).text
+    seen = Visible(write_report([one, two, three], tmp_path / "report").page.read_text()).text
     assert "88.8" in seen
     assert "77.7" in seen
-
-
-def test_reported_numbers_stand_beside_measured_ones(tmp_path: Path) -> None:
-    report = write_report([write(tmp_path, [thief(0, 91.2, reported=87.1)])], tmp_path / "report")
-    assert "91.2 (1) [reported 87.1]" in report.text
-    assert "reported 87.1" in Visible(report.page.read_text()).text
 
 
 def test_no_folder_no_cells(tmp_path: Path) -> None:
@@ -210,3 +206,73 @@ def test_a_figure_without_its_arrays_is_named(tmp_path: Path) -> None:
     next((tmp_path / "cells").glob("*.npz")).write_bytes(b"broken")
     with pytest.raises(RunError, match=r"npz is damaged or missing"):
         write_report([tmp_path], tmp_path / "report")
+
+
+# -- what is said -------------------------------------------------------------------------------------------------------
+
+
+def test_differences_are_paired_by_seed() -> None:
+    first = Group((thief(0, 90.0), thief(1, 92.0), thief(2, 97.0)))
+    second = Group((thief(2, 96.0, "normal"), thief(0, 95.0, "normal"), thief(1, 95.0, "normal")))
+    change = difference(first, second)
+    assert change is not None
+    assert change.each == [-5.0, -3.0, 1.0]
+    assert change.mean == pytest.approx(-7 / 3)
+    low, high = change.interval or (0.0, 0.0)
+    half = 4.302653 * math.sqrt(28 / 3) / math.sqrt(3)  # squares of deviations sum to 56/3, over 2
+    assert [low, high] == pytest.approx([-7 / 3 - half, -7 / 3 + half], abs=1e-4)
+    assert change.sign == 0
+
+
+def test_seeds_without_a_partner_are_counted_not_used() -> None:
+    change = difference(Group((thief(0, 90.0), thief(1, None, status="diverged"))), Group((thief(0, 95.0, "normal"),)))
+    assert change is not None
+    assert (change.each, change.unpaired, change.interval) == ([-5.0], 1, None)
+
+
+def test_no_pair_no_difference() -> None:
+    assert difference(Group((thief(0),)), Group((thief(1, victim="normal"),))) is None
+    assert difference(None, Group((thief(0),))) is None
+
+
+def test_a_contrast_gives_both_means_and_the_paired_interval() -> None:
+    text = attack.of_students(summarise(grid()).sections[0])[0]
+    for value in ("92.0 %", "97.4 %", "−5.4 points", "−7.4 to −3.4"):
+        assert value in text
+
+
+def test_an_interval_around_zero_and_few_seeds_conclude_nothing() -> None:
+    summary = summarise(grid())
+    labels = next(text for text in attack.other_contrasts(summary.sections[0]) if text.startswith("Victim's"))
+    assert "no measurable difference" in labels
+    assert attack.doubts(summary) == []
+    few = summarise([cell for cell in grid() if max(cell.seeds.values()) < 2])
+    assert "nothing can be concluded from 2 seeds" in attack.of_students(few.sections[0])[0]
+    assert attack.doubts(few)
+
+
+def test_headroom_is_what_soft_outputs_add_to_labels() -> None:
+    text = attack.headroom(summarise(grid()).sections[1])
+    assert text is not None
+    assert "+6.9 points" in text  # 97.33 − 90.40
+    assert "6.9 of these points are removed" in text
+
+
+def test_the_cost_to_users_is_paired_with_the_control() -> None:
+    [text] = attack.of_victims(summarise(grid()))
+    for value in ("98.8 %", "99.6 %", "−0.8 points"):
+        assert value in text
+    assert attack.of_victims(summarise([thief(0)])) == []
+
+
+def test_missing_baselines_and_repeated_seeds_are_doubts() -> None:
+    assert any("no baseline" in doubt for doubt in attack.doubts(summarise([thief(0, 90.0)])))
+    twice = summarise([*grid(), thief(0, 95.0, accuracy_val=1.0, experiment="demo")])
+    assert any("more than once" in doubt for doubt in attack.doubts(twice))
+
+
+@pytest.mark.parametrize(
+    ("cells", "count"), [([thief(0)], 5), ([thief(0, card=API), control(0, card=API)], 5), ([victim(0)], 1)]
+)
+def test_limits_follow_the_cells(cells: list[Cell], count: int) -> None:
+    assert len(attack.limits(summarise(cells))) == count

@@ -1,0 +1,71 @@
+"""What an audit resolves, how many seeds or images it would take, and how it is made smaller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from auditing.made import MadeAudit
+from undistill.auditing.analyze import analyze
+from undistill.auditing.config import Request
+from undistill.auditing.evidence import read
+from undistill.auditing.precision import ACCESS, STEPS, precision, smaller, too_few
+from undistill.auditing.suite import expected_resolution, resolution_range, seeds_for
+from undistill.data.image_set import Splits
+
+
+def test_a_range_of_precision_holds_what_audits_measured() -> None:
+    low, high = resolution_range(8, 497) or (0.0, 0.0)
+    assert low <= 1.77 <= 3.48 <= high
+    assert resolution_range(1, 497) is None
+    seeds = seeds_for(2.0, 497)
+    assert seeds is not None
+    assert (expected_resolution(seeds, 497) or 9.0) < 2.0
+    assert seeds_for(0.5, 41) is None
+
+
+def test_seeds_that_are_needed_follow_from_the_widths(tmp_path: Path) -> None:
+    MadeAudit(noise=3.0).write(tmp_path / "loud")
+    MadeAudit(noise=0.1).write(tmp_path / "quiet")
+    loud, quiet = precision(read(tmp_path / "loud")), precision(read(tmp_path / "quiet"))
+    assert loud.width > quiet.width
+    assert (loud.seeds or 10_000) > (quiet.seeds or 0)
+
+
+def test_too_few_data_are_refused_an_answer() -> None:
+    told = too_few(16, [7], 3, 82)
+    assert told is not None
+    assert "1,1" in told  # about 82 · 200 / 16 images, to two digits
+    assert too_few(497, [50, 100], 10, 1797) is None
+    assert too_few(497, [7], 10) is not None
+    assert too_few(99, [], 10) is not None
+    assert too_few(2000, [50], 100) is not None  # half an image a class
+
+
+def test_more_seeds_come_with_command_and_minutes(tmp_path: Path) -> None:
+    begun = "undistill audit 'my runs/nasty' --control=runs/normal --time 5m -o 'a b'"
+    MadeAudit(noise=4.0, plan={"command": begun}).write(tmp_path)
+    own = analyze(tmp_path).outlook
+    assert own is not None
+    assert own.minutes is not None
+    more = f"--seeds {own.seeds_needed} -o {tmp_path}-{own.seeds_needed}-seeds"
+    assert own.command == f"undistill audit 'my runs/nasty' --control=runs/normal {more}"
+    again = analyze(MadeAudit(noise=4.0, plan={"command": begun, "suite": "timed@1"}).at(tmp_path / "grows")).outlook
+    assert again is not None
+    assert again.command.endswith(f"m -o {tmp_path / 'grows'}")
+
+
+def test_an_audit_becomes_smaller_step_by_step(splits: Splits) -> None:
+    assert splits.pool is not None
+    found = [request for request, _ in smaller(Request(), splits)]
+    assert [request.steps for request in found] == list(STEPS)
+    assert [len(request.questions) for request in found] == [0, 1, 1, 1]
+    assert found[1].questions == (len(splits.pool) // 2,)
+    assert [tuple(request.serve) for request in found] == [(), (), (), ACCESS]
+
+
+def test_what_was_asked_for_by_name_stays(splits: Splits) -> None:
+    asked = Request(steps=900, questions=(3, 5), serve=("weights",))
+    assert list(smaller(asked, splits)) == []
+    for request, lost in smaller(Request(steps=900), splits):
+        assert request.steps == 900
+        assert "--steps" not in lost
