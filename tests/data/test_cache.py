@@ -46,12 +46,6 @@ def read() -> dict[str, ImageSet]:
     return {} if kept is None else kept.splits
 
 
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("UNDISTILL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def test_what_was_written_is_read(images: ImageSet, make_images: Callable[..., ImageSet], root: Path) -> None:
     assert cache.read("key") is None
     write({"train": images, "test": make_images(8, channels=1)})

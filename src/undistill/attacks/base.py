@@ -31,6 +31,9 @@ class Attack(Component):
     holds_images: ClassVar[bool] = True
     knows: ClassVar[tuple[str, ...]] = ()
 
+    def check(self, student: nn.Module, victim: nn.Module | None = None) -> None:
+        """UsageError if the attack cannot work with these networks; a victim of None is not looked at."""
+
     def steal(
         self,
         oracle: Oracle,

@@ -20,7 +20,7 @@ from undistill.oracle.oracle import Answer, Oracle
 from undistill.seeds import derive
 from undistill.threat_model import Access
 from undistill.training.evaluate import batch_for
-from undistill.training.features import FeatureBatches, Scale, linear_head, read_all, write_head
+from undistill.training.features import FeatureBatches, Scale, check_head, linear_head, read_all, write_head
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe
@@ -43,6 +43,10 @@ class LinearProbe(Attack):
     temperature: float = Field(4.0, gt=0)
     alpha: float = Field(0.9, ge=0, le=1)
     needs: ClassVar[Access | None] = Access.LABEL
+
+    def check(self, student: nn.Module, victim: nn.Module | None = None) -> None:
+        """UsageError for a student without a linear head that has a bias."""
+        check_head(student, self.name, "student", biased=True)
 
     def steal(
         self,
