@@ -7,6 +7,7 @@ import io
 import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def grids(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Table]:
     return {name: tables.grid(EXPERIMENTS[name], sources, {}) for name in REPORTED}
 
 
-def _grid(folder: Path, plan: Plan, **lost: list[str]) -> Table:
+def _grid(folder: Path, plan: Plan, **lost: Any) -> Table:
     return tables.grid(EXPERIMENTS["table1"], open_sources([fill(folder, plan, **lost)]), {})
 
 
