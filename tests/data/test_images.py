@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undistill.data.image_set import ImageSet, Splits
-from undistill.data.splits import split
+from undistill.data.load import split
 from undistill.errors import UsageError
 
 NAMES = ("a", "b")
