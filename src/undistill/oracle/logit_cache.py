@@ -148,10 +148,6 @@ class Bank:
         return True
 
 
-USUAL = Bank()
-"""The cache in the user's cache folder."""
-
-
 @dataclass
 class Entry:
     """One network's logits for the views of one source, a file for each pass."""
