@@ -12,10 +12,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from undistill import attack, load, protect, train
 from undistill.oracle import Bank
+from undistill.statistics import interval
 from undistill.training.environment import choose_device, describe
 from undistill.training.recipe import read
 
@@ -55,12 +54,10 @@ def differences(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     found = {}
     for name in ARMS:
         pairs = [(row["fp32"][name], row["bf16"][name]) for row in rows]
-        gaps = [half - full for full, half in pairs]
-        spread = statistics.stdev(gaps) / len(gaps) ** 0.5 * float(stats.t.ppf(0.975, len(gaps) - 1))
+        gap = interval([half - full for full, half in pairs])
         means = {"fp32": statistics.mean(full for full, _ in pairs), "bf16": statistics.mean(half for _, half in pairs)}
-        found[name] = {
-            k: round(v, 2) for k, v in {**means, "difference": statistics.mean(gaps), "half": spread}.items()
-        }
+        values = {**means, "difference": gap.mean, "half": (gap.high - gap.low) / 2}
+        found[name] = {k: round(v, 2) for k, v in values.items()}
     return found
 
 

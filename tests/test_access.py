@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from undistill.errors import UsageError
-from undistill.threat_model import NAMED, Access, Card
+from undistill.threat_model import NAMED, Access, ThreatModel
 
 
 def test_access_is_ordered_by_what_it_shows() -> None:
@@ -26,21 +26,21 @@ def test_unknown_access_is_refused_with_those_there_are() -> None:
 
 
 def test_the_paper_sees_logits_labels_and_the_victims_own_images() -> None:
-    assert str(Card.parse("paper")) == "logits/labelled(1.0)/trained/random"
+    assert str(ThreatModel.parse("paper")) == "logits/labelled(1.0)/trained/random"
 
 
 def test_an_api_thief_asks_fifty_questions_about_fresh_images_without_labels() -> None:
-    assert str(Card.parse("api")) == "probs/unlabelled(1.0)/fresh/random/50"
+    assert str(ThreatModel.parse("api")) == "probs/unlabelled(1.0)/fresh/random/50"
 
 
 def test_a_data_free_thief_holds_the_weights_and_no_image() -> None:
-    card = Card.parse("data-free")
+    card = ThreatModel.parse("data-free")
     assert str(card) == "weights/none/none/random"
-    assert Card.parse(str(card)) == Card(access=Access.WEIGHTS, data="none", pool="none") == card
+    assert ThreatModel.parse(str(card)) == ThreatModel(access=Access.WEIGHTS, data="none", pool="none") == card
 
 
 cards = st.builds(
-    lambda access, data, pool, held: Card(access=access, data=data, pool=pool, share=held[0], questions=held[1]),
+    lambda access, data, pool, held: ThreatModel(access=access, data=data, pool=pool, share=held[0], questions=held[1]),
     st.sampled_from(Access),
     st.sampled_from(["labelled", "unlabelled"]),
     st.sampled_from(["trained", "fresh"]),
@@ -49,33 +49,33 @@ cards = st.builds(
 
 
 @given(cards)
-def test_a_card_is_read_back_from_its_text(card: Card) -> None:
-    assert Card.parse(str(card)) == card
+def test_a_card_is_read_back_from_its_text(card: ThreatModel) -> None:
+    assert ThreatModel.parse(str(card)) == card
 
 
 def test_a_tiny_share_is_read_back_from_its_text() -> None:
-    card = Card(share=1e-5)
-    assert Card.parse(str(card)) == card
+    card = ThreatModel(share=1e-5)
+    assert ThreatModel.parse(str(card)) == card
 
 
 @pytest.mark.parametrize("card", NAMED.values())
-def test_a_card_survives_json(card: Card) -> None:
-    assert Card.model_validate_json(card.model_dump_json()) == card
+def test_a_card_survives_json(card: ThreatModel) -> None:
+    assert ThreatModel.model_validate_json(card.model_dump_json()) == card
 
 
 def test_a_card_passes_through_parse() -> None:
-    assert Card.parse(card := Card(questions=3)) is card
+    assert ThreatModel.parse(card := ThreatModel(questions=3)) is card
 
 
 def test_a_card_without_a_share_holds_the_whole_pool() -> None:
-    assert Card.parse("label/unlabelled/fresh/random").share == 1.0
+    assert ThreatModel.parse("label/unlabelled/fresh/random").share == 1.0
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("papre", "card 'papre' is neither one of paper, api, data-free nor of the form"),
-        ("", "card '' is neither one of"),
+        ("papre", "threat model 'papre' is neither one of paper, api, data-free nor of the form"),
+        ("", "threat model '' is neither one of"),
         ("logits/labelled(1.0)/trained", "is neither one of"),
         ("logits/labelled(1.0)/trained/random/5/6", "is neither one of"),
         ("logits/labelled[1]/trained/random", "is neither one of"),
@@ -87,29 +87,32 @@ def test_a_card_without_a_share_holds_the_whole_pool() -> None:
         ("logits/labelled/found/random", "pool: "),
         ("logits/labelled/trained/random/0", "questions: "),
         ("logits/labelled/trained/random/many", "questions: "),
-        ("weights/none/fresh/random", "a thief has a pool or no images: data none does not go with pool fresh"),
-        ("weights/labelled/none/random", "a thief has a pool or no images: data labelled does not go with pool none"),
-        ("weights/none/none/random/5", "a thief without images asks no questions: leave their number out"),
-        ("weights/none(0.5)/none/random", "a thief without images holds no share of a pool: leave it out"),
-        ("logits/labelled(0.5)/trained/random/5", "a card takes either a share of the pool or a number of questions"),
+        ("weights/none/fresh/random", "an attacker has a pool or no images: data none does not go with pool fresh"),
+        (
+            "weights/labelled/none/random",
+            "an attacker has a pool or no images: data labelled does not go with pool none",
+        ),
+        ("weights/none/none/random/5", "an attacker without images queries nothing: leave the query budget out"),
+        ("weights/none(0.5)/none/random", "an attacker without images holds no share of a pool: leave it out"),
+        ("logits/labelled(0.5)/trained/random/5", "a threat model takes either a share of the pool or a query budget"),
     ],
 )
 def test_what_is_no_card_is_refused_in_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(UsageError) as refused:
-        Card.parse(text)
+        ThreatModel.parse(text)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_a_refusal_speaks_english_not_pydantic() -> None:
     with pytest.raises(UsageError) as refused:
-        Card.parse("logits/labelled(0.5)/trained/random/5")
+        ThreatModel.parse("logits/labelled(0.5)/trained/random/5")
     assert "Value error" not in str(refused.value)
 
 
 def test_a_card_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Card().share = 0.5  # type: ignore[misc]
+        ThreatModel().share = 0.5  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -124,12 +127,16 @@ def test_a_card_cannot_be_changed() -> None:
     ],
 )
 def test_a_card_says_how_the_victim_is_served(text: str, access: Access, top: int | None, digits: int | None) -> None:
-    card = Card.parse(f"{text}/unlabelled/fresh/public/50")
+    card = ThreatModel.parse(f"{text}/unlabelled/fresh/public/50")
     assert (card.access, card.top, card.digits, card.start) == (access, top, digits, "public")
-    assert Card.parse(str(card)) == card == Card.parse("api").served(text).model_copy(update={"start": "public"})
+    assert (
+        ThreatModel.parse(str(card))
+        == card
+        == ThreatModel.parse("api").served(text).model_copy(update={"start": "public"})
+    )
 
 
 @pytest.mark.parametrize("text", ["top0", "top", "top5:", "label:2", "logits:3", "probs:x", "top5:2:3", ""])
 def test_what_is_no_way_of_serving_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        Card.parse("api").served(text)
+        ThreatModel.parse("api").served(text)

@@ -1,4 +1,4 @@
-"""What a thief sees and holds: access levels and cards (threat models). Never imports torch."""
+"""What an attacker sees and holds: access levels and threat models. Never imports torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Access(IntEnum):
 
     @property
     def label(self) -> str:
-        """The name used in cards: `logits`."""
+        """The name used in threat models: `logits`."""
         return self.name.lower()
 
     @classmethod
@@ -33,16 +33,16 @@ class Access(IntEnum):
         return cls[name.upper()]
 
 
-class Card(BaseModel):
-    """A threat model: access × data the thief holds × pool × start × budget of questions.
+class ThreatModel(BaseModel):
+    """A threat model: output access × data the attacker holds × pool × start × query budget.
 
-    How a victim is served is more than its access: `top` classes are shown at `TOPK`, `digits` behind the point of a
-    probability (`top5:2`, `top1`, `probs:1`); None for five classes and for all digits. `start` is what the thief's network
-    begins with: random weights, or somebody's `public` ones.
+    Output access is more than its level: at `TOPK` the `top` classes are returned, `digits` are those of a probability
+    (`top5:2`, `top1`, `probs:1`); None for five classes and for all digits. `start`: the attacker's network begins with random
+    weights, or with `public` ones.
 
-    `share` is the part of the pool that the thief holds. `questions` None means one question for each view of each image (the
-    paper's case: 160 epochs × 50,000 images are 8 M questions); a number Q means at most Q images, each asked once.
-    Data `none` is a thief without images, who has nothing to share out or to ask about: `weights/none/none/random`.
+    `share` is the part of the pool that the attacker holds. `questions`, the query budget: None for one query for each view of each
+    image (the paper's case: 160 epochs × 50,000 images are 8 M queries); a number Q for at most Q images, each queried once. Data
+    `none` is an attacker without images, who queries nothing: `weights/none/none/random`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +57,7 @@ class Card(BaseModel):
     digits: int | None = Field(None, ge=0, le=9)
 
     @model_validator(mode="after")
-    def _served_as_the_access_allows(self) -> Card:
+    def _served_as_the_access_allows(self) -> ThreatModel:
         if self.top is not None and self.access is not Access.TOPK:
             raise ValueError(f"a number of classes belongs to topk, not to {self.access.label}")
         if self.digits is not None and self.access not in (Access.TOPK, Access.PROBS):
@@ -65,41 +65,41 @@ class Card(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _budget_needs_no_share(self) -> Card:
+    def _budget_needs_no_share(self) -> ThreatModel:
         if self.questions is not None and self.share != 1.0:
-            raise ValueError("a card takes either a share of the pool or a number of questions, not both")
+            raise ValueError("a threat model takes either a share of the pool or a query budget, not both")
         return self
 
     @model_validator(mode="after")
-    def _no_images_no_pool(self) -> Card:
+    def _no_images_no_pool(self) -> ThreatModel:
         if (self.data == "none") != (self.pool == "none"):
-            raise ValueError(f"a thief has a pool or no images: data {self.data} does not go with pool {self.pool}")
+            raise ValueError(f"an attacker has a pool or no images: data {self.data} does not go with pool {self.pool}")
         if self.data == "none" and self.questions is not None:
-            raise ValueError("a thief without images asks no questions: leave their number out")
+            raise ValueError("an attacker without images queries nothing: leave the query budget out")
         if self.data == "none" and self.share != 1.0:
-            raise ValueError("a thief without images holds no share of a pool: leave it out")
+            raise ValueError("an attacker without images holds no share of a pool: leave it out")
         return self
 
     def __str__(self) -> str:
-        """`logits/labelled(1.0)/trained/random`, and `/50` behind it for a budget of 50 questions."""
+        """`logits/labelled(1.0)/trained/random`, and `/50` behind it for a budget of 50 queries."""
         held = "none" if self.data == "none" else f"{self.data}({self.share})"
         budget = "" if self.questions is None else f"/{self.questions}"
         return f"{self.serving}/{held}/{self.pool}/{self.start}{budget}"
 
     @property
     def serving(self) -> str:
-        """How the victim is served: `probs`, `top5:2`, `top1`, `label`, `weights`."""
+        """The output access: `probs`, `top5:2`, `top1`, `label`, `weights`."""
         shown = self.access.label if self.top is None else f"top{self.top}"
         return shown if self.digits is None else f"{shown}:{self.digits}"
 
-    def served(self, serving: str) -> Card:
-        """The same card of a victim that is served otherwise; UsageError for what is no way of serving."""
+    def served(self, serving: str) -> ThreatModel:
+        """The same threat model at another output access; UsageError for what is none."""
         return self.model_copy(update=_serving(serving))
 
     @classmethod
-    def parse(cls, text: str | Card) -> Card:
-        """Read a card's name (`paper`, `api`, `data-free`) or its written form; UsageError says what is wrong with others."""
-        if isinstance(text, Card):
+    def parse(cls, text: str | ThreatModel) -> ThreatModel:
+        """Read a threat model's name (`paper`, `api`, `data-free`) or its written form; UsageError for anything else."""
+        if isinstance(text, ThreatModel):
             return text
         if text in NAMED:
             return NAMED[text]
@@ -107,8 +107,8 @@ class Card(BaseModel):
         held = re.fullmatch(r"(\w+)(?:\(([0-9.e-]+)\))?", parts[1]) if len(parts) in (4, 5) else None
         if held is None:
             raise UsageError(
-                f"card {text!r} is neither one of {', '.join(NAMED)} nor of the form "
-                "ACCESS/DATA(SHARE)/POOL/START[/QUESTIONS] such as logits/labelled(1.0)/trained/random"
+                f"threat model {text!r} is neither one of {', '.join(NAMED)} nor of the form "
+                "ACCESS/DATA(SHARE)/POOL/START[/QUERIES] such as logits/labelled(1.0)/trained/random"
             )
         try:
             return cls.model_validate(
@@ -124,7 +124,7 @@ class Card(BaseModel):
         except ValueError as error:
             if isinstance(error, UsageError):
                 raise
-            raise UsageError(f"card {text!r}: {_first_problem(error)}") from None
+            raise UsageError(f"threat model {text!r}: {_first_problem(error)}") from None
 
 
 def _serving(text: str) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _serving(text: str) -> dict[str, Any]:
     found = re.fullmatch(r"top(\d{1,6})(?::(\d))?|(\w+)(?::(\d))?", text)
     if found is None or found[1] == "0":
         raise UsageError(
-            f"{text!r} is no way of serving; write probs, probs:2, top5, top5:2, top1, label, logits or weights"
+            f"{text!r} is no output access; write probs, probs:2, top5, top5:2, top1, label, logits or weights"
         )
     if found[1]:
         return {"access": Access.TOPK, "top": int(found[1]), "digits": int(found[2]) if found[2] else None}
@@ -152,7 +152,9 @@ def _first_problem(error: ValueError) -> str:
 
 
 NAMED = {
-    "paper": Card(),
-    "api": Card(access=Access.PROBS, data="unlabelled", pool="fresh", questions=50),
-    "data-free": Card(access=Access.WEIGHTS, data="none", pool="none"),
+    "paper": ThreatModel(),
+    "api": ThreatModel(access=Access.PROBS, data="unlabelled", pool="fresh", questions=50),
+    "data-free": ThreatModel(access=Access.WEIGHTS, data="none", pool="none"),
 }
+Card = ThreatModel
+"""The former name."""

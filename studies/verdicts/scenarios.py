@@ -31,9 +31,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A truth. Levels in δ: the best soft thief of the defended model, its best thief of labels (0), the twin's best soft thief,
-    a student alone. Each of three soft ranks is `step` below the one before, the second thief of labels below the first too.
-    `crashed`: the defended model's first soft thief lost its cells. `wanted`: the verdict whose power is asked for.
+    """A truth. Levels in δ, relative to the best label-only attack on the defended model: `soft`, the best soft one; `soft0`, that
+    on the undefended control; `alone`, a baseline. Each of three soft ranks is `step` below the one before, and so is the second
+    label-only attack. `crashed`: the first soft attack lost its cells. `wanted`: the verdict whose power is asked for.
     """
 
     name: str

@@ -1,14 +1,14 @@
-"""The judge judged: how often do its verdicts say what is not so, and how often what is? Nothing is trained.
+"""Calibration of the verdict rules: how often are verdicts false, and how often are true ones found? Nothing is trained.
 
     python -m studies.verdicts.simulate [-o evidence/verdicts.json] [--sets 10000] [--seed 0]
     python -m studies.verdicts.table                # the outcome into docs/audit.md, between its marks
 
-Makes up audits whose truth is known, and judges them by the very functions that judge real ones (`statistics.interval`,
+Simulates audits whose truth is known, and applies to them the functions that audits use (`statistics.interval`,
 `verdict.contrasts`, `verdict.decide`).
 
 Legend: S made-up audits, U seeds. An arm's accuracy at a seed is its true one + luck of the test images (one draw an audit) + luck
 of the seed that all arms share + luck of its own. Scores of the search are drawn anew: two seeds and as many images held out as
-there are test images. Levels are in δ, relative to the best thief of labels.
+there are test images. Levels are in δ, relative to the best label-only attack.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Floats = NDArray[np.float64]
 HOME = Path(__file__).parent
 VERDICTS = (INCONCLUSIVE, NO_ADVANTAGE, NO_EFFECT, PARTIAL, LABEL_LEVEL, NO_GAIN)
 NAIVE = -2.0
-"""The naive thief's distance from the best soft one, in δ."""
+"""The naive attack's distance from the best soft one, in δ."""
 SEARCH_SEEDS = 2
 ENOUGH = 0.8
 """The power that is asked for."""

@@ -13,7 +13,7 @@ from undistill.data import Splits, load
 from undistill.experiments.extraction import hold
 from undistill.models import Classifier, build
 from undistill.oracle.oracle import Oracle
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import EpochRecord, fit
 from undistill.training.objectives import CrossEntropy
@@ -44,7 +44,7 @@ class Digits:
         """(the student, the records)."""
         thief, student = ATTACKS.make(attack), self.student()
         recipe = read({**self.recipe.dump(), "training": {"optimizer": ADAM, **training}})
-        none = hold(self.data, Card.parse("data-free"), thief, seed=0)
+        none = hold(self.data, ThreatModel.parse("data-free"), thief, seed=0)
         oracle = Oracle(self.victim, Access.WEIGHTS)
         return student, list(thief.steal(oracle, student, none, recipe, device=torch.device("cpu")))
 

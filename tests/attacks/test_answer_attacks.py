@@ -32,7 +32,7 @@ from undistill.experiments.extraction import hold
 from undistill.losses import decoupled_kl, smoothed_cross_entropy, standardised_kl
 from undistill.models import Classifier
 from undistill.oracle.oracle import Answer, Oracle
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import State
 from undistill.training.recipe import Recipe, read
@@ -245,7 +245,7 @@ def test_the_mean_of_noisy_answers_is_nearer_to_the_truth(digits: Digits) -> Non
 def test_a_card_without_labels_makes_poisoned_ones_harmless(
     rob: Callable[..., Any], splits: Splits, settings: Settings, questions: int | None
 ) -> None:
-    card = Card(access=Access.PROBS, data="unlabelled", questions=questions)
+    card = ThreatModel(access=Access.PROBS, data="unlabelled", questions=questions)
     won = [
         rob(settings, hold(replace(splits, train=train), card, ATTACKS.make(settings), 0), budget=questions)[0]
         for train in (splits.train, poisoned(splits.train))

@@ -25,7 +25,7 @@ from undistill.errors import UsageError
 from undistill.experiments.extraction import attack, hold, permit
 from undistill.models import Classifier
 from undistill.oracle import Oracle, Questions
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training import train as training
 from undistill.training.loop import EpochRecord, fit
 from undistill.training.objectives import CrossEntropy
@@ -175,7 +175,7 @@ def test_an_attack_leaves_the_victim_alone(
 def test_a_data_free_attack_looks_at_no_image(
     name: str, rob: Callable[..., Any], images: ImageSet, splits: Splits
 ) -> None:
-    none = hold(splits, Card.parse("data-free"), made(name), seed=0)
+    none = hold(splits, ThreatModel.parse("data-free"), made(name), seed=0)
     assert len(none) == 0
     weights, oracle, _ = rob(name, images)
     assert same(weights, rob(name, none)[0])
@@ -213,7 +213,7 @@ def test_label_only_is_scratch_on_the_victims_labels(
 
 
 def test_a_card_without_labels_hands_over_none(splits: Splits) -> None:
-    card = Card(data="unlabelled")
+    card = ThreatModel(data="unlabelled")
     for name in ATTACKS.classes():
         held = hold(splits, card, ATTACKS.make(name), seed=0)
         assert held.labelled is ATTACKS.make(name).control
@@ -222,26 +222,29 @@ def test_a_card_without_labels_hands_over_none(splits: Splits) -> None:
 
 def test_a_thief_holds_what_the_card_says(splits: Splits) -> None:
     thief = ATTACKS.make("kd")
-    sizes = [len(hold(splits, card, thief, 0)) for card in (Card(), Card(share=0.5), Card(pool="fresh", questions=5))]
+    sizes = [
+        len(hold(splits, card, thief, 0))
+        for card in (ThreatModel(), ThreatModel(share=0.5), ThreatModel(pool="fresh", questions=5))
+    ]
     assert sizes == [24, 12, 5]
 
 
 def test_thieves_of_one_seed_hold_the_same_images(splits: Splits) -> None:
-    card = Card(share=0.5)
+    card = ThreatModel(share=0.5)
     first, again, other = (hold(splits, card, ATTACKS.make("kd"), seed).index_N.tolist() for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
 
 def test_a_thief_sees_what_it_reads_and_the_card_gives() -> None:
-    assert permit(ATTACKS.make("kd"), Card(access=Access.WEIGHTS)) is Access.LOGITS
-    assert permit(ATTACKS.make("kd"), Card(access=Access.PROBS)) is Access.PROBS
-    assert permit(ATTACKS.make("label-only"), Card()) is Access.LABEL
+    assert permit(ATTACKS.make("kd"), ThreatModel(access=Access.WEIGHTS)) is Access.LOGITS
+    assert permit(ATTACKS.make("kd"), ThreatModel(access=Access.PROBS)) is Access.PROBS
+    assert permit(ATTACKS.make("label-only"), ThreatModel()) is Access.LABEL
 
 
 def test_a_card_that_gives_too_little_is_refused() -> None:
     with pytest.raises(UsageError, match="kd needs topk; the threat model gives label"):
-        permit(ATTACKS.make("kd"), Card(access=Access.LABEL))
+        permit(ATTACKS.make("kd"), ThreatModel(access=Access.LABEL))
 
 
 # -- what is asked ------------------------------------------------------------------------------------------------------

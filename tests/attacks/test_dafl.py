@@ -23,7 +23,7 @@ from undistill.models import Classifier
 from undistill.models.external import Wrapped
 from undistill.oracle.black_box import BlackBox
 from undistill.oracle.oracle import Oracle
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training import checkpoint
 from undistill.training.loop import State, fit
 from undistill.training.recipe import Recipe, read
@@ -57,7 +57,7 @@ def generated(victim: Classifier, recipe: Recipe) -> Generated:
 
 @pytest.fixture
 def none(splits: Splits) -> ImageSet:
-    return hold(splits, Card.parse("data-free"), SMALL, seed=0)
+    return hold(splits, ThreatModel.parse("data-free"), SMALL, seed=0)
 
 
 # -- the generator ------------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_an_attack_that_learns_from_images_does_not_play_without(name: str) -> N
     with pytest.raises(
         UsageError, match=f"{name} learns from images, and the threat model weights/none/none/random leaves"
     ):
-        permit(ATTACKS.make(name), Card.parse("data-free"))
+        permit(ATTACKS.make(name), ThreatModel.parse("data-free"))
 
 
 @pytest.mark.parametrize("card", ["paper", "weights/unlabelled/fresh/random"])
@@ -265,13 +265,13 @@ def test_an_attack_that_makes_its_images_takes_no_others(name: str, card: str) -
     with pytest.raises(
         UsageError, match=f"{name} makes its own images: take a threat model that holds none, such as data-free"
     ):
-        permit(ATTACKS.make(name), Card.parse(card))
+        permit(ATTACKS.make(name), ThreatModel.parse(card))
 
 
 @pytest.mark.parametrize("name", ["dafl", "deep-inversion"])
 def test_less_than_weights_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} needs weights; the threat model gives logits"):
-        permit(ATTACKS.make(name), Card.parse("logits/none/none/random"))
+        permit(ATTACKS.make(name), ThreatModel.parse("logits/none/none/random"))
 
 
 @pytest.mark.parametrize("name", ["dafl", "deep-inversion"])

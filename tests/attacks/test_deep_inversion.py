@@ -23,7 +23,7 @@ from undistill.models import Classifier, build
 from undistill.models.external import Wrapped
 from undistill.oracle.oracle import Oracle
 from undistill.seeds import derive
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training import checkpoint
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe
@@ -58,7 +58,7 @@ def victim(make_model: MakeModel) -> Classifier:
 
 @pytest.fixture
 def none(splits: Splits) -> ImageSet:
-    return hold(splits, Card.parse("data-free"), SMALL, seed=0)
+    return hold(splits, ThreatModel.parse("data-free"), SMALL, seed=0)
 
 
 # -- images -------------------------------------------------------------------------------------------------------------

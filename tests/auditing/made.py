@@ -47,7 +47,7 @@ class MadeAudit:
     card: str = CARD
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     noise: float = 0.3
-    twin: bool = True
+    control: bool = True
     vouched: bool = False
     shows: str = "weights"
     defense: dict[str, Any] = field(default_factory=lambda: {"name": "nasty", "temperature": 4.0, "omega": 0.04})
@@ -60,7 +60,7 @@ class MadeAudit:
 
     def write(self, folder: Path) -> Plan:
         """The whole folder."""
-        for side, victim in SIDES if self.twin else SIDES[:1]:
+        for side, victim in SIDES if self.control else SIDES[:1]:
             self._served(side, victim)
             self._side(side, victim)
         self._without()
@@ -96,7 +96,7 @@ class MadeAudit:
                     defense=self.defense if side == "defended" else {},
                     shows=self.shows if side == "defended" else "weights",
                 )
-                for side, victim in (SIDES if self.twin else SIDES[:1])
+                for side, victim in (SIDES if self.control else SIDES[:1])
             ],
             "cells": self.cells,
             "known": {"kd": (), "decoupled": ("nasty",), "label-only": ()},

@@ -46,7 +46,7 @@ def test_each_verdict_from_cells(made: MadeAudit, verdict: str, tmp_path: Path) 
 
 
 def test_without_a_control_there_is_relative_accuracy_and_no_verdict(tmp_path: Path) -> None:
-    MadeAudit(twin=False).write(tmp_path)
+    MadeAudit(control=False).write(tmp_path)
     card = only_card(tmp_path)
     assert (card.verdict, card.indication, card.headroom) == (None, None, None)
     assert card.relative_accuracy == pytest.approx(100 * 80 / 95)

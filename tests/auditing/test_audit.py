@@ -18,7 +18,7 @@ from undistill.auditing import compute as computing
 from undistill.auditing import making
 from undistill.auditing.audit import Ready, prepare, run
 from undistill.auditing.compute import compute, resolved
-from undistill.auditing.config import Request
+from undistill.auditing.config import AuditConfig
 from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import RunError, UsageError
 from undistill.experiments import extraction as holding
@@ -32,7 +32,7 @@ from undistill.training.evaluate import predict
 from undistill.training.recipe import Recipe
 
 Make = Callable[..., Ready]
-SMALL = Request(suite="quick", serve=("probs", "label"), questions=(6,), students=("cnn:0.0625",), steps=4, seeds=1)
+SMALL = AuditConfig(suite="quick", access=("probs", "label"), queries=(6,), students=("cnn:0.0625",), steps=4, seeds=1)
 
 
 def owned(model: Classifier, splits: Splits) -> Victim:
@@ -50,10 +50,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, tmp_path: Path) -> Make:
     """`made(request, control=True, data=splits)`: a small audit of two networks, not begun."""
 
-    def call(request: Request = SMALL, *, control: bool = True, data: Splits = splits, out: str = "audit") -> Ready:
+    def call(request: AuditConfig = SMALL, *, control: bool = True, data: Splits = splits, out: str = "audit") -> Ready:
         victim = owned(make_model(seed=1), splits)
         twin = owned(make_model(seed=1, role="nasty"), splits) if control else None
-        given = replace(request, delta=request.delta or 99.0)
+        given = request.but(delta=request.delta or 99.0)
         return prepare(victim, data, given, control=twin, recipe=recipe, out=tmp_path / out, bank=None)
 
     return call
@@ -91,13 +91,13 @@ def test_a_cell_alone_gives_what_the_whole_audit_gives(made: Make) -> None:
 def test_a_changed_plan_on_old_cells_is_refused(made: Make) -> None:
     run(made())
     with pytest.raises(UsageError, match="holds another audit"):
-        run(made(replace(SMALL, steps=400)))
+        run(made(SMALL.but(steps=400)))
     with pytest.raises(UsageError, match=r"holds another audit .*: delta was 99.0, now 50.0"):
-        run(made(replace(SMALL, delta=50.0)))
+        run(made(SMALL.but(delta=50.0)))
 
 
 def test_a_cell_waits_for_those_it_rests_on(made: Make) -> None:
-    ready = made(replace(SMALL, suite="standard", questions=(6,), serve=("label",)))
+    ready = made(SMALL.but(suite="standard", questions=(6,), serve=("label",)))
     planned.write(ready.folder.folder, ready.plan)
     last = ready.plan.cells[-1]
     assert last.needs
@@ -106,7 +106,7 @@ def test_a_cell_waits_for_those_it_rests_on(made: Make) -> None:
 
 
 def test_a_standard_audit_searches_and_then_reports_what_it_found(made: Make) -> None:
-    ready = made(replace(SMALL, suite="standard", serve=("label",)))
+    ready = made(SMALL.but(suite="standard", serve=("label",)))
     run(ready)
     found = cells(ready)
     assert {cell.status for cell in found.values()} == {"ok"}
@@ -130,7 +130,7 @@ def _mean(cells: dict[str, Cell], lr: float) -> float:
 
 
 def test_the_search_never_looks_at_test_images(made: Make, splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    ready, seen = made(replace(SMALL, suite="standard", serve=("label",))), list[ImageSet]()
+    ready, seen = made(SMALL.but(suite="standard", serve=("label",))), list[ImageSet]()
 
     def watched(network: nn.Module, images: ImageSet) -> torch.Tensor:
         seen.append(images)
@@ -187,7 +187,7 @@ def test_an_attack_given_true_labels_would_be_noticed(
         ),
     )
     kd = {"name": "kd", "alpha": 0.5}
-    request = replace(SMALL, also=(kd,))
+    request = SMALL.but(also=(kd,))
     honest, fooled = made(request), made(request, data=poisoned, out="poisoned")
     run(honest)
     run(fooled)
@@ -273,7 +273,7 @@ def test_a_model_of_unknown_origin_needs_its_owners_word(
 ) -> None:
     with pytest.raises(UsageError, match="nothing says which images"):
         prepare(make_model(), splits, SMALL, recipe=recipe, out=tmp_path / "audit", bank=None)
-    ready = prepare(make_model(), splits, replace(SMALL, unseen=True), recipe=recipe, out=tmp_path / "audit", bank=None)
+    ready = prepare(make_model(), splits, SMALL.but(unseen=True), recipe=recipe, out=tmp_path / "audit", bank=None)
     run(ready)
     assert {cell.why for cell in cells(ready).values()} == {""}
 
@@ -285,7 +285,7 @@ def test_a_function_is_audited_by_what_it_answers(splits: Splits, recipe: Recipe
     from undistill.threat_model import Access
 
     box = BlackBox(says, Access.LABEL, 4, "box")
-    request = replace(SMALL, unseen=True)
+    request = SMALL.but(unseen=True)
     ready = prepare(box, splits, request, recipe=recipe, out=tmp_path / "audit", bank=None)
     assert {card.split("/")[0] for card in ready.plan.cards} == {"label"}
     run(ready)
@@ -299,14 +299,14 @@ def test_a_function_of_labels_alone_cannot_be_served_with_probabilities(
 
     box = BlackBox(lambda pixels: pixels[:, 0, 0, 0].astype("int64") % 4, Access.LABEL, 4, "box")
     with pytest.raises(UsageError, match="label is all that the model returns: none of --access probs can be had"):
-        prepare(box, splits, replace(SMALL, serve=("probs",)), recipe=recipe, out=tmp_path / "audit")
+        prepare(box, splits, SMALL.but(serve=("probs",)), recipe=recipe, out=tmp_path / "audit")
 
 
 def test_behind_a_defense_the_twin_is_the_model_itself(
     make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, tmp_path: Path
 ) -> None:
     victim = owned(make_model(seed=1), splits)
-    ready = prepare(victim, splits, replace(SMALL, behind=("top1",)), recipe=recipe, out=tmp_path / "audit", bank=None)
+    ready = prepare(victim, splits, SMALL.but(behind=("top1",)), recipe=recipe, out=tmp_path / "audit", bank=None)
     assert [subject.side for subject in ready.plan.subjects] == ["defended", "undefended"]
     assert ready.plan.subjects[0].behind == ({"name": "top1"},)
     run(ready)
@@ -347,11 +347,11 @@ def test_a_twin_that_is_much_worse_is_refused(
 )
 def test_what_cannot_be_audited_is_refused_in_a_sentence(made: Make, change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        made(replace(SMALL, **change))
+        made(SMALL.but(**change))
 
 
 def test_settings_found_by_the_search_are_taken_over_with_the_changes(made: Make) -> None:
-    ready = made(replace(SMALL, suite="standard", serve=("probs",)))
+    ready = made(SMALL.but(suite="standard", serve=("probs",)))
     wanted = next(p for p in ready.plan.cells if p.changes == {"training.clip": 1.0})
     kd = {"temperature": 8.0, "alpha": 1.0}
     training = {**wanted.recipe["training"], "optimizer": {"name": "sgd", "lr": 0.7}, "clip": None}
@@ -382,7 +382,7 @@ def test_a_plan_is_read_back_as_it_was_written(made: Make) -> None:
 def test_a_method_is_audited_on_teachers_trained_for_it(recipe: Recipe, tmp_path: Path) -> None:
     from undistill.data.load import load
 
-    request = replace(SMALL, method="nasty", teachers=2, questions=(20,))
+    request = SMALL.but(method="nasty", teachers=2, questions=(20,))
     small = recipe.model_copy(
         update={"data": recipe.data.model_copy(update={"limit": 300, "test": 100, "pool": 60, "val": 0})}
     )

@@ -23,7 +23,7 @@ from undistill.auditing import compute as computing
 from undistill.auditing import making
 from undistill.auditing.audit import Ready, prepare, run
 from undistill.auditing.compute import AuditFolder, compute, plan_of, train_teacher
-from undistill.auditing.config import Request
+from undistill.auditing.config import AuditConfig
 from undistill.data.image_set import Splits
 from undistill.errors import Busy, NotFinite, RunError, UsageError
 from undistill.experiments import plan as planned
@@ -40,8 +40,8 @@ from undistill.threat_model import Access
 from undistill.training.environment import choose_device
 from undistill.training.recipe import Recipe, read
 
-SMALL = Request(serve=("probs", "label"), questions=(6,), students=("cnn:0.0625",), steps=4, seeds=1, delta=99.0)
-SEARCHED = replace(SMALL, suite="standard", serve=("label",))
+SMALL = AuditConfig(access=("probs", "label"), queries=(6,), students=("cnn:0.0625",), steps=4, seeds=1, delta=99.0)
+SEARCHED = SMALL.but(suite="standard", serve=("label",))
 Make = Callable[..., Ready]
 
 
@@ -62,7 +62,7 @@ def victim(make_model: Callable[..., Classifier], splits: Splits) -> Victim:
 def made(victim: Victim, splits: Splits, recipe: Recipe, tmp_path: Path) -> Make:
     """`made(request)`: an audit of one network whose plan is written and none of whose cells is computed."""
 
-    def call(request: Request = SMALL, model: Any = victim) -> Ready:
+    def call(request: AuditConfig = SMALL, model: Any = victim) -> Ready:
         ready = prepare(model, splits, request, recipe=recipe, out=tmp_path / "audit", device="cpu", bank=None)
         planned.write(ready.folder.folder, ready.plan)
         return ready
@@ -359,7 +359,7 @@ def test_code_that_a_person_trusts_is_run_in_workers_too(made: Make, evil: str, 
 
 
 def test_who_types_a_function_trusts_it(splits: Splits, recipe: Recipe, evil: str, tmp_path: Path) -> None:
-    request = replace(SMALL, answers="probs", unseen=True)
+    request = SMALL.but(answers="probs", unseen=True)
     ready = prepare(evil, splits, request, recipe=recipe, out=tmp_path / "audit", device="cpu", bank=None)
     planned.write(ready.folder.folder, ready.plan)
     assert compute(ready.folder, first(ready, role="served").key).endswith("25.00 %")
@@ -420,7 +420,7 @@ def statuses(ready: Ready) -> set[str]:
 
 def test_a_function_is_asked_once_about_each_image_by_all_of_the_audit(made: Make, splits: Splits) -> None:
     api = Api()
-    request = replace(SMALL, serve=("probs", "top2", "label"), unseen=True)
+    request = SMALL.but(serve=("probs", "top2", "label"), unseen=True)
     ready = made(request, BlackBox(api, Access.PROBS, 4, "the api"))
     run(ready)
     assert statuses(ready) == {""}
@@ -440,7 +440,7 @@ def test_a_table_of_answers_is_audited_without_a_ledger(made: Make, splits: Spli
     assert splits.pool is not None
     pixels = torch.cat([splits.pool.images_NCHW, splits.test.images_NCHW]).numpy()
     write_answers(tmp_path / "answers.parquet", pixels, Api()(pixels), kind="probs", num_classes=4)
-    ready = made(replace(SMALL, unseen=True), str(tmp_path / "answers.parquet"))
+    ready = made(SMALL.but(unseen=True), str(tmp_path / "answers.parquet"))
     thieves = [cell for cell in ready.plan.cells if cell.attack.get("name") != "average"]
     for cell in thieves:
         compute(ready.folder, cell.key)
@@ -472,7 +472,7 @@ def test_a_network_is_measured_where_it_was_asked_for(made: Make, monkeypatch: p
 
 
 def test_a_function_is_not_said_to_answer_from_a_gpu(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    ready = made(replace(SMALL, unseen=True), BlackBox(Api(), Access.PROBS, 4, "the api"))
+    ready = made(SMALL.but(unseen=True), BlackBox(Api(), Access.PROBS, 4, "the api"))
     monkeypatch.setattr(computing, "choose_device", lambda _: pytest.fail("a function is nowhere"))
     wanted = first(ready, role="served")
     compute(ready.folder, wanted.key)

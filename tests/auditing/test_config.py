@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from undistill.auditing.audit import Ready, prepare
-from undistill.auditing.config import Request
+from undistill.auditing.config import AuditConfig
 from undistill.auditing.making import EPOCHS, Thieves
 from undistill.cli.audit import _only_what_counts
 from undistill.data.image_set import Splits
@@ -19,10 +19,10 @@ from undistill.models import Classifier
 from undistill.models import model_folder as models
 from undistill.oracle import BlackBox
 from undistill.oracle.victim import Victim, resolve
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.recipe import Recipe, read
 
-SMALL = Request(suite="quick", questions=(6,), students=("cnn:0.0625",), steps=4, seeds=1)
+SMALL = AuditConfig(suite="quick", queries=(6,), students=("cnn:0.0625",), steps=4, seeds=1)
 Ask = Callable[..., Ready]
 
 
@@ -39,7 +39,7 @@ def ask(make_model: Callable[..., Classifier], splits: Splits, recipe: Recipe, t
         model: Any = "", *, data: Splits = splits, recipe: Recipe = recipe, control: Any = None, **request: Any
     ) -> Ready:
         model = owned(make_model(seed=1), splits) if model == "" else model
-        given = replace(SMALL, **{"delta": 60.0, **request})
+        given = SMALL.but(**{"delta": 60.0, **request})
         return prepare(model, data, given, control=control, recipe=recipe, out=tmp_path / "audit", bank=None)
 
     return call
@@ -149,7 +149,7 @@ def test_a_function_of_probabilities_is_robbed_at_every_temperature_without_a_se
 def test_who_holds_the_weights_asks_the_raw_network(ask: Ask) -> None:
     plan = ask(behind=("stingy",), suite="standard", serve=("probs", "weights"), questions=(6,), seeds=5).plan
     raw = [cell for cell in plan.cells if cell.label == "rank 1, raw answers"]
-    assert {(cell.side, Card.parse(cell.card).access) for cell in raw} == {("defended", Access.WEIGHTS)}
+    assert {(cell.side, ThreatModel.parse(cell.card).access) for cell in raw} == {("defended", Access.WEIGHTS)}
     searched = {cell.key for cell in plan.cells if cell.role == "search" and cell.side == "undefended"}
     assert all(cell.choice is not None and set(cell.choice.among) <= searched for cell in raw)
 
@@ -179,7 +179,7 @@ def test_other_public_weights_make_other_cells(ask: Ask, make_model: Any, tmp_pa
         models.save(tmp_path / "public", network, tuple("abcd"), "", {})
         plan = ask(public=str(tmp_path / "public"), students=("cnn:0.125",)).plan
         keys.append({cell.key for cell in plan.cells if cell.role != "served"})
-        assert {Card.parse(cell.card).start for cell in plan.cells} == {"public"}
+        assert {ThreatModel.parse(cell.card).start for cell in plan.cells} == {"public"}
         assert "linear-probe" in {cell.attack.get("name") for cell in plan.cells}
         assert not [cell for cell in plan.cells if "student.width" in cell.times]
     assert keys[0].isdisjoint(keys[1])
@@ -189,7 +189,9 @@ def test_a_schedule_in_epochs_is_squeezed_into_the_thiefs_own() -> None:
     for name in ("paper-cifar10", "paper-cifar100"):
         recipe = read(name)
         thieves = Thieves(recipe.dump()["training"], [], ({"name": "cnn"},), steps=400, pool=4_000, trained=50_000)
-        schedule = thieves.recipe(Card.parse("api").model_copy(update={"questions": 500}))["training"]["schedule"]
+        schedule = thieves.recipe(ThreatModel.parse("api").model_copy(update={"questions": 500}))["training"][
+            "schedule"
+        ]
         steps = recipe.training.schedule.at
         assert schedule["at"] == [round(at * EPOCHS / recipe.training.epochs) for at in steps]
         assert 0 < schedule["at"][0] < EPOCHS
@@ -232,3 +234,14 @@ def test_a_setting_that_an_audit_does_not_read_is_refused(setting: str, sentence
     with pytest.raises(UsageError, match=rf"changes nothing here: .*{sentence}"):
         _only_what_counts([setting])
     _only_what_counts(["training.optimizer.lr=0.1", "data.views=[]"])
+
+
+def test_an_attack_that_the_networks_do_not_suit_is_skipped_with_its_reason(ask: Ask) -> None:
+    """The last layer of airbench has no bias: what trains it alone, or replaces it, cannot work with such a student."""
+    for suite in ("quick", "standard"):
+        plan = ask(suite=suite, access=("probs", "weights"), students=("airbench:0.0625",)).plan
+        named = {cell.attack.get("name") for cell in plan.cells if cell.attack.get("variant") != "fitnet"}
+        assert "feature-kd" not in named
+    reasons = {left.what: left.why for left in plan.skipped}
+    assert "bias" in reasons["the attack feature-kd simkd-refit"]
+    assert any(cell.attack.get("variant") == "fitnet" for cell in plan.cells)

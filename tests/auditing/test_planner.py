@@ -13,7 +13,7 @@ from undistill.auditing.suite import FIRST_SEARCH_SEED, QUICK, STANDARD, SUITES,
 from undistill.auditing.suite import usual_delta as delta
 from undistill.errors import UsageError
 from undistill.experiments.plan import Planned, Skipped, Subject
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.recipe import read
 
 TRAINING = read("digits").dump()["training"]
@@ -23,14 +23,14 @@ TWIN = Subject(name="undefended", side="undefended", model="runs/normal", id="b"
 SERVED = ("probs", "top5:2", "top1", "label")
 
 
-def cards(*servings: str, questions: tuple[int, ...] = (50,)) -> list[Card]:
-    return [Card.parse("api").served(s).model_copy(update={"questions": q}) for q in questions for s in servings]
+def cards(*servings: str, questions: tuple[int, ...] = (50,)) -> list[ThreatModel]:
+    return [ThreatModel.parse("api").served(s).model_copy(update={"questions": q}) for q in questions for s in servings]
 
 
 def plan(
     of: Suite = STANDARD,
     subjects: tuple[Subject, ...] = (DEFENDED, TWIN),
-    wanted: list[Card] | None = None,
+    wanted: list[ThreatModel] | None = None,
     seeds: int = 5,
     thieves: Thieves = THIEVES,
 ) -> tuple[tuple[Planned, ...], tuple[Skipped, ...]]:
@@ -90,7 +90,7 @@ def test_thieves_of_labels_count_for_every_way_of_serving() -> None:
     found, _ = plan()
     for cell in found:
         if cell.role == "labels":
-            assert Card.parse(cell.card).access is Access.LABEL
+            assert ThreatModel.parse(cell.card).access is Access.LABEL
             assert set(cell.cards) == {str(card) for card in cards(*SERVED)}
 
 
@@ -98,7 +98,9 @@ def test_a_thief_of_probabilities_does_not_count_where_only_the_top_class_is_ser
     found, _ = plan()
     top1 = str(cards("top1")[0])
     assert all(
-        Card.parse(cell.card).access <= Access.TOPK for cell in found if top1 in cell.cards and cell.side != "alone"
+        ThreatModel.parse(cell.card).access <= Access.TOPK
+        for cell in found
+        if top1 in cell.cards and cell.side != "alone"
     )
 
 
@@ -118,7 +120,7 @@ def test_a_thief_of_probabilities_does_not_count_where_only_the_top_class_is_ser
     ],
 )
 def test_who_can_do_what_another_can(strong: str, weak: str, can: bool) -> None:
-    first, second = (Card.parse("api").served(text) for text in (strong, weak))
+    first, second = (ThreatModel.parse("api").served(text) for text in (strong, weak))
     assert includes(first, second) is can
     assert not includes(first, second.model_copy(update={"questions": 7}))
 
@@ -145,7 +147,7 @@ def test_weights_are_attacked_from_the_inside() -> None:
     inside = {settings["name"] for settings in STANDARD.inside}
     for cell in found:
         if cell.attack.get("name") in inside:
-            assert Card.parse(cell.card).access is Access.WEIGHTS
+            assert ThreatModel.parse(cell.card).access is Access.WEIGHTS
     assert {cell.attack.get("name") for cell in found} >= inside
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from auditing.made import MadeAudit
 from undistill.auditing.analyze import analyze
-from undistill.auditing.config import Request
+from undistill.auditing.config import AuditConfig
 from undistill.auditing.evidence import read
 from undistill.auditing.precision import ACCESS, STEPS, precision, smaller, too_few
 from undistill.auditing.suite import expected_resolution, resolution_range, seeds_for
@@ -56,16 +56,16 @@ def test_more_seeds_come_with_command_and_minutes(tmp_path: Path) -> None:
 
 def test_an_audit_becomes_smaller_step_by_step(splits: Splits) -> None:
     assert splits.pool is not None
-    found = [request for request, _ in smaller(Request(), splits)]
+    found = [request for request, _ in smaller(AuditConfig(), splits)]
     assert [request.steps for request in found] == list(STEPS)
-    assert [len(request.questions) for request in found] == [0, 1, 1, 1]
-    assert found[1].questions == (len(splits.pool) // 2,)
-    assert [tuple(request.serve) for request in found] == [(), (), (), ACCESS]
+    assert [len(request.queries) for request in found] == [0, 1, 1, 1]
+    assert found[1].queries == (len(splits.pool) // 2,)
+    assert [tuple(request.access) for request in found] == [(), (), (), ACCESS]
 
 
 def test_what_was_asked_for_by_name_stays(splits: Splits) -> None:
-    asked = Request(steps=900, questions=(3, 5), serve=("weights",))
+    asked = AuditConfig(steps=900, queries=(3, 5), access=("weights",))
     assert list(smaller(asked, splits)) == []
-    for request, lost in smaller(Request(steps=900), splits):
+    for request, lost in smaller(AuditConfig(steps=900), splits):
         assert request.steps == 900
         assert "--steps" not in lost

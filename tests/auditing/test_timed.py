@@ -14,7 +14,7 @@ from auditing.made import MadeAudit
 from undistill.auditing import making
 from undistill.auditing.analyze import analyze
 from undistill.auditing.audit import Clock, Ready, prepare, run
-from undistill.auditing.config import Request, time_of
+from undistill.auditing.config import AuditConfig, time_of
 from undistill.auditing.evidence import read
 from undistill.auditing.precision import announced, precision
 from undistill.auditing.suite import TIMED
@@ -29,7 +29,7 @@ from undistill.reporting.audit.words import digits_of
 from undistill.reporting.naming import decimals
 from undistill.training.recipe import Recipe
 
-SMALL = Request(serve=("probs", "label"), questions=(6,), students=("cnn:0.0625",), steps=4, time="1h", delta=99.0)
+SMALL = AuditConfig(access=("probs", "label"), queries=(6,), students=("cnn:0.0625",), steps=4, time="1h", delta=99.0)
 Make = Callable[..., Ready]
 
 
@@ -49,7 +49,7 @@ def made(
             replace(resolve(make_model(seed=1, role=role)), fresh_pool=True, data_fingerprint=splits.fingerprint)
             for role in ("teacher", "nasty")
         )
-        asked = replace(SMALL, **changes)  # type: ignore[arg-type]
+        asked = SMALL.but(**changes)
         return prepare(ours, splits, asked, control=control, recipe=recipe, out=tmp_path / "audit", bank=None)
 
     return call
@@ -123,13 +123,13 @@ def test_a_fixed_number_of_seeds_is_kept(made: Make) -> None:
     ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("2 hours", 7200), (3, 180), (None, 600)]
 )
 def test_times(text: str | int | None, seconds: float) -> None:
-    assert time_of(Request(time=text)) == seconds
+    assert time_of(AuditConfig(time=text)) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "0", "-5m", "10 x", "40000h", "nan"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="10m"):
-        time_of(Request(time=text))
+        time_of(AuditConfig(time=text))
 
 
 def test_by_default_there_are_several_budgets_and_every_access_of_a_network(made: Make) -> None:
@@ -147,12 +147,12 @@ def test_without_a_fresh_pool_the_trained_images_are_queried_and_that_is_told(
 ) -> None:
     ours = replace(resolve(make_model(seed=1)), data_fingerprint=splits.fingerprint)
     data = replace(splits, pool=None)
-    asked = Request(students=("cnn:0.0625",), steps=4, delta=99.0)
+    asked = AuditConfig(students=("cnn:0.0625",), steps=4, delta=99.0)
     plan = prepare(ours, data, asked, recipe=recipe, out=tmp_path, bank=None).plan
     assert {card.split("/")[2] for card in plan.cards} == {"trained"}
     assert "trained on" in "\n".join(announced(plan, (1.0, 2.0)))
     with pytest.raises(UsageError, match=r"data\.pool"):
-        prepare(ours, data, replace(asked, suite="quick"), recipe=recipe, out=tmp_path, bank=None)
+        prepare(ours, data, asked.but(suite="quick"), recipe=recipe, out=tmp_path, bank=None)
 
 
 def test_the_announcement_has_a_span_of_time_and_of_precision(made: Make) -> None:
@@ -184,7 +184,7 @@ def test_the_clock_leaves_room_for_the_page() -> None:
 
 
 def test_a_method_with_teachers_never_grows(recipe: Recipe, splits: Splits, tmp_path: Path) -> None:
-    asked = Request(method="nasty", teachers=2, questions=(6,), steps=4, students=("cnn:0.0625",))
+    asked = AuditConfig(method="nasty", teachers=2, queries=(6,), steps=4, students=("cnn:0.0625",))
     assert prepare(None, splits, asked, recipe=recipe, out=tmp_path, bank=None).replan is None
 
 

@@ -8,7 +8,7 @@ from undistill.cli.catalog import FORMULA, KINDS, catalog, kind_of
 from undistill.cli.main import main
 from undistill.cli.verbs import WIDTH
 from undistill.errors import UsageError
-from undistill.threat_model import Card
+from undistill.threat_model import ThreatModel
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,4 +58,4 @@ def test_lines_are_short(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("card", ["probs/unlabelled/fresh/random/50", "logits/labelled(0.5)/trained/random"])
 def test_a_threat_model_is_read_in_american_spelling(card: str) -> None:
-    assert Card.parse(card.replace("labelled", "labeled")) == Card.parse(card)
+    assert ThreatModel.parse(card.replace("labelled", "labeled")) == ThreatModel.parse(card)

@@ -190,6 +190,7 @@ def test_verbs_are_all_there() -> None:
         "import",
         "reproduce",
         "report",
+        "run",
         "compare",
         "list",
         "doctor",

@@ -48,6 +48,30 @@ def class_folders(top: Path, each: int = 4, classes: Sequence[str] = CLASSES, fi
     return top
 
 
+Tree = dict[str, Any]
+
+
+def classes(top: str = "", each: int = 10, names: Sequence[str] = CLASSES) -> Tree:
+    """`tree` of class folders below `top`."""
+    return {f"{top}/{name}".removeprefix("/"): each for name in names}
+
+
+def tree(top: Path, content: Tree) -> Path:
+    """Folders with as many images, no two alike; files with these bytes; links to a path; empty folders for None."""
+    made = 0
+    for name, what in content.items():
+        place = top / name
+        (place.parent if isinstance(what, bytes | Path) else place).mkdir(parents=True, exist_ok=True)
+        if isinstance(what, bytes):
+            place.write_bytes(what)
+        elif isinstance(what, Path):
+            place.symlink_to(what)
+        for _ in range(what if isinstance(what, int) else 0):
+            (place / f"{made}.png").write_bytes(png(made))
+            made += 1
+    return top
+
+
 def parquet(top: Path, columns: dict[str, Any] | None = None, **splits: list[tuple[Any, ...]]) -> Path:
     """One parquet file a split; `columns` name → feature, in the order of the rows' values."""
     features = columns or {"image": {"_type": "Image"}, "label": LABEL}

@@ -46,12 +46,6 @@ def read() -> dict[str, ImageSet]:
     return {} if kept is None else kept.splits
 
 
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("UNDISTILL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def test_what_was_written_is_read(images: ImageSet, make_images: Callable[..., ImageSet], root: Path) -> None:
     assert cache.read("key") is None
     write({"train": images, "test": make_images(8, channels=1)})
@@ -107,13 +101,13 @@ def test_a_key_follows_path_size_time_and_reading(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"1")
     os.utime(file, ns=(10, 10))
-    keys = [cache.key_of([file], {}), cache.key_of([file], {"column": "img"})]
+    keys = [cache.key_from(cache.stats_of([file]), {}), cache.key_from(cache.stats_of([file]), {"column": "img"})]
     os.utime(file, ns=(10, 11))
-    keys.append(cache.key_of([file], {}))
+    keys.append(cache.key_from(cache.stats_of([file]), {}))
     file.write_bytes(b"12")
     os.utime(file, ns=(10, 10))
-    keys.append(cache.key_of([file], {}))
-    keys.append(cache.key_of([file.rename(tmp_path / "other")], {}))
+    keys.append(cache.key_from(cache.stats_of([file]), {}))
+    keys.append(cache.key_from(cache.stats_of([file.rename(tmp_path / "other")]), {}))
     assert len(set(keys)) == len(keys)
 
 
@@ -121,7 +115,7 @@ def test_a_key_does_not_follow_the_order_of_files(tmp_path: Path) -> None:
     files = [tmp_path / "a", tmp_path / "b"]
     for file in files:
         file.touch()
-    assert cache.key_of(files, {}) == cache.key_of(files[::-1], {})
+    assert cache.key_from(cache.stats_of(files), {}) == cache.key_from(cache.stats_of(files[::-1]), {})
 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from undistill.data import cache, load
 from undistill.data.image_set import ImageSet
-from undistill.data.splits import split
+from undistill.data.load import split
 from undistill.errors import UsageError
 
 NAMES = ("a", "b")

@@ -1,269 +1,352 @@
-"""Any folder: columns, splits, classes, corrupt files, hostile layouts."""
+"""Class folders as people have them: which are splits, which are classes, what is left out, and what is refused."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from data.made import CLASSES, LABEL, class_folders, encoded, parquet, picture, png, rows
+from data.made import CLASSES, Tree, class_folders, classes, encoded, picture, png, tree
 from undistill.data import Splits, decode, folder_dataset, load
+from undistill.data.class_folders import open_folders, role_of, roles_in
+from undistill.data.decode import Wanted
+from undistill.data.listing import Entry, Listing, kind_of
 from undistill.data.load import DataSettings
-from undistill.data.sources import SOURCES, find
-from undistill.errors import RunError, UsageError
+from undistill.errors import UsageError
 
-IMAGE = {"_type": "Image"}
-Told = list[str]
+Log = pytest.LogCaptureFixture
 
 
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("UNDISTILL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return tmp_path / "photos"
 
 
-def read(folder: Path, told: Told | None = None, **settings: Any) -> Splits:
-    return load(str(folder), progress=lambda what, *_: None if told is None else told.append(what), **settings)
-
-
-def sizes(splits: Splits) -> dict[str, int]:
-    parts = {"train": splits.train, "pool": splits.pool, "val": splits.val, "test": splits.test}
-    return {name: len(part) for name, part in parts.items() if part is not None}
+def counts(splits: Splits) -> tuple[int, int]:
+    """(images that are not test images, test images)."""
+    parts = [part for part in (splits.train, splits.pool, splits.val) if part is not None]
+    return sum(map(len, parts)), len(splits.test)
 
 
 def refuse(folder: Path, **settings: Any) -> str:
     with pytest.raises(UsageError, match=r"^[^\n]+$") as refused:
-        read(folder, **settings)
+        load(folder, **settings)
     return str(refused.value)
 
 
-# -- splits -------------------------------------------------------------------------------------------------------------
+# -- splits and classes -------------------------------------------------------------------------------------------------
 
 
-def test_class_folders_alone_are_split_by_fractions(tmp_path: Path) -> None:
-    splits = read(class_folders(tmp_path / "photos", each=10))
-    assert sizes(splits) == {"train": 21, "val": 3, "test": 6}
-    assert splits.train.class_names == CLASSES
+@pytest.mark.parametrize(
+    ("name", "role"),
+    {
+        "Training": "train",
+        "TEST": "test",
+        "testSet": "test",
+        "val2017": "val",
+        "test-images": "test",
+        "Validation_Set": "val",
+        "evaluation": "test",
+        "train 1": "train",
+        "traindata": "train",
+    }.items(),
+)
+def test_a_split_is_known_by_its_name_in_any_case(name: str, role: str) -> None:
+    assert role_of(name) == (role, frozenset())
+
+
+def test_other_names_are_no_splits() -> None:
+    for name in ("cat", "trainer", "contest", "valley", "train_test", "traintest", "values", "7", "", "дом"):
+        assert role_of(name) is None
+    assert roles_in(["seg_train", "seg_test", "seg_pred"]) == {"train": ["seg_train"], "test": ["seg_test"]}
+    assert roles_in(["test_tube", "dev_kit", "train_station"]) == {}
+    assert roles_in(["Train", "train", "training"])["train"] == ["train", "training", "Train"]
+
+
+def both(train: str, test: str) -> Tree:
+    return classes(train) | classes(test, each=2)
+
+
+READ: dict[str, tuple[Tree, tuple[int, int], str]] = {
+    "class folders alone": (classes(), (24, 6), ""),
+    "any case": (both("TRAIN", "TEST"), (30, 6), ""),
+    "a validation split alone": (both("Train", "dev"), (30, 6), ""),
+    "a shared prefix": (both("animals-train", "animals-val"), (30, 6), ""),
+    "camel case": (both("trainingSet", "testSet"), (30, 6), ""),
+    "repeated": (
+        both("seg_train/seg_train", "seg_test/seg_test") | {"seg_pred/seg_pred": 5},
+        (30, 6),
+        "photos/seg_pred is left aside (5 images)",
+    ),
+    "another split": (both("train", "test") | classes("extra"), (30, 6), "photos/extra is left aside (30 images)"),
+    "below single folders": (both("archive/animals/Train", "archive/animals/Test"), (30, 6), ""),
+    "single folders": (classes("a/b/c/Training") | {"LICENSE.txt": b"free"}, (24, 6), ""),
+    "flat test": (classes("train") | {"test": 5}, (24, 6), "photos/test is left aside: its 5 images"),
+    "test of one folder": (classes("train") | {"Testing/images": 5}, (24, 6), "photos/Testing is left aside: its 5"),
+    "empty test": (classes("train") | {"test": None}, (24, 6), "photos/test is left aside: it holds no images"),
+    "test without a class": (
+        classes("train") | classes("test", 2, CLASSES[:2]),
+        (30, 4),
+        "1 of the 3 classes of photos have no test image: 'frog'",
+    ),
+    "unlabelled test beside validation": (both("train", "val") | {"test": 5}, (30, 6), "photos/test is left aside"),
+    "Tiny-ImageNet as published": (
+        {f"train/{name}/images": 10 for name in CLASSES}
+        | {f"train/{name}/boxes.txt": b"0 0 1 1" for name in CLASSES}
+        | {"val/images": 5, "val/val_annotations.txt": b"x", "test/images": 5, "wnids.txt": b"x"},
+        (24, 6),
+        "photos/val is left aside",
+    ),
+    "text beside classes": (classes() | {"annotations/1.xml": b"<a/>"}, (24, 6), ""),
+    "a table of something else": (classes() | {"metadata.csv": b"camera,year\nx,2020"}, (24, 6), ""),
+    "parts of classes": (
+        {f"{c}/{p}": 5 for c, p in zip(["cat", "cat", "dog", "dog", "frog"], "abacd", strict=True)},
+        (20, 5),
+        "",
+    ),
+    "a link to a loop": (
+        classes() | {"dog/loop": Path(), "dog/up": Path("/"), "dog/self.png": Path("self.png")},
+        (24, 6),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "sizes", "remark"), READ.values(), ids=READ)
+def test_a_layout_is_read(photos: Path, content: Tree, sizes: tuple[int, int], remark: str, caplog: Log) -> None:
+    tree(photos, {name: what if what != Path() else photos for name, what in content.items()})
+    for _ in range(2):  # decoded, and from the cache
+        caplog.clear()
+        splits = load(photos)
+        assert (splits.train.class_names, counts(splits)) == (CLASSES, sizes)
+        assert remark in " ".join(caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("names", "remark"),
+    [
+        (("control", "test"), "photos/test is read as a class"),
+        (("bus", "train"), "photos/train is read as a class"),
+        (("dev", "test_tube", "valley"), ""),
+    ],
+)
+def test_classes_called_like_splits_are_read(photos: Path, names: tuple[str, ...], remark: str, caplog: Log) -> None:
+    assert load(tree(photos, classes(names=names))).train.class_names == names
+    assert remark in " ".join(caplog.messages)
+
+
+STRAY = "is outside class folders"
+REFUSED: dict[str, tuple[Tree, str]] = {
+    "two spellings": (classes("Train") | classes("Training") | classes("test"), "2 folders or splits for train, Train"),
+    "no classes": ({"train": 5, "test": 5}, "put each image into a folder named as its class"),
+    "no classes, no train": ({"test": 5, "val": 5}, "put each image into a folder named as its class"),
+    "no classes, another": ({"train": 5, "test": 5, "extra": 5}, "put each image into a folder named as its class"),
+    "split beside classes": (classes() | classes("test"), "into one called 'train'"),
+    "split beside images": (classes(names=("bus", "car")) | classes("train"), "images directly in bus, car"),
+    "same sub-folders": (classes("A") | classes("B"), "hold the same sub-folders, cat, dog, frog"),
+    "same, in train": (classes("train/A") | classes("train/B"), "hold the same sub-folders, cat, dog, frog"),
+    "splits inside classes": ({f"{c}/{s}": 4 for c in CLASSES for s in ("test", "train")}, "sub-folders, test, train"),
+    "test of one class": (classes("train") | {"test/dog/a": 2, "test/dog/b": 2}, "are of one class, 'dog'"),
+    "two folders of a name": (classes(names=("cat", "cat ", "dog")), "two folders"),
+    "a class only in test": (classes("train") | classes("test", 4, ("cat", "ibex")), "the class 'ibex' of"),
+    "one class": (classes(names=("cat",)), "at least 2 classes"),
+    "a stray image": (classes() | {"stray.png": png(999)}, STRAY),
+    "a stray image beside splits": (both("train", "test") | {"stray.png": png(999)}, STRAY),
+    "a class of broken links": (classes() | {"owl/1.png": Path("/nowhere/1.png")}, "1 broken links"),
+    "an empty class": (classes() | {"owl": None}, "photos/owl holds no image that can be read (it is empty)"),
+    "an empty training class": (classes("train") | {"train/owl": None}, "train/owl holds no image"),
+    "a class of other kinds": (classes() | {"owl/1.heic": b"x", "owl/notes.txt": b"x"}, "1 .heic"),
+    "a class without suffixes": (classes("train") | {"train/owl/IMG_1": b"x"}, "1 without a suffix"),
+    "nothing but .heic": ({"cat/1.heic": b"x"}, "holds no image that can be read"),
+    "nothing but .csv": ({"cat/1.csv": b"x"}, "holds no images but 1 .csv"),
+    "packed": ({"photos.tar.gz": b"x"}, "unpacked first"),
+    "packed by another": ({"cat/photos.rar": b"x"}, "unpacked first"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), REFUSED.values(), ids=REFUSED)
+def test_a_layout_is_refused(photos: Path, content: Tree, said: str) -> None:
+    assert said in refuse(tree(photos, content))
+
+
+def test_a_test_split_of_one_training_class_is_not_unwrapped(photos: Path) -> None:
+    tree(photos, classes("train") | {"test/cat": 2, "test/dog/indoors": 2, "test/dog/outdoors": 2})
+    assert load(photos).test.labels_N.tolist() == [0] * 2 + [1] * 4
+
+
+def test_every_image_is_there_once(photos: Path) -> None:
+    splits = load(class_folders(photos, each=10))
     assert (splits.name, splits.note) == ("photos", "the folder photos")
     pixels = torch.from_numpy(np.asarray(picture(0)).transpose(2, 0, 1).copy())
     parts = [part for part in (splits.train, splits.test, splits.val) if part is not None]
     assert sum(torch.equal(image, pixels) for part in parts for image in part.images_NCHW) == 1
 
 
-def test_train_and_test_folders_are_splits(tmp_path: Path) -> None:
-    class_folders(tmp_path / "photos" / "train", each=10)
-    class_folders(tmp_path / "photos" / "test", each=2, first=100)
-    assert sizes(read(tmp_path / "photos")) == {"train": 27, "val": 3, "test": 6}
+def test_what_is_refused_is_refused_though_the_rest_is_cached(photos: Path) -> None:
+    load(class_folders(photos, each=10))
+    (photos / "owl").mkdir()
+    assert "owl" in refuse(photos)
+    (photos / "owl" / "1.png").symlink_to("/nowhere/1.png")
+    assert "owl" in refuse(photos)
 
 
-def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
-    splits = read(class_folders(tmp_path / "photos", each=10, classes=("test_tube", "dev", "valley")))
-    assert splits.train.class_names == ("dev", "test_tube", "valley")
+def test_a_column_of_class_folders_is_refused(photos: Path) -> None:
+    assert "has no column 'kind'" in refuse(class_folders(photos), label_column="kind")
 
 
-@pytest.mark.parametrize("validation", ["validation", "valid", "val", "dev"])
-def test_a_validation_split_alone_is_the_test_split(tmp_path: Path, validation: str) -> None:
-    class_folders(tmp_path / "photos" / "train", each=10)
-    class_folders(tmp_path / "photos" / validation, each=2, first=100)
-    assert sizes(read(tmp_path / "photos")) == {"train": 27, "val": 3, "test": 6}
+SPLITS = ["train", "Train", "TEST", "test", "val", "dev", "seg_train", "seg_test"]
+NAMES = st.sampled_from([*SPLITS, "cat", "dog", "images", "extra", "a", "b", "cat "])
+FILES = st.sampled_from(["0.png", "1.JPG", "2.heic", "3", "4.csv", "5.txt"])
 
 
-def test_a_validation_split_beside_test_is_val(tmp_path: Path) -> None:
-    folder = parquet(tmp_path / "hub", train=rows(30), validation=rows(6, 100), test=rows(9, 200))
-    splits = read(folder)
-    assert sizes(splits) == {"train": 30, "val": 6, "test": 9}
-    assert load(DataSettings(**splits.settings)).fingerprint == splits.fingerprint
-    assert sizes(read(folder, pool=0.2)) == {"train": 24, "pool": 6, "val": 6, "test": 9}
-    assert sizes(read(folder, val=0)) == {"train": 30, "test": 9}
-    assert "validation split of its own; leave data.val out" in refuse(folder, val=3)
+@given(
+    st.dictionaries(st.tuples(NAMES, NAMES, NAMES), st.lists(FILES, min_size=1, max_size=2), min_size=1, max_size=7),
+    st.data(),
+)
+def test_no_image_vanishes_from_any_layout(drawn: dict[tuple[str, ...], list[str]], data: st.DataObject) -> None:
+    """Each image is in a split, or below a folder that a remark names; or all are refused in a sentence."""
+    paths = {(*parts[: data.draw(st.integers(0, 3))], name) for parts, names in drawn.items() for name in names}
+    entries = tuple(Entry(parts, kind_of(parts[-1]), Path("top", *parts)) for parts in sorted(paths))
+    folders = {entry.parts[:depth] for entry in entries for depth in range(1, len(entry.parts))}
+    try:
+        opened = open_folders(Path("top"), Listing(entries, tuple(sorted(folders))), Wanted())
+    except UsageError as error:
+        said = str(error)
+        assert "\n" not in said
+        return
+    rows = [row for theirs in opened.splits.values() for row in opened.rows(theirs)]
+    aside = tuple(f"{remark.split(' is left aside')[0]}/" for remark in opened.remarks if " is left aside" in remark)
+    images = [entry for entry in entries if not entry.kind]
+    assert {entry.name for entry in images if not entry.name.startswith(aside)} == {row.name for row in rows}
+    assert len(rows) == len({row.name for row in rows})
+    assert opened.skipped.total() == len(entries) - len(images)
+    assert {row.label for row in opened.rows(opened.splits["train"])} == set(range(len(opened.names or ())))
 
 
-def test_a_single_split_of_any_name_is_train(tmp_path: Path) -> None:
-    assert sizes(read(parquet(tmp_path / "hub", test=rows(30)))) == {"train": 21, "val": 3, "test": 6}
+# -- what is left out ---------------------------------------------------------------------------------------------------
 
 
-def test_several_splits_need_a_train(tmp_path: Path) -> None:
-    assert "has no split 'train'; there are" in refuse(parquet(tmp_path / "hub", test=rows(3), validation=rows(3)))
+@pytest.mark.parametrize("suffix", [".jfif", ".JPG", ".pjpeg"])
+def test_jpegs_of_any_suffix_are_read(photos: Path, suffix: str) -> None:
+    jpegs = {f"owl/{k}{suffix}": encoded(picture(500 + k, (70, 40)), "JPEG") for k in range(10)}
+    assert load(tree(photos, classes() | jpegs), size=8).train.class_names == (*CLASSES, "owl")
 
 
-def test_other_splits_are_left_aside_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class_folders(tmp_path / "photos" / "train", each=10)
-    class_folders(tmp_path / "photos" / "test", each=2, first=100)
-    class_folders(tmp_path / "photos" / "extra", each=2, first=200)
+def test_files_of_unknown_kinds_are_counted_and_named(photos: Path, caplog: Log) -> None:
+    caplog.set_level(logging.INFO)
+    others = ("1.heic", "2.HEIC", "IMG_0001", "3.jpg.part", "1.txt")
+    tree(photos, classes() | {f"dog/{name}": b"x" for name in others} | {"dog/empty": b"", "labels.csv": b"a,b"})
+    tree(photos, {"dog/gone.png": Path("nowhere.png")})
     for _ in range(2):  # decoded, and from the cache
         caplog.clear()
-        assert sum(sizes(read(tmp_path / "photos")).values()) == 36
-        assert any("photos/extra is left aside (6 images)" in message for message in caplog.messages)
+        splits = load(photos)
+        kinds = {".heic": 2, "without a suffix": 2, ".part": 1, "broken links": 1, ".csv": 1, ".txt": 1}
+        assert splits.dropped == kinds
+        (remark,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        for words in ("2 .heic", "2 without a suffix", "convert them to JPEG", "add .jpg or .png", "put back"):
+            assert words in remark
+        assert ".csv" not in remark
+        assert caplog.messages[-1] == splits.summary()
+        assert "1 .csv" in splits.summary()
 
 
-# -- columns ------------------------------------------------------------------------------------------------------------
+def test_many_kinds_are_counted_together(photos: Path) -> None:
+    splits = load(tree(photos, classes() | {f"cat/img.{k:04d}": b"x" for k in range(40)}))
+    assert sum(splits.dropped.values()) == 40
+    assert splits.summary().endswith("34 of other kinds")
 
 
-def two_labels(tmp_path: Path) -> Path:
-    columns = {"img": IMAGE, "fine": LABEL, "coarse": {"names": ["pet", "wild"], "_type": "ClassLabel"}}
-    return parquet(tmp_path / "hub", columns, train=[(png(k), k % 3, k % 2) for k in range(30)])
+def test_what_systems_put_beside_images_is_passed_over(photos: Path) -> None:
+    class_folders(photos, each=10)
+    for name in ("__MACOSX", ".ipynb_checkpoints", "@eaDir", "$RECYCLE.BIN"):
+        shutil.copytree(photos / "cat", photos / name / "cat")
+        shutil.copytree(photos / "cat", photos / "dog" / name)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png"):
+        tree(photos, {name: b"x", f"dog/{name}": b"x"})
+    splits = load(photos)
+    assert (splits.train.class_names, sum(counts(splits)), splits.dropped) == (CLASSES, 30, {})
 
 
-def test_two_label_columns_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    said = refuse(two_labels(tmp_path))
-    assert "2 label columns, fine and coarse; name it with data.label_column (--label-column)" in said
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # `datasets` leaves the table open
+def test_a_list_of_images_gives_their_classes(photos: Path) -> None:
+    tree(photos, {"": 30})
+    lines = [f"{k}.png,{CLASSES[k % 3]}" for k in range(30)]
+    (photos / "metadata.csv").write_text("\n".join(["file_name,kind", *lines]))
+    assert load(photos, label_column="kind").train.class_names == CLASSES
+    gc.collect()
 
 
-def test_a_named_label_column_is_taken(tmp_path: Path) -> None:
-    splits = read(two_labels(tmp_path), label_column="coarse")
-    assert splits.train.class_names == ("pet", "wild")
-    assert splits.settings["label_column"] == "coarse"
+def test_imbalance_and_chance_level_are_said(photos: Path, caplog: Log) -> None:
+    caplog.set_level(logging.INFO)
+    splits = load(tree(photos, {"cat": 40, "dog": 10}), val=0)
+    assert splits.train.counts_K.tolist() == [32, 8]
+    assert (splits.chance_level, splits.train.chance_level) == (80.0, 80.0)
+    assert "2 classes of 8 to 32 training images" in splits.summary()
+    assert "chance level 80.0 %" in splits.summary()
+    assert splits.train.unlabelled().counts_K.tolist() == [0, 0]
 
 
-def test_two_image_columns_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    columns = {"photo": IMAGE, "mask": IMAGE, "label": LABEL}
-    folder = parquet(tmp_path / "hub", columns, train=[(png(k), png(50 + k), k % 3) for k in range(30)])
-    assert "photo and mask; name it with data.image_column (--image-column)" in refuse(folder)
-    assert read(folder, image_column="mask").settings["image_column"] == "mask"
+def test_decoding_is_said_once_and_nothing_told_twice(photos: Path, root: Path, caplog: Log) -> None:
+    caplog.set_level(logging.INFO)
+    for split, each, first in (("train", 50, 0), ("test", 25, 300)):
+        class_folders(photos / split, each=each, classes="abcd", size=(2, 2), first=first)
+    told: list[tuple[str, int]] = []
+    load(photos, progress=lambda what, done, _: told.append((what, done)))
+    assert ("decoding test", 100) in told
+    assert len(told) == len(set(told))
+    (said,) = [message for message in caplog.messages if message.startswith("decoded")]
+    assert str(root) in said
+    assert "300 images" in said
 
 
-@pytest.mark.parametrize(
-    ("dtype", "values", "classes"),
-    [
-        ("string", ["../../b", "a\nb", "c"], ("../../b", "a\nb", "c")),
-        ("int64", [70, 9, 100], ("9", "70", "100")),
-    ],
-)
-def test_a_plain_column_can_name_the_classes(
-    tmp_path: Path, dtype: str, values: list[Any], classes: tuple[str, ...]
-) -> None:
-    columns = {"image": IMAGE, "kind": {"dtype": dtype, "_type": "Value"}}
-    folder = parquet(tmp_path / "hub", columns, train=[(png(k), values[k % 3]) for k in range(30)])
-    assert "no label column among image, kind; name it" in refuse(folder)
-    splits = read(folder, label_column="kind")
-    assert splits.train.class_names == classes
-    assert load(DataSettings(**splits.settings)).fingerprint == splits.fingerprint
+# -- names and links ----------------------------------------------------------------------------------------------------
 
 
-def test_a_set_saved_to_disk_is_read(tmp_path: Path) -> None:
-    features = datasets.Features({"image": datasets.Image(), "kind": datasets.Value("bool")})
-    images = [{"bytes": png(k), "path": None} for k in range(30)]
-    made = datasets.Dataset.from_dict({"image": images, "kind": [k % 2 == 0 for k in range(30)]}, features=features)
-    made.save_to_disk(str(tmp_path / "kept"))
-    assert read(tmp_path / "kept", label_column="kind").train.class_names == ("False", "True")
-    datasets.DatasetDict({"train": made, "test": made}).save_to_disk(str(tmp_path / "both"))
-    assert "every image of train is also in test" in refuse(tmp_path / "both", label_column="kind", val=0)
+def test_spaces_around_a_class_and_forms_of_unicode_do_not_matter(photos: Path) -> None:
+    tree(photos, classes("train", 10, ("cat ", "cafe\u0301")) | classes("test", 2, ("cat", "caf\u00e9")))
+    splits = load(photos)
+    assert splits.train.class_names == ("caf\u00e9", "cat")
+    assert splits.test.labels_N.bincount().tolist() == [2, 2]
 
 
-def test_a_column_of_floats_names_no_classes(tmp_path: Path) -> None:
-    columns = {"image": IMAGE, "kind": {"dtype": "float64", "_type": "Value"}}
-    folder = parquet(tmp_path / "hub", columns, train=[(png(k), k / 3) for k in range(9)])
-    assert "holds no classes" in refuse(folder, label_column="kind")
-    assert "holds no images" in refuse(folder, image_column="kind", label_column="kind")
+def test_names_that_are_no_text_are_read_and_named(photos: Path) -> None:
+    class_folders(photos, each=10)
+    strange = Path(os.fsdecode(os.fsencode(photos) + b"/\xff\xfe"))
+    (photos / "cat").rename(strange)
+    assert load(photos).train.class_names == ("dog", "frog", "\ufffd\ufffd")
+    (strange / "0.png").write_bytes(b"")
+    refuse(photos).encode()
 
 
-@pytest.mark.parametrize("label", [None, -1, 3, -7])
-def test_a_missing_or_wrong_label_is_named(tmp_path: Path, label: int | None) -> None:
-    folder = parquet(tmp_path / "hub", train=rows(9), test=[*rows(2, 50), (png(60), label)])
-    said = refuse(folder)
-    assert "2" in said
-    assert "test has" in said
-    assert "no label" in said or "out of range" in said
+def test_classes_may_be_links_but_not_two_to_one_folder(photos: Path, tmp_path: Path) -> None:
+    store = class_folders(tmp_path / "store", each=10)
+    first = load(tree(photos, {"a": store / "cat", "b": store / "dog"})).fingerprint
+    for name, target in (("a", "dog"), ("b", "cat")):
+        (photos / name).unlink()
+        (photos / name).symlink_to(store / target)
+    assert load(photos).fingerprint != first
+    tree(photos, {"c": store / "cat"})
+    assert "photos/c holds no image" in refuse(photos)
 
 
-# -- names --------------------------------------------------------------------------------------------------------------
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_may_not_be_read_is_refused(photos: Path) -> None:
+    (class_folders(photos) / "dog").chmod(0)
+    assert "cannot read" in refuse(photos)
 
 
-def test_a_path_and_a_folder_mean_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = class_folders(tmp_path / "photos", each=10)
-    by_path, by_dir = read(folder), load("folder", data_dir=folder)
-    monkeypatch.chdir(tmp_path)
-    relative = load("photos/", pool=0.3)
-    assert by_path.fingerprint == by_dir.fingerprint
-    assert by_path.settings == by_dir.settings | {"dir": str(folder)}
-    assert (relative.settings["name"], relative.settings["dir"]) == ("folder", str(folder))
-    assert len(relative.pool or ()) == 9
-
-
-def test_a_run_resumes_with_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = class_folders(tmp_path / "photos", each=10, size=(12, 9))
-    splits = read(folder, stored=9, size=8)
-    assert {name: splits.settings[name] for name in ("size", "stored", "channels")} == {
-        "size": 8,
-        "stored": 9,
-        "channels": 3,
-    }
-    for function in ("decode", "header"):
-        monkeypatch.setattr(folder_dataset, function, None)  # neither is called again
-    again = load(DataSettings.model_validate(DataSettings(**splits.settings).model_dump()))
-    assert (again.fingerprint, again.settings) == (splits.fingerprint, splits.settings)
-
-
-def test_settings_nobody_gave_are_not_written_down() -> None:
-    assert set(DataSettings().model_dump()) == {"name", "dir", "limit", "test", "pool", "val", "split_seed", "views"}
-    assert DataSettings(size=8, skip_corrupt=True).model_dump()["size"] == 8
-
-
-def test_a_folder_needs_a_place(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'folder' needs to know where"):
-        load("folder")
-    with pytest.raises(UsageError, match=r"is a path, and data\.dir \(--data-dir\) names another"):
-        load(str(class_folders(tmp_path / "photos")), data_dir=tmp_path)
-
-
-@pytest.mark.parametrize("name", ["", "no/such/folder", "a b/c", "\0", "x" * 5000])
-def test_a_name_that_is_nothing_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="the path of a folder or a hub id"):
-        load(name)
-
-
-def test_any_hub_id_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = parquet(tmp_path / "0123456789abcdef", train=rows(30))
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
-    splits = load("someone/photos.v2")
-    assert (splits.name, splits.settings["name"], splits.settings["dir"]) == ("someone/photos.v2",) * 2 + (None,)
-    assert splits.note == "someone/photos.v2 of the hub, revision 0123456789ab"
-    assert load("someone/photos.v2", data_dir=folder).fingerprint == splits.fingerprint
-
-
-def test_a_hub_id_without_network_is_one_sentence() -> None:
-    with pytest.raises(RunError, match=r"^cannot fetch someone/photos from the hub \(\w+\); give a local copy"):
-        load("someone/photos")
-
-
-@pytest.mark.parametrize(
-    ("error", "words"), [("GatedRepoError", "is gated: accept"), ("RepositoryNotFoundError", "the hub has no")]
-)
-def test_a_closed_or_unknown_hub_id_is_one_sentence(monkeypatch: pytest.MonkeyPatch, error: str, words: str) -> None:
-    import huggingface_hub.errors
-
-    kind = getattr(huggingface_hub.errors, error)
-
-    def fail(*_: object, **__: object) -> str:
-        raise kind.__new__(kind)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(RunError, match=rf"^[^\n]*{words}[^\n]*$"):
-        load("someone/photos")
-
-
-def test_known_sets_read_their_columns(tmp_path: Path) -> None:
-    columns = {"img": IMAGE, "fine_label": LABEL, "coarse_label": LABEL}
-    table = [(png(k), k % 3, 0) for k in range(60)]
-    splits = load("cifar100", data_dir=parquet(tmp_path / "c", columns, train=table[:40], test=table[40:]))
-    assert (sizes(splits), splits.settings.get("label_column")) == ({"train": 36, "val": 4, "test": 20}, None)
-    mixed = [(png(k, mode="L" if k % 2 else "RGB"), k % 3) for k in range(60)]
-    tiny = load("tiny-imagenet", data_dir=parquet(tmp_path / "t", train=mixed[:40], valid=mixed[40:]))
-    assert (sizes(tiny), tiny.train.channels) == ({"train": 36, "val": 4, "test": 20}, 3)
-    assert (SOURCES.make("cifar100").recipe, find("tiny-imagenet")[0].recipe) == (
-        "fast-cifar100",
-        "paper-tiny-imagenet",
-    )
-
-
-# -- corrupt files ------------------------------------------------------------------------------------------------------
+# -- corrupt and large --------------------------------------------------------------------------------------------------
 
 
 def bomb() -> bytes:
@@ -273,116 +356,70 @@ def bomb() -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(64))) + chunk(b"IEND", b"")
-    )
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(64))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 BROKEN = {"empty": b"", "text": b"no image", "header": png(0)[:20], "body": png(0, (40, 40))[:-900], "bomb": bomb()}
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_a_corrupt_file_stops_or_is_left_out(tmp_path: Path, content: bytes) -> None:
-    folder = class_folders(tmp_path / "photos", each=10)
-    (folder / "dog" / "3.png").write_bytes(content)
-    said = refuse(folder)
+def test_a_corrupt_file_stops_or_is_left_out(photos: Path, root: Path, content: bytes) -> None:
+    class_folders(photos, each=10)
+    (photos / "dog" / "3.png").write_bytes(content)
+    said = refuse(photos)
     assert "dog/3.png is " in said
     assert "--skip-corrupt" in said
-    assert not list((tmp_path / "cache").rglob("*.npy"))
-    told: Told = []
-    splits = read(folder, told, skip_corrupt=True)
-    assert splits.dropped == {"corrupt": 1}
+    assert not list(root.rglob("*.npy"))
+    told: list[str] = []
+    splits = load(photos, skip_corrupt=True, progress=lambda what, *_: told.append(what))
+    assert splits.dropped == load(photos, skip_corrupt=True).dropped == {"corrupt": 1}
     assert splits.summary().endswith("left out: 1 corrupt")
-    assert sum(sizes(splits).values()) == 29
+    assert sum(counts(splits)) == 29
     assert any("dog/3.png" in line for line in told)
-    assert read(folder, skip_corrupt=True).dropped == {"corrupt": 1}
     assert splits.settings["skip_corrupt"]
 
 
-@pytest.mark.parametrize("content", [b"", png(0, (40, 40))[:-900]])
-def test_more_corrupt_than_not_is_refused(tmp_path: Path, content: bytes) -> None:
-    folder = class_folders(tmp_path / "photos", each=4)
-    for file in [*folder.rglob("[012].png")]:
+@pytest.mark.parametrize("content", [b"", png(0, (40, 40))[:-900]])  # found in its header, and where it is decoded
+def test_a_class_or_more_that_is_corrupt_is_refused(photos: Path, content: bytes) -> None:
+    for file in (class_folders(photos, each=10) / "dog").iterdir():
         file.write_bytes(content)
-    assert "9 of 12 images are corrupt, more than may be skipped" in refuse(folder, skip_corrupt=True)
+    assert "all 10 images of the class 'dog' are corrupt" in refuse(photos, skip_corrupt=True)
+    for file in photos.rglob("[0-7].png"):
+        file.write_bytes(content)
+    assert "26 of 30 images are corrupt, more than may be skipped" in refuse(photos, skip_corrupt=True)
 
 
-# -- hostile layouts ----------------------------------------------------------------------------------------------------
-
-
-def test_loops_of_links_end(tmp_path: Path) -> None:
-    folder = class_folders(tmp_path / "photos", each=10)
-    (folder / "dog" / "loop").symlink_to(folder)
-    (folder / "dog" / "up").symlink_to("/")
-    (folder / "dog" / "self.png").symlink_to("self.png")
-    assert sum(sizes(read(folder)).values()) == 30
-
-
-def test_classes_may_be_links(tmp_path: Path) -> None:
-    stored = class_folders(tmp_path / "stored", each=10)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name, target in (("a", "cat"), ("b", "dog")):
-        (folder / name).symlink_to(stored / target)
-    first = read(folder)
-    for name, target in (("a", "dog"), ("b", "cat")):
-        (folder / name).unlink()
-        (folder / name).symlink_to(stored / target)
-    assert read(folder).fingerprint != first.fingerprint
-
-
-def test_an_empty_class_folder_is_refused(tmp_path: Path) -> None:
-    folder = class_folders(tmp_path / "photos", each=10)
-    assert read(folder).train.class_names == CLASSES
-    (folder / "owl").mkdir()
-    assert "photos/owl holds no image that can be read (it is empty)" in refuse(folder)
-
-
-def test_images_outside_class_folders_are_refused(tmp_path: Path) -> None:
-    folder = class_folders(tmp_path / "photos", each=10)
-    (folder / "stray.png").write_bytes(png(99))
-    assert "stray.png is outside class folders" in refuse(folder)
-
-
-def test_a_class_only_in_test_is_refused(tmp_path: Path) -> None:
-    class_folders(tmp_path / "photos" / "train", each=5)
-    class_folders(tmp_path / "photos" / "test", classes=("cat", "ibex"), first=100)
-    assert "the class 'ibex' of" in refuse(tmp_path / "photos")
-
-
-def test_a_column_of_class_folders_is_refused(tmp_path: Path) -> None:
-    assert "has no column 'kind'" in refuse(class_folders(tmp_path / "photos"), label_column="kind")
-
-
-def test_one_class_is_refused(tmp_path: Path) -> None:
-    assert "at least 2 classes" in refuse(class_folders(tmp_path / "photos", each=10, classes=("cat",)))
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
-    folder = class_folders(tmp_path / "photos")
-    (folder / "dog").chmod(0)
-    assert "cannot read" in refuse(folder)
-
-
-def test_too_many_bytes_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_bytes_are_refused_before_decoding(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "LARGEST", 30 * 3 * 64 - 1)
     monkeypatch.setattr(folder_dataset, "decode", None)
-    said = refuse(class_folders(tmp_path / "photos", each=10))
+    said = refuse(class_folders(photos, each=10))
     assert "the 30 images of" in said
     assert "--size 7 would fit" in said
 
 
-def test_a_jpeg_among_class_folders_is_read(tmp_path: Path) -> None:
-    folder = class_folders(tmp_path / "photos", each=10)
-    (folder / "cat" / "photo.JPG").write_bytes(encoded(picture(500, (700, 400)), "JPEG"))
-    assert sum(sizes(read(folder, size=8)).values()) == 31
+# -- settings -----------------------------------------------------------------------------------------------------------
 
 
-def test_names_that_are_no_text_are_read_and_named(tmp_path: Path) -> None:
-    folder = class_folders(tmp_path / "photos", each=10)
-    strange = Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe"))
-    (folder / "cat").rename(strange)
-    assert read(folder).train.class_names == ("dog", "frog", "\ufffd\ufffd")
-    (strange / "0.png").write_bytes(b"")
-    refuse(folder).encode()
+def test_a_run_resumes_with_what_was_found(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = load(class_folders(photos, each=10, size=(12, 9)), stored=9, size=8)
+    assert [splits.settings[name] for name in ("size", "stored", "channels")] == [8, 9, 3]
+    for function in ("decode", "header"):
+        monkeypatch.setattr(folder_dataset, function, None)  # neither is called again
+    again = load(DataSettings.model_validate(DataSettings(**splits.settings).model_dump()))
+    assert (again.fingerprint, again.settings) == (splits.fingerprint, splits.settings)
+
+
+def test_a_path_and_a_folder_mean_the_same(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_path, by_dir = load(class_folders(photos, each=10)), load("folder", data_dir=photos)
+    monkeypatch.chdir(photos.parent)
+    relative = load("photos/", pool=0.3)
+    assert by_path.fingerprint == by_dir.fingerprint
+    assert by_path.settings == by_dir.settings | {"dir": str(photos)}
+    assert (relative.settings["name"], relative.settings["dir"]) == ("folder", str(photos))
+    assert len(relative.pool or ()) == 9
+
+
+def test_settings_nobody_gave_are_not_written_down() -> None:
+    assert set(DataSettings().model_dump()) == {"name", "dir", "limit", "test", "pool", "val", "split_seed", "views"}
+    assert DataSettings(size=8, skip_corrupt=True).model_dump()["size"] == 8

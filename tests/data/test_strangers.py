@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -31,12 +30,6 @@ def changed(content: bytes, changes: Changes) -> bytes:
     for place, value in changes:
         new[math.floor(place * len(new))] = value
     return bytes(new)
-
-
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("UNDISTILL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 # -- settings -----------------------------------------------------------------------------------------------------------
@@ -146,6 +139,7 @@ load(sys.argv[1])
 """
 
 
+@pytest.mark.e2e
 def test_what_a_killed_process_left_is_swept_but_not_what_a_live_one_holds(tmp_path: Path, root: Path) -> None:
     folder = class_folders(tmp_path / "photos", each=10)
     child = subprocess.Popen(
@@ -164,9 +158,12 @@ def test_what_a_killed_process_left_is_swept_but_not_what_a_live_one_holds(tmp_p
 
 
 def _limit() -> None:
+    import resource
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
 
 
+@pytest.mark.e2e
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, root: Path) -> None:
     folder = class_folders(tmp_path / "photos", each=10)
     code = (
@@ -192,6 +189,7 @@ def test_a_cache_that_may_not_be_written_is_one_sentence(tmp_path: Path, root: P
         load(class_folders(tmp_path / "photos", each=10))
 
 
+@pytest.mark.e2e
 def test_decoding_takes_no_second_copy(tmp_path: Path) -> None:
     """Peak memory grows by less than what is decoded."""
     folder = class_folders(tmp_path / "photos", each=4, size=(16, 16))

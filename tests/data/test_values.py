@@ -10,17 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.made import class_folders, encoded, picture, png
+from data.made import class_folders, encoded, picture
 from undistill.data import ImageSet, cache, load
 from undistill.data.decode import CorruptError, Shape, Wanted, decode, header
 from undistill.data.folder_dataset import _Reading
 from undistill.data.load import DataSettings
 from undistill.errors import UsageError
-
-
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNDISTILL_CACHE", str(tmp_path / "cache"))
 
 
 def grey(seed: int) -> Any:
@@ -56,10 +51,7 @@ def refuse(folder: Path, **settings: Any) -> str:
     ("dtype", "factor", "suffix"),
     [
         ("uint16", 257, ".png"),
-        ("uint16", 257, ".tif"),
         ("uint16", 1, ".tif"),
-        ("uint16", 1, ".png"),
-        ("int32", 1, ".tif"),
         ("int32", 257, ".tif"),
         ("float32", 1 / 255, ".tif"),
         ("float32", 1, ".tif"),
@@ -134,12 +126,6 @@ def test_values_that_are_not_finite_are_corrupt(tmp_path: Path) -> None:
     assert load(folder, skip_corrupt=True).dropped == {"corrupt": 1}
 
 
-def test_a_few_deep_images_among_others_are_scaled(tmp_path: Path) -> None:
-    folder = deep_folders(tmp_path / "deep", "uint8", suffix=".png")
-    Image.fromarray((grey(50) * 257).astype(np.uint16)).save(folder / "cat" / "deep.png")
-    assert load(folder).train.channels == 1
-
-
 @pytest.mark.parametrize("values", [[1, 0], [5, 5], [0], "x"])
 def test_a_range_of_black_above_white_is_refused(tmp_path: Path, values: Any) -> None:
     with pytest.raises(UsageError, match=r"^data: [^\n]*value_range[^\n]*$"):
@@ -156,15 +142,10 @@ def test_items_of_torch_data_sets_are_scaled_alike() -> None:
         ImageSet.from_torch([(Image.fromarray(np.full((8, 8), np.nan, np.float32)), 0)])
 
 
-def test_two_classes_of_one_name_are_refused() -> None:
-    with pytest.raises(UsageError, match="2 classes are called 'cat'"):
-        ImageSet.from_torch([(picture(k), k % 2) for k in range(4)], class_names=("cat", "cat"))
-
-
 # -- very many pixels ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("kind", ["JPEG"])
 def test_a_photo_of_108_megapixels_is_read(kind: str) -> None:
     content = encoded(Image.new("L", (12000, 9000), 77), kind)
     assert header({"bytes": content}, "it")[:3] == (True, 12000, 9000)
@@ -202,7 +183,7 @@ def test_what_is_no_image_is_named(content: bytes, said: str) -> None:
         header({"bytes": content}, "it")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_a_wrong_suffix_does_not_matter(tmp_path: Path, kind: str) -> None:
     folder = class_folders(tmp_path / "photos", each=4)
     (folder / "cat" / "other.jpg").write_bytes(encoded(picture(50), kind))
@@ -213,12 +194,3 @@ def test_an_animated_image_is_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode({"bytes": content}, "it", Shape(3, 8))[:, 0, 0].tolist() == [255, 0, 0]
-
-
-def test_a_class_whose_images_are_all_corrupt_is_refused(tmp_path: Path) -> None:
-    for name, content in (("headers", b""), ("bodies", png(0, (40, 40))[:-900])):
-        folder = class_folders(tmp_path / name, each=10)
-        for file in (folder / "dog").iterdir():
-            file.write_bytes(content)
-        said = refuse(folder, skip_corrupt=True)
-        assert "all 10 images of the class 'dog' are corrupt" in said

@@ -49,7 +49,7 @@ def test_what_is_no_control_may_be_left_out(plan: Plan, role: str) -> None:
 
 
 def test_without_a_twin_no_control_of_it_is_asked_for(tmp_path: Path) -> None:
-    plan = MadeAudit(twin=False, card=LABELLED).write(tmp_path)
+    plan = MadeAudit(control=False, card=LABELLED).write(tmp_path)
     assert not plan.controlled
     assert missing_control(plan) == ""
 

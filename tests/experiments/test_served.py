@@ -21,7 +21,7 @@ from undistill.oracle import Bank, BlackBox
 from undistill.oracle.output_defense import chain
 from undistill.oracle.query_log import Answers, Ledger
 from undistill.oracle.victim import Victim, resolve
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.evaluate import predict, score
 
 KEYS = [
@@ -31,8 +31,8 @@ KEYS = [
 ]
 
 
-def card(serving: str) -> Card:
-    return Card.parse(f"{serving}/unlabelled/fresh/random/8")
+def card(serving: str) -> ThreatModel:
+    return ThreatModel.parse(f"{serving}/unlabelled/fresh/random/8")
 
 
 def numbers(rows: Any, labels: list[int], access: Access = Access.PROBS) -> dict[str, Any]:

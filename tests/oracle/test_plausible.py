@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from undistill.auditing.audit import prepare
-from undistill.auditing.config import Request
+from undistill.auditing.config import AuditConfig
 from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.protect import protect
 from undistill.errors import Implausible, RunError, UsageError
@@ -152,7 +152,7 @@ CARD = "probs/unlabelled/trained/random/10"
 def verbs(data: Splits, recipe: Recipe, tmp_path: Path) -> dict[str, Callable[..., Any]]:
     """The verbs that a victim is resolved for."""
     common: dict[str, Any] = {"recipe": recipe, "device": "cpu"}
-    asked = Request(card="labelled/fresh", unseen=True)
+    asked = AuditConfig(threat_model="labelled/fresh", assume_fresh=True)
     return {
         "attack": lambda victim, **more: attack(victim, data, card=CARD, out=tmp_path / "a", **common, **more),
         "protect": lambda victim, **more: protect(

@@ -13,8 +13,10 @@ from paper.toy import TOY
 from undistill.errors import Diverged, NotFinite, UsageError
 from undistill.experiments import store
 from undistill.experiments.cell import Cell, collect, read_arrays
+from undistill.experiments.runtime import Runtime
 from undistill.paper import compute as work
 from undistill.paper import plan as plans
+from undistill.paper import reproduce as verb
 from undistill.paper.reproduce import prepare, reproduce
 from undistill.paper.scales import SCALES
 from undistill.reporting.paper.source import open_sources
@@ -275,3 +277,11 @@ def test_a_damaged_marker_is_work_to_do(whole: Path, tmp_path: Path) -> None:
     for text in ("[]", '{"cell": "../../etc/passwd"}', "{}"):
         (tmp_path / "r" / "done" / f"{key}.json").write_text(text)
         assert place.done(key) is None
+
+
+def test_a_plan_alone_is_run_later_to_the_same_cells(whole: Path, tmp_path: Path) -> None:
+    fixed: dict[str, Any] = {"scale": "toy", "jobs": 1, "device": "cpu", "only": [CNN, "logits/*", "embedding/*"]}
+    out = reproduce(["table1", "logits", "embedding"], out=tmp_path / "r", plan_only=True, **fixed)
+    assert not (out / "cells").exists()
+    verb.resume(out, runtime=Runtime("cpu", jobs=1))
+    assert numbers(out) == numbers(whole)

@@ -34,7 +34,7 @@ from undistill.oracle import BlackBox
 from undistill.oracle.output_defense import ANSWER_DEFENSES, chain
 from undistill.oracle.victim import Victim
 from undistill.registry import Registry
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.recipe import read
 from whole.commands import Shell
 
@@ -97,7 +97,7 @@ def asked(given: dict[str, Any]) -> None:
     """Try what an audit is asked for; UsageError for what there is not."""
     suite(given["suite"])
     card = given["threat_model"]
-    base = Card.parse(f"probs/{card}/random" if card.count("/") == 1 else card)
+    base = ThreatModel.parse(f"probs/{card}/random" if card.count("/") == 1 else card)
     for serving in (given["access"] or "probs").split(","):
         base.served(serving)
     for count in filter(None, (given["queries"] or "").split(",")):
@@ -133,7 +133,7 @@ def test_a_command_in_the_docs_parses_and_names_what_there_is(words: list[str], 
             registry.find(name)
     config = given["config"]
     read("digits" if config is None or config.endswith(".yaml") else config, given["sets"] or [])
-    Card.parse(given.get("threat_model", "paper"))
+    ThreatModel.parse(given.get("threat_model", "paper"))
     if given.get("outputs") is not None:
         Access.parse(given["outputs"])
 

@@ -42,6 +42,9 @@ class Attack(Component):
     holds_labels: ClassVar[bool] = True
     knows: ClassVar[tuple[str, ...]] = ()
 
+    def check(self, student: nn.Module, victim: nn.Module | None = None) -> None:
+        """UsageError if the attack cannot work with these networks; a victim of None is not looked at."""
+
     def loss(self, logits_BC: Tensor, response: Answer, labels_B: Tensor, smoothing: float) -> Terms:
         """`loss`, which is minimized, and the terms that it weighs, each a mean over the batch.
 

@@ -22,7 +22,7 @@ from undistill.models import Classifier
 from undistill.oracle.oracle import Oracle
 from undistill.seeds import derive
 from undistill.threat_model import Access
-from undistill.training.features import Scale, linear_head, read_all, read_out, write_head
+from undistill.training.features import Scale, check_head, linear_head, read_all, read_out, write_head
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe
@@ -51,6 +51,12 @@ class FeatureKD(Attack):
     needs: ClassVar[Access | None] = Access.WEIGHTS
     reads: ClassVar[Access] = Access.WEIGHTS
     knows: ClassVar[tuple[str, ...]] = PAST_ANSWERS
+
+    def check(self, student: nn.Module, victim: nn.Module | None = None) -> None:
+        """UsageError where victim or student does not end in a linear layer on features."""
+        check_head(student, self.name, "student", biased=self.variant != "fitnet")
+        if victim is not None:
+            check_head(victim, self.name, "victim")
 
     def steal(
         self,

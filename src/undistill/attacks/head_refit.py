@@ -23,7 +23,7 @@ from undistill.oracle.oracle import Oracle
 from undistill.seeds import generator
 from undistill.threat_model import Access
 from undistill.training.evaluate import accuracy
-from undistill.training.features import Scale, linear_head, read_all, write_head
+from undistill.training.features import Scale, check_head, linear_head, read_all, write_head
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.recipe import Recipe
 from undistill.training.train import image_batches
@@ -48,6 +48,11 @@ class HeadRefit(Distills):
     needs: ClassVar[Access | None] = Access.WEIGHTS
     reads: ClassVar[Access] = Access.WEIGHTS
     knows: ClassVar[tuple[str, ...]] = PAST_ANSWERS
+
+    def check(self, student: nn.Module, victim: nn.Module | None = None) -> None:
+        """UsageError where the victim does not end in a linear layer on features."""
+        if victim is not None:
+            check_head(victim, self.name, "victim")
 
     def steal(
         self,

@@ -20,7 +20,7 @@ from undistill.oracle.oracle import Answer, Oracle
 from undistill.seeds import derive
 from undistill.threat_model import Access
 from undistill.training.evaluate import batch_for
-from undistill.training.features import FeatureBatches, Scale, linear_head, read_all, write_head
+from undistill.training.features import FeatureBatches, Scale, check_head, linear_head, read_all, write_head
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.recipe import Recipe
 from undistill.types import Terms
@@ -40,6 +40,10 @@ class LinearProbe(Distills):
 
     name: Literal["linear-probe"] = "linear-probe"
     needs: ClassVar[Access | None] = Access.LABEL
+
+    def check(self, student: nn.Module, victim: nn.Module | None = None) -> None:
+        """UsageError for a student without a linear head that has a bias."""
+        check_head(student, self.name, "student", biased=True)
 
     def loss(self, logits_BC: Tensor, response: Answer, labels_B: Tensor, smoothing: float) -> Terms:
         """`loss`, `kd` and `ce`; of labels `loss` alone."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from undistill.attacks.base import ATTACKS
-from undistill.auditing.compute import AuditFolder
+from undistill.auditing.compute import AuditFolder, plan_of
 from undistill.auditing.config import (
     ALWAYS_SKIPPED,
-    Request,
+    AuditConfig,
     cards_of,
     left_out,
     seeds_of,
@@ -34,16 +34,16 @@ from undistill.experiments import graph
 from undistill.experiments import plan as planned
 from undistill.experiments.executors import processes
 from undistill.experiments.plan import Plan, Skipped, Subject
-from undistill.experiments.runtime import Runtime
+from undistill.experiments.runtime import Runtime, runtime_of
 from undistill.files import locked
+from undistill.models import build
 from undistill.oracle.black_box import BlackBox
-from undistill.oracle.logit_cache import USUAL, Bank
 from undistill.oracle.output_defense import AnswerDefense
 from undistill.oracle.victim import Model, Victim, resolve
 from undistill.threads import usable
-from undistill.threat_model import Card
+from undistill.threat_model import ThreatModel
 from undistill.training.environment import choose_device
-from undistill.training.recipe import Recipe, read
+from undistill.training.recipe import Recipe, Student, read
 from undistill.training.run_folder import Run
 from undistill.training.train import of_data
 
@@ -59,6 +59,7 @@ class Ready:
 
     plan: Plan
     folder: AuditFolder
+    runtime: Runtime
     replan: Callable[[int], Plan] | None = None
     seconds: float = 0.0
 
@@ -66,64 +67,68 @@ class Ready:
 def prepare(
     model: Model | None,
     data: Splits | None,
-    request: Request,
+    config: AuditConfig,
     *,
-    control: Model | None = None,
-    recipe: str | Path | dict[str, Any] | Recipe | None = None,
     out: str | Path,
-    cells: str | Path | None = None,
-    device: str = "auto",
-    bank: Bank | None = USUAL,
+    runtime: Runtime | None = None,
     command: str = "",
-    accept_accuracy: bool = False,
+    **settings: Any,
 ) -> Ready:
-    """The plan of an audit, not written yet. Arguments and errors as `undistill.audit` has them."""
-    if (model is None) == (request.method is None):
+    """The plan of an audit, not written yet. Arguments and errors as `undistill.audit` has them; `settings` change `config`."""
+    runtime, settings = runtime_of(runtime, settings)
+    config = config.but(**settings)
+    if (model is None) == (config.method is None):
         raise UsageError("audit what? Name a MODEL, or a defense with --method: one of the two")
-    if model is None and (control is not None or request.behind or request.answers):
+    if model is None and (config.control is not None or config.output_defense or config.outputs):
         raise UsageError(
             "a method is audited on teachers of its own: --control, --output-defense and --outputs go with a MODEL"
         )
-    recipe = _recipe(model, recipe)
+    recipe = _recipe(model, config.recipe)
     splits = data if data is not None else load(recipe.data)
     recipe = of_data(recipe, splits)
-    delta = request.delta if request.delta is not None else usual_delta(len(splits.test))
+    delta = config.delta if config.delta is not None else usual_delta(len(splits.test))
     if not 0 < delta < 100:
         raise UsageError(f"delta is a difference that matters, in points between 0 and 100, not {delta:g}")
+    grows = suite(config.suite).grows and config.seeds is None and model is not None
+    seconds = time_of(config)
+    if config.time is not None and not grows:
+        raise UsageError(
+            f"--time belongs to the suite timed, which adds seeds until it is used; {config.suite} with "
+            f"{'--method' if model is None else '--seeds' if config.seeds else 'its own seeds'} takes what it takes"
+        )
     victims: dict[str, Victim] = {}
     if model is None:
-        subjects = teachers(request, recipe)
+        subjects = teachers(config, recipe)
     else:
-        twin = model if control is None and request.behind else control  # without what stands in front of it
-        sides = {"defended": (model, request.behind), "undefended": (twin, ())}
-        known = {side: pair for side, pair in sides.items() if pair[0] is not None}
-        victims = {
-            side: _victim(given or "", splits, request.answers, behind, request.name if side == "defended" else None)
-            for side, (given, behind) in known.items()
-        }
-        check(victims, splits, 100.0 if accept_accuracy else delta)
-        for victim in victims.values():
-            if not isinstance(victim.model, BlackBox):
-                victim.network.to(choose_device(device))
-            victim.plausible(splits, accept=accept_accuracy, strict=True)
-        subjects = tuple(subject(side, given or "", victims[side], request) for side, (given, _) in known.items())
+        subjects, victims = _subjects(model, splits, config, delta, runtime.device)
 
     def replan(seeds: int | None) -> Plan:
-        asked = request if seeds is None else replace(request, seeds=seeds)
+        asked = config if seeds is None else config.but(seeds=seeds)
         return _plan(asked, recipe, splits, subjects, victims, delta).model_copy(update={"command": command})
 
-    plan = replan(None)
     by_hand = {each.name: victims[each.side] for each in subjects if each.model == GIVEN}
-    kept = data if by_hand or not splits.settings else None  # what no path leads to stays in this process
-    folder = AuditFolder(Path(out), None if cells is None else Path(cells), Runtime(device, bank), by_hand, kept)
-    grows = suite(request.suite).grows and request.seeds is None and model is not None
-    seconds = time_of(request)
-    if request.time is not None and not grows:
-        raise UsageError(
-            f"--time belongs to the suite timed, which adds seeds until it is used; {request.suite} with "
-            f"{'--method' if model is None else '--seeds' if request.seeds else 'its own seeds'} takes what it takes"
-        )
-    return Ready(plan, folder, replan if grows else None, seconds)
+    kept = data if by_hand or not splits.settings else None  # data without a path stay in this process
+    folder = AuditFolder(Path(out), config.cells, runtime.in_worker(), by_hand, kept)
+    return Ready(replan(None), folder, runtime, replan if grows else None, seconds)
+
+
+def _subjects(
+    model: Model, data: Splits, config: AuditConfig, delta: float, device: str
+) -> tuple[tuple[Subject, ...], dict[str, Victim]]:
+    """The audited model and its control, opened and checked, by side."""
+    control = model if config.control is None and config.output_defense else config.control
+    sides = {"defended": (model, config.output_defense), "undefended": (control, ())}
+    known = {side: pair for side, pair in sides.items() if pair[0] is not None}
+    victims = {
+        side: _victim(given, data, config.outputs, behind, config.name if side == "defended" else None)
+        for side, (given, behind) in known.items()
+    }
+    check(victims, data, 100.0 if config.accept_accuracy else delta)
+    for victim in victims.values():
+        if not isinstance(victim.model, BlackBox):
+            victim.network.to(choose_device(device))
+        victim.plausible(data, accept=config.accept_accuracy, strict=True)
+    return tuple(subject(side, given, victims[side], config) for side, (given, _) in known.items()), victims
 
 
 def _victim(
@@ -139,7 +144,7 @@ def _victim(
 
 
 def _plan(
-    request: Request,
+    config: AuditConfig,
     recipe: Recipe,
     data: Splits,
     subjects: Sequence[Subject],
@@ -147,19 +152,21 @@ def _plan(
     delta: float,
 ) -> Plan:
     """The cells, what is left out, and all that the judge needs to know."""
-    chosen = with_more(suite(request.suite), request.also)
-    cards = cards_of(request, chosen, data, victims)
+    chosen = with_more(suite(config.suite), config.extra_attack)
+    cards = cards_of(config, chosen, data, victims)
     chosen, unsearched = _searchable(chosen, cards[0], data, victims)
-    seeds = seeds_of(request, chosen, recipe.seed)
-    thieves = thieves_of(request, recipe, data, next(iter(victims.values()), None))
-    found, skipped = Planner(chosen, subjects, cards, thieves, seeds, data.fingerprint).plan()
+    seeds = seeds_of(config, chosen, recipe.seed)
+    thieves = thieves_of(config, recipe, data, next(iter(victims.values()), None))
+    found, skipped = Planner(
+        chosen, subjects, cards, thieves, seeds, data.fingerprint, _unfit(data, thieves.students[0], victims)
+    ).plan()
     return Plan(
-        title=_title(subjects, request),
+        title=_title(subjects, config),
         suite=chosen.name,
         question="model" if victims else "method",
         verdicts=chosen.verdicts,
         delta=delta,
-        resolves=expected_resolution(len(seeds) if victims else request.teachers, len(data.test)),
+        resolves=expected_resolution(len(seeds) if victims else config.teachers, len(data.test)),
         data=recipe.data.model_dump(mode="json") | {"views": []},
         fingerprint=data.fingerprint,
         data_note=data.note,
@@ -167,15 +174,33 @@ def _plan(
         classes=data.num_classes,
         subjects=tuple(subjects),
         cells=found,
-        skipped=(*skipped, *unsearched, *left_out(chosen, cards, request), *ALWAYS_SKIPPED),
+        skipped=(*skipped, *unsearched, *left_out(chosen, cards, config), *ALWAYS_SKIPPED),
         known={name: attack.knows for name, attack in ATTACKS.classes().items()},
         grid={"temperature": chosen.temperatures, "alpha": chosen.alphas},
         seeds=tuple(sorted({cell.seed for cell in found if cell.role in ("soft", "labels", "naive", "alone")})),
     )
 
 
+def _unfit(data: Splits, student: dict[str, Any], victims: dict[str, Victim]) -> Callable[[dict[str, Any]], str]:
+    """Why an attack cannot work with this student and these victims, by its settings; "" if it can."""
+    sizes = (data.num_classes, data.train.channels, data.train.image_size)
+    network = build(Student.model_validate(student).network, *sizes, seed=0)
+    networks = [None if isinstance(v.model, BlackBox) else v.network for v in victims.values()]
+
+    def why(settings: dict[str, Any]) -> str:
+        attack = ATTACKS.make(settings)
+        try:
+            for victim in networks or [None]:
+                attack.check(network, victim)
+        except UsageError as error:
+            return str(error)
+        return ""
+
+    return why
+
+
 def _searchable(
-    chosen: Suite, card: Card, data: Splits, victims: dict[str, Victim]
+    chosen: Suite, card: ThreatModel, data: Splits, victims: dict[str, Victim]
 ) -> tuple[Suite, tuple[Skipped, ...]]:
     """The suite, without its search where there is nothing to score it on, or each answer to score it by could cost something."""
     if not chosen.search:
@@ -189,29 +214,31 @@ def _searchable(
 
 
 def run(ready: Ready, *, jobs: int | None = None, say: Say | None = None, failed: Say | None = None) -> Plan:
-    """Write the plan and compute all of its cells that are not there; returns the plan, with the seeds that were added.
+    """Write the plan and compute all of its cells that are missing; returns the plan, with the seeds that were added.
 
-    `say` receives a line for each cell, `failed` those of the cells that failed.
+    Args:
+        ready: the audit.
+        jobs: processes; None for the runtime's.
+        say: receives a line for each cell; None for the runtime's log.
+        failed: receives the lines of cells that failed.
 
-    Where seeds are added, each round ends whole: a round that is not expected to fit into the time is not begun. Rounds are sized
-    by the width of the intervals alone, never by what they say.
+    Where seeds are added, each round is completed: a round that is not expected to fit into the time is not begun. The size of a
+    round follows from the width of the intervals alone, never from their position.
     """
-    audit = ready.folder
-    if audit.victims or audit.data is not None:
-        jobs = 1  # objects without a path cannot be sent to another process
+    audit, say = ready.folder, say or ready.runtime.say
+    jobs = 1 if audit.local else jobs or ready.runtime.jobs
     count = processes(jobs, audit.runtime.device)
     with locked(audit.folder):
         plan = _begun(ready)
         planned.write(audit.folder, plan, grown=ready.replan is not None)
-        todo = audit.graph(plan).missing()
-        if say is not None and len(todo) < len(plan.cells):
-            say(f"{len(plan.cells) - len(todo)} of {len(plan.cells)} cells are there already")
         clock = Clock(ready.seconds, _usual(audit, plan, count or usable()))
+        todo = audit.graph(plan).missing()
+        if len(todo) < len(plan.cells):
+            say(f"{len(plan.cells) - len(todo)} of {len(plan.cells)} cells are there already")
         while True:
             for line in graph.run(todo, count):
                 clock.add()
-                if say is not None:
-                    say(line)
+                say(line)
                 if failed is not None and (": failed" in line or line.startswith("failed")):
                     failed(line)
             more = None if ready.replan is None else _more(ready, plan, clock)
@@ -223,6 +250,15 @@ def run(ready: Ready, *, jobs: int | None = None, say: Say | None = None, failed
         with suppress(OSError):  # it is not there, or a cell is being computed in it
             (audit.folder / "work").rmdir()
     return plan
+
+
+def resume(
+    folder: Path, *, cells: Path | None = None, runtime: Runtime | None = None, failed: Say | None = None
+) -> Plan:
+    """Compute what is missing of the plan in a folder; no seeds are added. Errors as `compute`."""
+    runtime = runtime or Runtime()
+    audit = AuditFolder(folder, cells, runtime.in_worker())
+    return run(Ready(plan_of(folder), audit, runtime), failed=failed)
 
 
 class Clock:
@@ -291,10 +327,10 @@ def _recipe(model: Model | None, recipe: str | Path | dict[str, Any] | Recipe | 
     return source
 
 
-def _title(subjects: Sequence[Subject], request: Request) -> str:
-    if request.method is not None and subjects[0].recipe is not None:
-        name = request.method if isinstance(request.method, str) else request.method.get("name")
-        return f"the method {name}, {request.teachers} teachers"
+def _title(subjects: Sequence[Subject], config: AuditConfig) -> str:
+    if config.method is not None and subjects[0].recipe is not None:
+        name = config.method if isinstance(config.method, str) else config.method.get("name")
+        return f"the method {name}, {config.teachers} teachers"
     first = next(subject for subject in subjects if subject.side == "defended")
     twin = next((subject.label for subject in subjects if subject.side == "undefended"), None)
     return first.label if twin is None else f"{first.label} against {twin.removesuffix(', the twin')}"

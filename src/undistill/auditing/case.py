@@ -23,7 +23,7 @@ from undistill.errors import UsageError
 from undistill.experiments.plan import Planned
 from undistill.experiments.ranking import Ranked
 from undistill.statistics import Difference
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 
 Kind = Literal["missing", "stale", "failed", "no attack", "unmeasured", "refused"]
 
@@ -49,9 +49,9 @@ class Case:
     text: str
 
     @cached_property
-    def threat_model(self) -> Card:
+    def threat_model(self) -> ThreatModel:
         """The threat model, parsed."""
-        return Card.parse(self.text)
+        return ThreatModel.parse(self.text)
 
     @property
     def id(self) -> str:

@@ -33,7 +33,7 @@ from undistill.files import exclusive
 from undistill.oracle.black_box import BlackBox
 from undistill.oracle.query_log import Ledger
 from undistill.oracle.victim import Victim, resolve
-from undistill.threat_model import Card
+from undistill.threat_model import ThreatModel
 from undistill.training.environment import choose_device, describe
 from undistill.training.recipe import Recipe, read
 from undistill.training.train import train
@@ -60,6 +60,11 @@ class AuditFolder(Store):
     runtime: Runtime = field(default_factory=Runtime)
     victims: Mapping[str, Victim] = field(default_factory=dict)
     data: Splits | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether it holds objects that cannot be sent to another process."""
+        return bool(self.victims) or self.data is not None
 
     def graph(self, plan: Plan) -> Graph:
         """The plan's cells as tasks, and which of them are done."""
@@ -230,7 +235,7 @@ def _served(audit: AuditFolder, plan: Plan, planned: Planned) -> Cell:
     if not isinstance(victim.model, BlackBox):
         where = choose_device(audit.runtime.device)
         victim.network.to(where)
-    measured, predicted_N = served(victim, data, Card.parse(planned.card), bank=audit.runtime.cache)
+    measured, predicted_N = served(victim, data, ThreatModel.parse(planned.card), bank=audit.runtime.cache)
     numbers = {name: round(value, 6) for name, value in measured.items() if value is not None}
     fixed = {"victim_id": victim.id, "data": data.fingerprint, "kind": "victim", "card": planned.card}
     if code := code_of(victim.behind):

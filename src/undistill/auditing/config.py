@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -17,14 +17,15 @@ from undistill.auditing.suite import FIRST_SEARCH_SEED, NAIVE, Suite
 from undistill.data import Splits
 from undistill.errors import UsageError
 from undistill.experiments.plan import Skipped
+from undistill.experiments.runtime import Config
 from undistill.models.base import FIXED, MODELS
 from undistill.oracle.black_box import BlackBox
-from undistill.oracle.output_defense import AnswerDefense
 from undistill.oracle.victim import Victim
 from undistill.registry import problem
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.recipe import Recipe, Student
 
+USUAL_HOLDINGS = "unlabelled/fresh"
 USUAL_TIME = 600.0
 """Seconds that the suite that grows takes, unless it is given others."""
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 60.0}
@@ -38,32 +39,72 @@ ALWAYS_SKIPPED = (
 )
 
 
-@dataclass(frozen=True)
-class Request:
-    """What an audit is asked to do; `None` is left to the suite and the model. See `audit`."""
+class AuditConfig(Config):
+    """The settings of `audit`; None is left to the suite and the model.
 
+    Args:
+        control: the same network without the defense: same data, about as accurate. Without one the audit says what an attacker
+            gets, and not whether a defense helps; with an output defense it is the model itself.
+        suite: `timed` adds seeds until differences of `delta` are resolved or `time` is used; `quick` is an indication in minutes;
+            `standard` (the newest version) searches and gives verdicts.
+        time: of the suite `timed`: `"10m"`, `"90s"`, `"2h"`, or a number of minutes.
+        threat_model: what the attacker holds: `unlabelled/fresh`, `labelled/fresh`, `paper`, or all of it.
+        access: output accesses: `probs`, `top5:2`, `top1`, `label`, `weights`. None for the suite's.
+        queries: query budgets; the first is searched on. None for an eighth of the pool, and twice and four times as many.
+        output_defense: output defenses of the model, the first one first.
+        outputs: what a callable returns: `logits`, `probs`, `topk`, `label`.
+        assume_fresh: asserts, unverified, that a model of unknown origin was not trained on the fresh pool.
+        name: what reports call a callable.
+        students: attackers' networks: `cnn:0.5` or settings; the first is searched with. None for the victim's own architecture.
+        extra_attack: attacks of your own, tried too.
+        public: weights that attackers start from.
+        seeds: report seeds; with a method, for each teacher. None for the suite's.
+        steps: training steps of an attacker with a query budget.
+        delta: the smallest difference that matters, in points of accuracy. None for half a point on 10,000 test images, 2 on 500.
+        accept_accuracy: go on with a model whose accuracy cannot be that of a classifier of these data.
+        method: a defense to audit as a method, on pairs of teachers that are trained for it.
+        teachers: how many pairs.
+        recipe: of attackers (and of a method's teachers); None for the one that the model was trained by.
+        cells: folder of cells, for audits to share; None for `cells` in the audit's folder.
+    """
+
+    control: Any = None
     suite: str = "timed"
-    card: str | Card = "unlabelled/fresh"
-    serve: Sequence[str] = ()
-    questions: Sequence[int] = ()
-    students: Sequence[str | dict[str, Any]] = ()
+    time: str | float | None = None
+    threat_model: str | ThreatModel = USUAL_HOLDINGS
+    access: tuple[str, ...] = ()
+    queries: tuple[int, ...] = ()
+    output_defense: tuple[Any, ...] = ()
+    outputs: str | None = None
+    assume_fresh: bool = False
+    name: str | None = None
+    students: tuple[str | dict[str, Any], ...] = ()
+    extra_attack: tuple[str | dict[str, Any], ...] = ()
+    public: str | Path | None = None
     seeds: int | None = None
     steps: int | None = None
     delta: float | None = None
-    public: str | None = None
-    also: Sequence[str | dict[str, Any]] = ()
-    behind: Sequence[str | dict[str, Any] | AnswerDefense] = ()
-    answers: str | None = None
-    unseen: bool = False
+    accept_accuracy: bool = False
     method: str | dict[str, Any] | None = None
     teachers: int = 3
-    time: str | float | None = None
-    name: str | None = None
+    recipe: Any = None
+    cells: Path | None = None
+    verb: ClassVar[str] = "audit"
+    old: ClassVar[dict[str, str]] = {
+        "serve": "access",
+        "questions": "queries",
+        "behind": "output_defense",
+        "answers": "outputs",
+        "unseen": "assume_fresh",
+        "also": "extra_attack",
+        "called": "name",
+        "card": "threat_model",
+    }
 
 
-def time_of(request: Request) -> float:
+def time_of(config: AuditConfig) -> float:
     """Seconds that an audit may add seeds for; `10m`, `90s`, `1.5h`, or a number of minutes. UsageError for what is no time."""
-    given = request.time
+    given = config.time
     if given is None:
         return USUAL_TIME
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:([smh])[a-z]*)?\s*", str(given).lower())
@@ -87,12 +128,12 @@ def with_more(chosen: Suite, also: Sequence[str | dict[str, Any]]) -> Suite:
     return chosen
 
 
-def seeds_of(request: Request, chosen: Suite, first: int) -> range:
+def seeds_of(config: AuditConfig, chosen: Suite, first: int) -> range:
     """Report seeds: as many as asked for, the suite's, or two for each teacher of a method, from `first` on."""
-    count = request.seeds if request.seeds is not None else chosen.seeds if request.method is None else 2
-    if count < 1 or request.teachers < 1:
-        raise UsageError(f"an audit needs at least 1 seed and 1 teacher, not {count} and {request.teachers}")
-    last = first + count * (request.teachers if request.method is not None else 1)
+    count = config.seeds if config.seeds is not None else chosen.seeds if config.method is None else 2
+    if count < 1 or config.teachers < 1:
+        raise UsageError(f"an audit needs at least 1 seed and 1 teacher, not {count} and {config.teachers}")
+    last = first + count * (config.teachers if config.method is not None else 1)
     if last > FIRST_SEARCH_SEED:
         raise UsageError(
             f"report seeds end below {FIRST_SEARCH_SEED}, where those of the search begin, not at {last - 1}"
@@ -100,10 +141,10 @@ def seeds_of(request: Request, chosen: Suite, first: int) -> range:
     return range(first, first + count)
 
 
-def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[Card]:
+def cards_of(config: AuditConfig, chosen: Suite, data: Splits, victims: Mapping[str, Victim]) -> list[ThreatModel]:
     """Every output access × every query budget, the strongest and first one first."""
-    base, whole = _base(request.card)
-    instead = chosen.grows and data.pool is None and request.card == Request.card
+    base, whole = _base(config.threat_model)
+    instead = chosen.grows and data.pool is None and config.threat_model == USUAL_HOLDINGS
     if instead:  # an answer about trained images, which a flag doubts, says more than none
         base = base.model_copy(update={"pool": "trained"})
     if base.data == "none":
@@ -119,7 +160,7 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
     usual: tuple[int | None, ...] = (base.questions,)
     if base.questions is None and (base.pool == "fresh" or instead) and base.share == 1.0:
         usual = _budgets(chosen, len(pool), data.num_classes)
-    serve = tuple(request.serve) or ((base.serving,) if whole else _accesses(request, chosen, victims))
+    serve = tuple(config.access) or ((base.serving,) if whole else _accesses(config, chosen, victims))
     kinds = [victim.model.kind for victim in victims.values() if isinstance(victim.model, BlackBox)]
     made = [base.served(name) for name in dict.fromkeys(serve)]
     made = [card for card in made if all(card.access <= kind for kind in kinds)]
@@ -128,15 +169,15 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
             f"{kinds[0].label} is all that the model returns: none of --access {','.join(serve)} can be had"
         )
     order = sorted(made, key=lambda card: (card.access is Access.WEIGHTS, -card.access, -(card.top or 5)))
-    counts = tuple(request.questions) or usual
+    counts = tuple(config.queries) or usual
     for count in counts:
         if count is not None and not 2 <= count <= len(pool):
             raise UsageError(f"the {base.pool} pool has {len(pool):,} images; {count:,} queries need as many")
-    start = "public" if request.public else base.start
-    if start == "public" and request.public is None:
+    start = "public" if config.public else base.start
+    if start == "public" and config.public is None:
         raise UsageError(f"the threat model {base} starts from public weights: name them with --public")
     for victim in victims.values():
-        _playable(victim, base, counts, request)
+        _playable(victim, base, counts, config)
     return [
         card.model_copy(update={"questions": q, "start": start, "share": 1.0 if q else card.share})
         for q in counts
@@ -144,11 +185,11 @@ def cards_of(request: Request, chosen: Suite, data: Splits, victims: Mapping[str
     ]
 
 
-def _accesses(request: Request, chosen: Suite, victims: Mapping[str, Victim]) -> tuple[str, ...]:
+def _accesses(config: AuditConfig, chosen: Suite, victims: Mapping[str, Victim]) -> tuple[str, ...]:
     """The suite's output accesses. Weights are given where there are some, and no output defense, which they would go around."""
     if chosen.grows:
         boxes = any(isinstance(victim.model, BlackBox) for victim in victims.values())
-        return ("probs", "top1", "label", *(() if boxes or request.behind else ("weights",)))
+        return ("probs", "top1", "label", *(() if boxes or config.output_defense else ("weights",)))
     return ("probs", "top5:2", "top1", "label") if chosen.verdicts else ("probs", "label")
 
 
@@ -164,9 +205,9 @@ def _budgets(chosen: Suite, pool: int, classes: int) -> tuple[int, ...]:
     return (first, *(n for n in (2 * first, 4 * first) if several and n <= pool))
 
 
-def _playable(victim: Victim, base: Card, counts: Sequence[int | None], request: Request) -> None:
+def _playable(victim: Victim, base: ThreatModel, counts: Sequence[int | None], config: AuditConfig) -> None:
     """UsageError for a victim that no attack of these cards could be tried on."""
-    if base.pool == "fresh" and not (victim.fresh_pool or request.unseen):
+    if base.pool == "fresh" and not (victim.fresh_pool or config.assume_fresh):
         raise UsageError(
             f"nothing says which images {victim.label} and what it came from were trained on, so none are known to be fresh; if "
             "you know that it never saw those of data.pool, say so (--assume-fresh, assume_fresh=True)"
@@ -189,25 +230,25 @@ def without_search(chosen: Suite, why: str) -> tuple[Suite, tuple[Skipped, ...]]
     return plain, (Skipped(what="the search", why=why),)
 
 
-def _base(card: str | Card) -> tuple[Card, bool]:
+def _base(card: str | ThreatModel) -> tuple[ThreatModel, bool]:
     """(a threat model, whether it was given whole); else only DATA/POOL was, and any output access goes with it."""
     if isinstance(card, str) and card.count("/") == 1:
-        return Card.parse(f"probs/{card}/random"), False
-    return Card.parse(card), True
+        return ThreatModel.parse(f"probs/{card}/random"), False
+    return ThreatModel.parse(card), True
 
 
-def thieves_of(request: Request, recipe: Recipe, data: Splits, victim: Victim | None) -> Thieves:
+def thieves_of(config: AuditConfig, recipe: Recipe, data: Splits, victim: Victim | None) -> Thieves:
     """How attacks are trained: as the recipe has it, for steps that fit the size of the images."""
     values = recipe.dump()
-    steps = request.steps or (400 if data.train.image_size <= 16 else 1500)
+    steps = config.steps or (400 if data.train.image_size <= 16 else 1500)
     return Thieves(
         training=values["training"],
         views=values["data"]["views"],
-        students=tuple(_student(item, request) for item in request.students) or (_own(recipe, victim, request),),
+        students=tuple(_student(item, config) for item in config.students) or (_own(recipe, victim, config),),
         steps=steps,
         pool=0 if data.pool is None else len(data.pool),
         trained=len(data.train),
-        public="" if request.public is None else _digest(Path(request.public)),
+        public="" if config.public is None else _digest(Path(config.public)),
     )
 
 
@@ -222,7 +263,7 @@ def _digest(weights: Path) -> str:
     return found.hexdigest()[:16]
 
 
-def _own(recipe: Recipe, victim: Victim | None, request: Request) -> dict[str, Any]:
+def _own(recipe: Recipe, victim: Victim | None, config: AuditConfig) -> dict[str, Any]:
     """The victim's own architecture, which an attacker may guess; the recipe's student where the victim shows none."""
     if victim is None:
         settings = recipe.model.model_dump(mode="json", by_alias=True)
@@ -231,14 +272,14 @@ def _own(recipe: Recipe, victim: Victim | None, request: Request) -> dict[str, A
         or ":" in str(victim.network.config["name"])
         or "(" in victim.network.config["name"]
     ):
-        return _student({"name": recipe.student.name, "width": recipe.student.width}, request)
+        return _student({"name": recipe.student.name, "width": recipe.student.width}, config)
     else:
         settings = {key: value for key, value in victim.network.config.items() if key not in FIXED}
     plain = {"name": settings.pop("name"), "width": settings.pop("width", 1.0)}
-    return _student(plain | ({"settings": settings} if settings else {}), request)
+    return _student(plain | ({"settings": settings} if settings else {}), config)
 
 
-def _student(item: str | dict[str, Any], request: Request) -> dict[str, Any]:
+def _student(item: str | dict[str, Any], config: AuditConfig) -> dict[str, Any]:
     """`cnn`, `cnn:0.5` (its width) or settings, as a recipe has them; UsageError for a network that there is not."""
     if isinstance(item, str):
         name, colon, width = item.rpartition(":")
@@ -251,10 +292,10 @@ def _student(item: str | dict[str, Any], request: Request) -> dict[str, Any]:
         Student.model_validate(item)
     except ValidationError as error:
         raise UsageError(f"student {item['name']}: {problem(error, Student)}") from None
-    return {**item, "weights": request.public} if request.public else dict(item)
+    return {**item, "weights": str(config.public)} if config.public else dict(item)
 
 
-def left_out(chosen: Suite, cards: Sequence[Card], request: Request) -> list[Skipped]:
+def left_out(chosen: Suite, cards: Sequence[ThreatModel], config: AuditConfig) -> list[Skipped]:
     """What this audit does not try, and why."""
     found = []
     if all(card.access < Access.WEIGHTS for card in cards):
@@ -262,7 +303,7 @@ def left_out(chosen: Suite, cards: Sequence[Card], request: Request) -> list[Ski
         found.append(
             Skipped(what=f"attackers who hold the weights ({names})", why="not served; --access weights tries them")
         )
-    if request.public is None:
+    if config.public is None:
         found.append(
             Skipped(what="attackers who start from public weights", why="none were named; --public WEIGHTS tries them")
         )

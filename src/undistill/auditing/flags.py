@@ -20,7 +20,7 @@ from undistill.auditing.text import name_of, student_text
 from undistill.experiments.cell import Cell
 from undistill.experiments.plan import Subject
 from undistill.experiments.ranking import Ranked
-from undistill.threat_model import Card
+from undistill.threat_model import ThreatModel
 
 Seen = Iterator[tuple[str, tuple[str, ...]]]
 Check = Callable[[Any], Seen]
@@ -262,7 +262,7 @@ def trained_fresh_differ(evidence: Evidence) -> Seen:
 @flag("costs-users", "audit")
 def costs_users(evidence: Evidence) -> Seen:
     """Part of the reduction may be what attacks on a less accurate model learn less."""
-    for access in dict.fromkeys(Card.parse(text).serving for text in evidence.plan.cards):
+    for access in dict.fromkeys(ThreatModel.parse(text).serving for text in evidence.plan.cards):
         ours, control = evidence.accuracy("defended", access), evidence.accuracy("undefended", access)
         if ours is not None and control is not None and control - ours > evidence.plan.delta:
             yield f"Users get {ours:.1f} % right, from the control {control:.1f}.", ()
@@ -307,7 +307,7 @@ def one_architecture(evidence: Evidence) -> Seen:
 @flag("no-public-start", "audit")
 def no_public_start(evidence: Evidence) -> Seen:
     """An attacker who starts from published weights needs fewer queries."""
-    if evidence.plan.cards and all(Card.parse(text).start == "random" for text in evidence.plan.cards):
+    if evidence.plan.cards and all(ThreatModel.parse(text).start == "random" for text in evidence.plan.cards):
         yield "Every attacker starts from random weights.", ()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from undistill.attacks.base import ATTACKS
 from undistill.auditing.suite import Settings
 from undistill.experiments.plan import Choice, Planned, Role, Subject, key_of
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 
 EPOCHS = 20
 """Lines in a thief's log; its steps are spread over them."""
@@ -31,15 +31,15 @@ class Thieves:
     trained: int
     public: str = ""
 
-    def size(self, card: Card) -> int:
+    def size(self, card: ThreatModel) -> int:
         """How many images a card's pool has."""
         return 0 if card.pool == "none" else self.pool if card.pool == "fresh" else self.trained
 
-    def images(self, card: Card) -> int:
+    def images(self, card: ThreatModel) -> int:
         """How many images the thief of a card holds."""
         return card.questions or round(card.share * self.size(card))
 
-    def recipe(self, card: Card) -> dict[str, Any]:
+    def recipe(self, card: ThreatModel) -> dict[str, Any]:
         """Training and views on a card: few images are seen so often that the steps are those asked for."""
         training = dict(self.training)
         if card.questions is not None:
@@ -55,7 +55,7 @@ class Thieves:
 class Maker:
     """Plans single cells; `alpha` is what attacks that mix soft and hard answers weigh soft ones by."""
 
-    cards: tuple[Card, ...]
+    cards: tuple[ThreatModel, ...]
     thieves: Thieves
     fingerprint: str
     alpha: float
@@ -64,7 +64,7 @@ class Maker:
     alone_after: tuple[str, ...] = ()
     """What students alone wait for: the cell that makes the first victim."""
 
-    def served(self, subject: Subject, card: Card) -> Planned:
+    def served(self, subject: Subject, card: ThreatModel) -> Planned:
         """What users get from a victim as it is served on a card; the first such cell of a teacher trains it."""
         key = key_of({"served": str(card), "of": _identity(subject), "data": self.fingerprint})
         label = f"{subject.label} served as {card.serving}"
@@ -80,7 +80,7 @@ class Maker:
         self,
         subject: Subject | None,
         role: Role,
-        card: Card,
+        card: ThreatModel,
         seed: int,
         *,
         attack: Settings | None = None,
@@ -131,7 +131,7 @@ class Maker:
             **fixed,
         )
 
-    def _counts(self, card: Card, role: Role) -> tuple[str, ...]:
+    def _counts(self, card: ThreatModel, role: Role) -> tuple[str, ...]:
         """The audit's cards that a cell of this card counts for: those that show as much or more."""
         if role in ("search", "curve", "effort"):
             return (str(card),)
@@ -152,7 +152,7 @@ def _squeezed(schedule: dict[str, Any], by: float) -> dict[str, Any]:
     return found
 
 
-def includes(strong: Card, weak: Card) -> bool:
+def includes(strong: ThreatModel, weak: ThreatModel) -> bool:
     """Whether a thief of one card can do all that one of the other can: the same images and budget, as much or more shown."""
     if strong.served("label") != weak.served("label") or strong.access < weak.access:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from undistill.attacks.base import ATTACKS
 from undistill.auditing.making import Maker, Thieves, without
 from undistill.auditing.suite import FIRST_SEARCH_SEED, NAIVE, Settings, Suite
 from undistill.experiments.plan import Choice, Planned, Role, Skipped, Subject
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 
 FEW = 3
 """Report seeds where only a curve or a doubt rests on them."""
@@ -29,17 +29,22 @@ class Group:
 
 
 class Planner:
-    """Fills groups of cells, the most needed first, and leaves out those that the suite has no room for."""
+    """Fills groups of cells, the most needed first, and leaves out those that the suite has no room for.
+
+    `unfit` says why an attack cannot work with the networks at hand, "" if it can; such an attack is skipped with that reason.
+    """
 
     def __init__(
         self,
         suite: Suite,
         subjects: Sequence[Subject],
-        cards: Sequence[Card],
+        cards: Sequence[ThreatModel],
         thieves: Thieves,
         seeds: Sequence[int],
         fingerprint: str,
+        unfit: Callable[[Settings], str] = lambda _: "",
     ) -> None:
+        self.unfit = unfit
         self.suite, self.subjects, self.cards = suite, tuple(subjects), tuple(cards)
         self.thieves, self.seeds, self.first = thieves, tuple(seeds), cards[0]
         self.alpha = 0.9 if self.first.data == "labelled" else 1.0
@@ -70,7 +75,7 @@ class Planner:
         ]
         return self._kept(groups)
 
-    def _shown(self) -> list[Card]:
+    def _shown(self) -> list[ThreatModel]:
         """The first card's ways of serving, to measure what users get. Weights are served with probabilities beside them.
 
         A suite without verdicts does not measure what users of bare labels get: their accuracy is that of any other answer.
@@ -99,7 +104,7 @@ class Planner:
         yield from self._curve()
         yield from self._effort()
 
-    def _other(self, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
+    def _other(self, card: ThreatModel, seeds: Sequence[int]) -> Iterable[Planned]:
         """Another way of serving: the best thief of the first card, and what is made for this one."""
         shared = seeds
         for subject in self.subjects:
@@ -112,7 +117,7 @@ class Planner:
                     made = [s for s in self.suite.soft if s.get("variant") == "top1"]
                     yield from self._each(subject, "soft", card, made, seeds)
 
-    def _more(self, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
+    def _more(self, card: ThreatModel, seeds: Sequence[int]) -> Iterable[Planned]:
         """Another number of questions: the best thief, one of labels, and a student alone."""
         shared = seeds
         for subject in self.subjects:
@@ -143,8 +148,10 @@ class Planner:
             yield from self._search_labels(subject, seeds)
             weights = next((card for card in self.cards if card.access is Access.WEIGHTS), None)
             if weights is not None:
-                cells = list(self._each(subject, "search", weights, self.suite.inside, seeds))
-                self.found[subject.side, "inside"] = _keys(cells)
+                inside = self._played(self.suite.inside, weights)
+                cells = list(self._each(subject, "search", weights, inside, seeds))
+                if cells:
+                    self.found[subject.side, "inside"] = _keys(cells)
                 yield from cells
         if seeds:
             cells = [
@@ -202,7 +209,7 @@ class Planner:
         self,
         subject: Subject,
         role: Role,
-        card: Card,
+        card: ThreatModel,
         attacks: Iterable[Settings],
         seeds: Sequence[int],
         student: dict[str, Any] | None = None,
@@ -215,14 +222,19 @@ class Planner:
         ]
 
     def _soft(
-        self, subject: Subject, card: Card, seeds: Sequence[int], ranks: int, student: dict[str, Any] | None = None
+        self,
+        subject: Subject,
+        card: ThreatModel,
+        seeds: Sequence[int],
+        ranks: int,
+        student: dict[str, Any] | None = None,
     ) -> Iterable[Planned]:
         if (subject.side, "soft") in self.found:
             yield from self._best(subject, card, seeds, "soft", ranks, student)
         elif _readable(subject, card):
             yield from self._each(subject, "soft", card, self._soft_attacks(), seeds, student)
 
-    def _inside(self, subject: Subject, card: Card, seeds: Sequence[int]) -> Iterable[Planned]:
+    def _inside(self, subject: Subject, card: ThreatModel, seeds: Sequence[int]) -> Iterable[Planned]:
         """Thieves who hold the weights: from the inside, and by scores where no weaker card has such a thief of the raw network."""
         if (subject.side, "inside") in self.found:
             yield from self._best(subject, card, seeds, "inside", 1)
@@ -243,7 +255,7 @@ class Planner:
     def _best(
         self,
         subject: Subject,
-        card: Card,
+        card: ThreatModel,
         seeds: Sequence[int],
         what: str,
         ranks: int,
@@ -268,7 +280,7 @@ class Planner:
     def _labels(
         self,
         subject: Subject,
-        card: Card,
+        card: ThreatModel,
         seeds: Sequence[int],
         attacks: Sequence[Settings],
         student: dict[str, Any] | None = None,
@@ -286,7 +298,7 @@ class Planner:
                 )  # fmt: skip
 
     def _alone(
-        self, role: Role, card: Card, seeds: Sequence[int], student: dict[str, Any] | None = None
+        self, role: Role, card: ThreatModel, seeds: Sequence[int], student: dict[str, Any] | None = None
     ) -> Iterable[Planned]:
         if card.data == "none":
             return
@@ -334,7 +346,7 @@ class Planner:
         few = self.first.questions is not None and self.first.questions < 6
         return tuple(settings for settings in found if not (few and settings["name"] == "average"))
 
-    def _played(self, attacks: Iterable[Settings], card: Card) -> tuple[Settings, ...]:
+    def _played(self, attacks: Iterable[Settings], card: ThreatModel) -> tuple[Settings, ...]:
         """Those that a card shows enough for; the others are told as left out."""
         found = []
         for settings in attacks:
@@ -342,6 +354,9 @@ class Planner:
             if needs is not None and needs > card.access:
                 why = f"it needs {needs.label}, and {card.serving} is served"
                 self.unplayed[settings["name"]] = Skipped(what=f"the attack {settings['name']}", why=why)
+            elif why := self.unfit(settings):
+                what = " ".join(str(value) for value in settings.values())
+                self.unplayed[what] = Skipped(what=f"the attack {what}", why=why)
             else:
                 found.append(settings)
         return tuple(found)
@@ -367,12 +382,12 @@ class Planner:
         return tuple(without(cell, lost) for cell in ordered), (*skipped.values(), *self.unplayed.values())
 
 
-def _readable(subject: Subject, card: Card) -> bool:
+def _readable(subject: Subject, card: ThreatModel) -> bool:
     """Whether a thief of this card gets more than labels from a victim."""
     return min(card.access, Access.parse(subject.shows)) > Access.LABEL
 
 
-def _called(card: Card) -> str:
+def _called(card: ThreatModel) -> str:
     return f"{card.questions:,} questions, {card.serving}"
 
 

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from undistill.auditing.case import Case, cases
@@ -18,10 +18,10 @@ from undistill.auditing.text import clock, name_of_model, period, seeds_text
 from undistill.experiments.plan import Plan
 from undistill.statistics import half_width, image_error
 from undistill.threads import usable
-from undistill.threat_model import Card
+from undistill.threat_model import ThreatModel
 
 if TYPE_CHECKING:
-    from undistill.auditing.config import Request
+    from undistill.auditing.config import AuditConfig
     from undistill.data.image_set import Splits
 
 ENOUGH = 8
@@ -99,7 +99,7 @@ def outlook(evidence: Evidence) -> Outlook:
 
 def budgets(plan: Plan) -> list[int]:
     """The plan's query budgets, in order."""
-    return sorted({count for text in plan.cards if (count := Card.parse(text).questions) is not None})
+    return sorted({count for text in plan.cards if (count := ThreatModel.parse(text).questions) is not None})
 
 
 def too_few(tests: int, queries: Sequence[int], classes: int, total: int | None = None) -> str | None:
@@ -143,7 +143,7 @@ def announced(
         seconds: the time, where the suite adds seeds until it is used.
         total: images of the data in all.
     """
-    models = [Card.parse(text) for text in plan.cards]
+    models = [ThreatModel.parse(text) for text in plan.cards]
     accesses = sorted(dict.fromkeys(one.serving for one in models), key=lambda name: name == "weights")
     counts = ", ".join(f"{count:,}" for count in budgets(plan))
     lines = [f"{_names(plan)}: outputs {', '.join(accesses)}; {counts or 'all'} queries"]
@@ -172,8 +172,8 @@ def announced(
     return lines + ([f"warning: {small}"] if small else [])
 
 
-def smaller(request: Request, data: Splits) -> Iterator[tuple[Request, str]]:
-    """The request made smaller again and again, each with what was taken away in words; what was asked for by name stays.
+def smaller(config: AuditConfig, data: Splits) -> Iterator[tuple[AuditConfig, str]]:
+    """The audit made smaller again and again, each with what was taken away in words; what was asked for by name stays.
 
     First fewer steps, then one query budget, then two output accesses.
     """
@@ -181,17 +181,17 @@ def smaller(request: Request, data: Splits) -> Iterator[tuple[Request, str]]:
     for place, steps in enumerate(STEPS):
         changes: dict[str, object] = {}
         lost = []
-        if request.steps is None:
+        if config.steps is None:
             changes["steps"] = steps
             lost.append(f"{steps} training steps per attacker (--steps)")
-        if place > 0 and not request.questions and half > 1:
-            changes["questions"] = (half,)
+        if place > 0 and not config.queries and half > 1:
+            changes["queries"] = (half,)
             lost.append(f"one query budget, {half} (--queries)")
-        if place > 2 and not request.serve and request.answers is None:
-            changes["serve"] = ACCESS
+        if place > 2 and not config.access and config.outputs is None:
+            changes["access"] = ACCESS
             lost.append(f"output access {' and '.join(ACCESS)} (--access)")
         if changes:
-            yield replace(request, **changes), ", ".join(lost)  # type: ignore[arg-type]
+            yield config.but(**changes), ", ".join(lost)
 
 
 def plan_lines(plan: Plan, jobs: int | None = None) -> list[str]:
@@ -284,7 +284,7 @@ def _minutes(evidence: Evidence, seeds: int) -> float:
         p
         for p in evidence.plan.cells
         if p.role not in ("served", "search")
-        and Card.parse(p.card).questions in (first, None)
+        and ThreatModel.parse(p.card).questions in (first, None)
         and p.key in evidence.done
     ]
     of_a_seed = sum(evidence.done[p.key].seconds for p in report) / max(len({p.seed for p in report}), 1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from undistill.auditing.config import Request
+from undistill.auditing.config import AuditConfig
 from undistill.auditing.verdict import check_control
 from undistill.data import Splits
 from undistill.errors import UsageError
@@ -39,7 +39,7 @@ def check(victims: Mapping[str, Victim], data: Splits, delta: float) -> None:
         check_control(reached[0], reached[1], delta, prints)
 
 
-def subject(side: Any, given: Model, victim: Victim, request: Request) -> Subject:
+def subject(side: Any, given: Model, victim: Victim, config: AuditConfig) -> Subject:
     """A victim as the plan keeps it."""
     path = given.folder if isinstance(given, Run) else given if isinstance(given, str | Path) else GIVEN
     black = isinstance(victim.model, BlackBox)
@@ -53,20 +53,20 @@ def subject(side: Any, given: Model, victim: Victim, request: Request) -> Subjec
         defense=victim.defense,
         behind=tuple(item.model_dump(mode="json") for item in victim.behind),
         shows=shown(Access.LOGITS, victim.behind).label if victim.behind else Access.WEIGHTS.label,
-        answers=request.answers if black else None,
-        unseen=request.unseen,
+        answers=config.outputs if black else None,
+        unseen=config.assume_fresh,
     )
 
 
-def teachers(request: Request, recipe: Recipe) -> tuple[Subject, ...]:
+def teachers(config: AuditConfig, recipe: Recipe) -> tuple[Subject, ...]:
     """Pairs of teachers that the audit trains itself: an ordinary one and its hardened twin, or the same behind a defense."""
-    wanted = request.method
+    wanted = config.method
     name = wanted if isinstance(wanted, str) else str((wanted or {}).get("name"))
     answers = name in registry("answer-defense").classes()
     settings = {} if answers else read(component(recipe.dump(), "defense", wanted)).dump()["defense"]
     behind = tuple(item.model_dump(mode="json") for item in chain([wanted])) if answers and wanted else ()
     found = []
-    for number in range(request.teachers):
+    for number in range(config.teachers):
         seed = recipe.seed + number
         values = read({**recipe.dump(), "seed": seed}).dump()
         twin = f"teachers/normal-s{seed}"

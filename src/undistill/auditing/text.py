@@ -15,7 +15,7 @@ from undistill.auditing.evidence import STALE, Arm
 from undistill.auditing.result import Estimate, ThreatModelResult
 from undistill.experiments.plan import Plan, Planned, Subject
 from undistill.statistics import Difference
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 
 PLAIN = ("model", "", ".")
 """Last parts of a path that name no model."""
@@ -91,7 +91,7 @@ def unique_names(arms: Sequence[Arm]) -> dict[Arm, str]:
     return names
 
 
-def title(threat_model: Card, images: int) -> str:
+def title(threat_model: ThreatModel, images: int) -> str:
     """A threat model in a few words: `1,000 unlabeled images, probabilities`."""
     access = {"weights": "released weights", "label": "labels only"}.get(threat_model.serving, shown(threat_model))
     if threat_model.data == "none":
@@ -101,7 +101,7 @@ def title(threat_model: Card, images: int) -> str:
     return f"{images:,} {LABELS.get(threat_model.data, threat_model.data)} images{pool}, {access}{start}"
 
 
-def shown(threat_model: Card) -> str:
+def shown(threat_model: ThreatModel) -> str:
     """What the attacker sees of an output: `probabilities`, `the top 5 probabilities with 2 digits`."""
     access, count = threat_model.access, threat_model.digits
     if access is Access.LABEL:
@@ -247,7 +247,7 @@ def sentence(case: Case, found: ThreatModelResult, *, best: Estimate | None, und
     return " ".join(f"{part}." for part in (*parts, *_removed(case)))
 
 
-def _reached(threat_model: Card, found: ThreatModelResult, best: Estimate) -> str:
+def _reached(threat_model: ThreatModel, found: ThreatModelResult, best: Estimate) -> str:
     outputs = "weights" if threat_model.access is Access.WEIGHTS else shown(threat_model).removeprefix("the ")
     held = (
         f"{found.images:,} {LABELS.get(threat_model.data, '')} images"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from undistill.cli import audit, evidence, machine, paper, verbs
+from undistill.cli import audit, evidence, machine, paper, run, verbs
 from undistill.cli.help import Verbs, examples
 from undistill.cli.options import BANK_GB, Options, use_plugins, verb
 from undistill.cli.progress import Reporter
@@ -53,6 +53,7 @@ def demo(
     teachers: int = 6,
     draws: int = 2,
     quick: bool = False,
+    plan_only: bool = False,
     fresh: bool = False,
     jobs: int | None = None,
     cache: Path | None = None,
@@ -75,8 +76,11 @@ def demo(
     kept = Bank.of(cache, cache_limit)
     with Reporter(quiet=quiet) as reporter:
         verbs.begin_in(out, reporter, fresh=fresh)
-        run_demo(out, Demo(seed, teachers, draws, quick), resume=True, runtime=Runtime(cache=kept, jobs=jobs))
-    verbs.show_report(write_report([out], out / "report"), as_json=as_json, open_page=open_page)
+        demo = Demo(seed, teachers, draws, quick)
+        run_demo(out, demo, resume=True, runtime=Runtime(cache=kept, jobs=jobs), plan_only=plan_only)
+    if plan_only:
+        return typer.echo(f"planned; undistill run {out} computes it")
+    return verbs.show_report(write_report([out], out / "report"), as_json=as_json, open_page=open_page)
 
 
 @verb(
@@ -214,12 +218,12 @@ def attack(
     from undistill.experiments.extraction import permit, plan_recipe
     from undistill.experiments.runtime import Runtime
     from undistill.oracle.victim import plausible
-    from undistill.threat_model import Access, Card
+    from undistill.threat_model import Access, ThreatModel
     from undistill.training.recipe import read
 
     options.begin(model, student)
     plausible(model)
-    threat = Card.parse(threat_model)
+    threat = ThreatModel.parse(threat_model)
     if outputs is not None:
         Access.parse(outputs)
     if query_log is not None and Path(model).expanduser().is_dir():
@@ -320,6 +324,7 @@ def import_(
 
 
 app.add_typer(audit.app, name="audit", rich_help_panel=START)
+verb(app, RESULTS, "undistill run runs/audit", "undistill run runs/audit --index 3")(run.run)
 verb(
     *(app, RESULTS),
     "undistill reproduce table1 --scale smoke --open",

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from typer.core import TyperGroup
 
 from undistill.cli import help, verbs
 from undistill.cli.help import ACCESS, JOB, MORE
-from undistill.cli.options import BANK_GB, Options, use_plugins, verb
+from undistill.cli.options import BANK_GB, Options, verb
 from undistill.cli.progress import Reporter
-from undistill.errors import RunError, UsageError
+from undistill.cli.run import run
+from undistill.errors import UsageError
 
 PANELS = {
     **dict.fromkeys(("model", "control", "data", "time", "out", "suite", "name"), JOB),
@@ -56,29 +57,14 @@ class Asked:
     teachers: int = 3
     accept_accuracy: bool = False
 
-    def request(self) -> Any:
+    def config(self, **more: Any) -> Any:
         """As the library takes it."""
-        from undistill.auditing.config import Request
+        from undistill.auditing.config import AuditConfig
 
-        return Request(
-            suite=self.suite,
-            time=self.time,
-            card=self.threat_model,
-            serve=_list(self.access),
-            questions=tuple(_count(text) for text in _list(self.queries)),
-            behind=tuple(self.output_defense or ()),
-            answers=self.outputs,
-            unseen=self.assume_fresh,
-            name=self.name,
-            students=_list(self.students),
-            also=tuple(self.extra_attack or ()),
-            public=self.public,
-            seeds=self.seeds,
-            steps=self.steps,
-            delta=self.delta,
-            method=self.method,
-            teachers=self.teachers,
-        )
+        values = {name: value for name, value in asdict(self).items() if name != "model"}
+        lists = {name: _list(values[name]) for name in ("access", "students")}
+        lists |= {name: tuple(values[name] or ()) for name in ("output_defense", "extra_attack")}
+        return AuditConfig.of(**{**values, **lists, "queries": tuple(map(_count, _list(self.queries))), **more})
 
 
 class Verb(help.Verb):
@@ -121,7 +107,7 @@ EXAMPLES = (
 )
 AFTER = """
 The same command goes on where it was interrupted, and adds seeds with more
---time. Parts of it: undistill audit plan | cell | judge (each has --help)."""
+--time. Parts of it: undistill audit plan, undistill run DIR, undistill report DIR."""
 
 
 @verb(app, JOB, *EXAMPLES, name="all", cls=Verb, after=AFTER)
@@ -139,7 +125,7 @@ def all_(
 
     Trains extracted models for at most --time, then writes a page.
     """
-    from undistill.auditing.audit import run
+    from undistill.auditing.audit import run as compute
 
     with Reporter(quiet=options.quiet) as reporter:
         out = out or _folder_for(asked)
@@ -148,7 +134,7 @@ def all_(
             return _show_plan(ready.plan, jobs, as_json=options.as_json)
         verbs.begin_in(out, reporter, asked.model, asked.control, asked.public, fresh=fresh)
         _announce(reporter, ready, splits, jobs)
-        run(ready, jobs=jobs, failed=reporter.say)
+        compute(ready, jobs=jobs, failed=reporter.say)
     return _judge(out, as_json=options.as_json, open_page=open_page)
 
 
@@ -156,7 +142,7 @@ def all_(
 def plan(asked: Asked, out: Path | None = None, *, options: Options) -> None:
     """Write the plan of an audit: its cells, their cost, what is skipped and why.
 
-    Each cell is then `undistill audit cell DIR KEY` or `--index N`, stage after stage.
+    `undistill run DIR` then computes all of them, `undistill run DIR KEY` or `--index N` one, stage after stage.
     """
     from undistill.experiments import plan as planned
 
@@ -183,31 +169,22 @@ def cell(
     quiet: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Compute one cell of a plan; one that is there already is left as it is."""
-    import torch
-
-    from undistill import plugins
-    from undistill.auditing.compute import AuditFolder, compute
-    from undistill.experiments import plan as planned
-    from undistill.experiments.runtime import Runtime
-    from undistill.oracle.logit_cache import Bank
-
-    use_plugins(plugin)
-    found = planned.read(folder)
-    if (key is None) == (index is None):
+    """Compute one cell of a plan, as `undistill run DIR KEY` does."""
+    if key is None and index is None:
         raise UsageError("name a cell by its KEY or by --index, one of the two")
-    if index is not None:
-        if index >= len(found.cells):
-            raise UsageError(f"the plan has {len(found.cells)} cells, the last is --index {len(found.cells) - 1}")
-        key = found.cells[index].key
-    for name in trust or []:
-        plugins.trust(name)
-    torch.set_num_threads(threads or 1)
-    with Reporter(quiet=quiet):
-        line = compute(AuditFolder(folder, cells, Runtime(device, Bank.of(cache, cache_limit))), str(key))
-    typer.echo(line)
-    if line.endswith(": failed"):
-        raise RunError("the cell failed; its file says why")
+    run(
+        folder,
+        key,
+        index,
+        cells,
+        device=device,
+        threads=threads,
+        cache=cache,
+        cache_limit=cache_limit,
+        plugin=plugin,
+        trust=trust,
+        quiet=quiet,
+    )
 
 
 @verb(app, JOB)
@@ -284,13 +261,14 @@ def _prepared(
 ) -> tuple[Any, Any]:
     """(the plan, with what each cell is expected to take; the data)."""
     from undistill.auditing.audit import prepare
+    from undistill.experiments.runtime import Runtime
     from undistill.training.recipe import read
 
     if asked.model is None and asked.method is None:
         raise UsageError("audit what? Name a MODEL, or a defense with --method")
-    request = asked.request()
+    config = asked.config()
     _only_what_counts(options.sets or ())
-    options.begin(asked.model, asked.control, *request.students)
+    options.begin(asked.model, asked.control, *config.students)
     if asked.model is None:
         recipe = read(options.config or verbs.default_recipe(options), options.changes())
     else:
@@ -298,23 +276,13 @@ def _prepared(
     options.use_threads()
     splits = verbs.load(recipe, reporter)
 
-    def planned_for(request: Any) -> Any:
-        ready = prepare(
-            asked.model,
-            splits,
-            request,
-            control=asked.control,
-            recipe=recipe,
-            out=out,
-            cells=cells,
-            device=options.device,
-            bank=options.open_bank(),
-            command=_command(),
-            accept_accuracy=asked.accept_accuracy,
-        )
+    runtime = Runtime(options.device, options.open_bank(), jobs)
+
+    def planned_for(config: Any) -> Any:
+        ready = prepare(asked.model, splits, config, out=out, runtime=runtime, command=_command())
         return _forecast(ready, splits, options.device, reporter)
 
-    return _in_time(planned_for, request, splits, reporter, jobs), splits
+    return _in_time(planned_for, config.but(recipe=recipe, cells=cells), splits, reporter, jobs), splits
 
 
 def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter, jobs: int | None) -> Any:

@@ -203,6 +203,9 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     "cell.threads": (RUNNING, "--threads", "N", "CPU threads."),
     "cells": (RUNNING, "--cells", "DIR", "Cells that audits share.  [default: DIR/cells]"),
     "folder": ("", "", "DIR", "Folder of an audit."),
+    "run.folder": ("", "", "DIR", "Folder with a plan: an audit, a reproduction or a demo."),
+    "run.threads": (RUNNING, "--threads", "N", "CPU threads of a single cell."),
+    "plan_only": (JOB, "--plan", None, "Write the plan and stop; `undistill run DIR` computes it."),
     "key": ("", "", "KEY", "The cell's key, or its first letters."),
     "index": (JOB, "--index", "N", "The cell's place in the plan, from 0."),
     # running

@@ -21,6 +21,7 @@ def reproduce(
     seed: int = 0,
     only: list[str] | None = None,
     recipe: str = "paper",
+    plan_only: bool = False,
     fresh: bool = False,
     dry_run: bool = False,
     data_dir: Path | None = None,
@@ -51,13 +52,17 @@ def reproduce(
     local_copy(None, data_dir)
     if dry_run:
         return _dry_run(names, fixed, folder, jobs, device, as_json=as_json)
+    from undistill.experiments.runtime import Runtime
     from undistill.oracle.logit_cache import Bank
     from undistill.reporting.report import write_report
 
     kept = Bank.of(cache, cache_limit)
     with Reporter(quiet=quiet) as reporter:
         verbs.begin_in(folder, reporter, fresh=fresh)
-        call(names, out=folder, data_dir=data_dir, jobs=jobs, device=device, bank=kept, say=reporter.say, **fixed)
+        runtime = Runtime(device, kept, jobs, log=reporter.say)
+        call(names, out=folder, data_dir=data_dir, runtime=runtime, plan_only=plan_only, **fixed)
+    if plan_only:
+        return typer.echo(f"planned; undistill run {folder} computes it")
     return verbs.show_report(write_report([folder], folder / "report"), as_json=as_json, open_page=open_page)
 
 

@@ -3,8 +3,7 @@
 from undistill.data.augment import VIEWS
 from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet, Splits
-from undistill.data.load import DataSettings, load
+from undistill.data.load import DataSettings, load, split
 from undistill.data.sources import SOURCES, locate
-from undistill.data.splits import split
 
 __all__ = ["SOURCES", "VIEWS", "DataSettings", "ImageBatches", "ImageSet", "Splits", "load", "locate", "split"]

@@ -23,11 +23,6 @@ from undistill.files import cache_root, exclusive, write_bytes, writing
 SCHEMA = 1
 
 
-def key_of(files: Iterable[Path], extra: dict[str, Any]) -> str:
-    """A name for what these files decode to: from the path, size and time of each, and how they are read."""
-    return key_from(stats_of(files), extra)
-
-
 def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
     """(resolved path, size, time) of each file, in the order of their names; UsageError for one that has just gone."""
     stats = []
@@ -41,7 +36,7 @@ def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
 
 
 def key_from(stats: list[tuple[str, int, int]], extra: dict[str, Any]) -> str:
-    """`key_of` files that were looked at already."""
+    """A name for what these files decode to: from the path, size and time of each, and how they are read."""
     return hashlib.sha256(json.dumps([SCHEMA, stats, extra], sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -1,12 +1,15 @@
-"""From settings to splits."""
+"""From settings to splits: one source to train, pool, val and test, without an image that is in two of them."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -16,16 +19,17 @@ from pydantic import (
     field_validator,
     model_serializer,
 )
+from torch import Tensor
 
 from undistill.data.augment import VIEWS, View, in_order
 from undistill.data.decode import Wanted
 from undistill.data.folder_dataset import Found, Progress
-from undistill.data.image_set import Splits
+from undistill.data.image_set import HASH, ImageSet, Splits
 from undistill.data.listing import listed
 from undistill.data.sources import Source, find
-from undistill.data.splits import split
 from undistill.errors import UsageError
 from undistill.registry import problem
+from undistill.seeds import generator
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +119,7 @@ def load(
     source, folder = find(chosen.name, data_dir or chosen.dir)
     wanted = Wanted(**{name: getattr(chosen, name) for name in READING})
     found = source.read(folder, wanted, progress or (lambda *_: None))
-    made = _split(chosen, source, folder, found)
+    made = _parts(chosen, source, folder, found)
     written = str(folder) if chosen.name != source.name else data_dir or chosen.dir
     told = {name: value for name, value in found.settings.items() if value not in (None, False)}
     dropped = ({"corrupt": found.corrupt} if found.corrupt else {}) | made.dropped | found.skipped
@@ -136,7 +140,7 @@ def _untested(data: Splits) -> list[str]:
     return [f"{len(missing):,} of the {data.num_classes:,} classes of {data.name} have no test image: {named}"]
 
 
-def _split(chosen: DataSettings, source: Source, folder: Path | None, found: Found) -> Splits:
+def _parts(chosen: DataSettings, source: Source, folder: Path | None, found: Found) -> Splits:
     """The parts that the source gives, and those carved off its training images."""
     parts, title = dict(found.splits), source.title(folder)
     if "test" in parts and chosen.test:
@@ -162,3 +166,151 @@ def _split(chosen: DataSettings, source: Source, folder: Path | None, found: Fou
         fingerprints=tuple(part.fingerprint for part in parts.values()),
         note=source.provenance(folder),
     )
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------------
+
+
+def split(
+    name: str,
+    train: ImageSet,
+    test: ImageSet | None = None,
+    own_val: ImageSet | None = None,
+    *,
+    pool: float | int = 0,
+    val: float | int = 0,
+    test_size: float | int = 0,
+    limit: int | None = None,
+    seed: int = 0,
+    fingerprints: tuple[str, ...] = (),
+    note: str = "",
+) -> Splits:
+    """Carve `test` (only without one), `pool` and `val` off the source's training images, stratified by class.
+
+    Sizes are counts (≥ 1) or fractions (< 1) of the source's training images, after `limit` cut them to a stratified part.
+    The order in which parts are carved (test, pool, val) is fixed, so that a larger `val` leaves test and pool as they were.
+    Then an image that is, pixel for pixel, in an earlier part (test, val, pool, train) is dropped and counted: a duplicate between
+    train and test would be remembered, not recognised, and one between train and pool would not be fresh.
+
+    Args:
+        name: of the data.
+        train: the source's training split.
+        test: the source's test split, if it has one.
+        own_val: the source's validation split, if it has one beside its test split; `val` is 0 then.
+        pool: fresh images that no victim sees.
+        val: images to choose on.
+        test_size: needed where the source has no test split.
+        limit: number of training images used in all.
+        seed: of the split; it belongs to the data, not to the run.
+        fingerprints: of the source's splits, where they are known already.
+        note: provenance, repeated beside every number.
+
+    Raises:
+        UsageError: parts that leave no class its training image.
+    """
+    sizes = {"test": 0 if test is not None else test_size, "pool": pool, "val": val}
+    parts = {part: (train, rows) for part, rows in _carve(train, sizes, _limited(train, limit, seed)).items()}
+    own = {part: images for part, images in (("test", test), ("val", own_val)) if images is not None}
+    parts |= {part: (images, torch.arange(len(images))) for part, images in own.items()}
+    if "test" not in parts:
+        raise UsageError(f"{name} has no test split; set aside one with data.test")
+    kept, duplicates = _without_duplicates(parts)
+    made = {part: _take(parts[part][0], rows) for part, rows in kept.items()}
+    mean, std = made["train"].moments()
+    sources = fingerprints or tuple(part.fingerprint for part in (train, test, own_val) if part is not None)
+    fixed: tuple[Any, ...] = (sources, limit, pool, val, sizes["test"], seed)
+    if train.image_size != train.stored_size:
+        fixed += (("seen", train.image_size),)
+    if duplicates:
+        fixed += (("duplicates", duplicates),)
+    digest = hashlib.sha256(repr(fixed).encode()).hexdigest()[:16]
+    settings = {"name": name, "limit": limit, "pool": pool, "val": val if own_val is None else None, "split_seed": seed}
+    settings |= {"test": test_size} if test is None else {}
+    dropped = {"duplicates": duplicates} if duplicates else {}
+    return Splits(
+        name,
+        made["train"],
+        made.get("pool"),
+        made.get("val"),
+        made["test"],
+        digest,
+        note,
+        settings,
+        mean,
+        std,
+        dropped,
+    )
+
+
+def _limited(train: ImageSet, limit: int | None, seed: int) -> Tensor:
+    order = _stratified_order(train.labels_N, seed)
+    if limit is None:
+        return order
+    if limit < train.num_classes:
+        raise UsageError(f"data.limit {limit} leaves no image for each of the {train.num_classes} classes")
+    if limit > len(order):
+        raise UsageError(f"data.limit {limit} is more than the {len(order)} images there are")
+    return order[:limit]
+
+
+def _carve(train: ImageSet, sizes: dict[str, float | int], order: Tensor) -> dict[str, Tensor]:
+    """The rows of each part in the order of `sizes`, and what is left as `train`."""
+    total, start = len(order), 0
+    parts: dict[str, Tensor] = {}
+    for part, size in sizes.items():
+        if size < 0 or (size >= 1 and size != int(size)):
+            raise UsageError(f"data.{part} is a number of images or a fraction below 1, not {size}")
+        count = int(size) if size >= 1 else round(size * total)
+        if count:
+            parts[part] = order[start : start + count].sort().values
+        start += count
+    if total - start < train.num_classes:
+        raise UsageError(f"test, pool and val take {start} of {total} images and leave too few to train on")
+    parts["train"] = order[start:].sort().values
+    _check_classes(train, torch.arange(len(train)), parts["train"], "test, pool, val and limit leave")
+    return parts
+
+
+def _check_classes(train: ImageSet, before: Tensor, after: Tensor, what: str) -> None:
+    lost = sorted(set(train.labels_N[before].unique().tolist()) - set(train.labels_N[after].unique().tolist()))
+    if lost:
+        raise UsageError(f"{what} no training image of class {train.class_names[lost[0]]!r}")
+
+
+def _without_duplicates(parts: dict[str, tuple[ImageSet, Tensor]]) -> tuple[dict[str, Tensor], int]:
+    """(rows of each part, how many were dropped): no image is in an earlier part. Equal images within one part stay."""
+    kept: dict[str, Tensor] = {}
+    dropped = 0
+    earlier = np.empty(0, HASH)
+    for part in ("test", "val", "pool", "train"):
+        if part not in parts:
+            continue
+        images, rows = parts[part]
+        hashes = images.hashes_N[rows.numpy()]
+        known = np.isin(hashes, earlier)
+        earlier = np.union1d(earlier, hashes)
+        kept[part] = rows[torch.from_numpy(~known)] if known.any() else rows
+        dropped += int(known.sum())
+        if len(kept[part]) == 0:
+            raise UsageError(
+                f"every image of {part} is also in test, val or pool; give data whose splits are different"
+            )
+    train, rows = parts["train"]
+    _check_classes(train, rows, kept["train"], "without duplicates of test, val and pool there is")
+    return kept, dropped
+
+
+def _take(images: ImageSet, rows: Tensor) -> ImageSet:
+    """The rows; the set itself, still mapped from its file, where they are all."""
+    return images if len(rows) == len(images) else images.take(rows)
+
+
+def _stratified_order(labels_N: Tensor, seed: int) -> Tensor:
+    """A permutation whose every prefix holds the classes nearly in proportion."""
+    shuffled = torch.randperm(len(labels_N), generator=generator(seed, "data", "split"))
+    labels = labels_N[shuffled]
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for value in labels.unique():
+        rows = (labels == value).nonzero().squeeze(1)
+        place[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
+    return shuffled[place.argsort(stable=True)]

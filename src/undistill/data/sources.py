@@ -99,7 +99,7 @@ class Digits(Source):
             raise UsageError(
                 "digits is embedded, 8 × 8 grey: it takes no other data.size, stored, channels, and no columns"
             )
-        key = cache.key_of([], {"source": "digits"})
+        key = cache.key_from([], {"source": "digits"})
         return Found(cache.read_or_make(key, "scikit-learn digits", _digits).splits)
 
 

@@ -18,7 +18,7 @@ from undistill.errors import UndistillError
 from undistill.experiments.plan import Plan, Planned
 from undistill.models import Classifier, build
 from undistill.models.base import MODELS
-from undistill.threat_model import Card
+from undistill.threat_model import ThreatModel
 from undistill.training.precision import Precision
 from undistill.training.recipe import read as read_recipe
 
@@ -221,7 +221,7 @@ def forecast(
     def seconds(cell: Planned) -> float:
         if cell.role == "served":
             return OVERHEAD
-        training, card = cell.recipe["training"], Card.parse(cell.card)
+        training, card = cell.recipe["training"], ThreatModel.parse(cell.card)
         width = cell.student.get("width", 1.0) * cell.times.get("student.width", 1.0)
         network = {**cell.student.get("settings", {}), "name": cell.student["name"], "width": width}
         found = speed(json.dumps(network, sort_keys=True), shape, device, say=say)

@@ -30,7 +30,7 @@ from undistill.oracle.output_defense import AnswerDefense
 from undistill.oracle.query_log import Answers, Ledger, same_victim
 from undistill.oracle.victim import Model, Victim, finite_logits, resolve
 from undistill.seeds import generator
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.environment import choose_device, describe
 from undistill.training.evaluate import accuracy, batch_for, predict, score
 from undistill.training.init_weights import begin
@@ -87,6 +87,7 @@ class AttackConfig(Config):
     phase: Phase = "report"
     key: str = ""
     reuse: bool = False
+    verb: ClassVar[str] = "attack"
     old: ClassVar[dict[str, str]] = {
         "card": "threat_model",
         "answers": "outputs",
@@ -125,7 +126,7 @@ def attack(
         RunError: the victim's outputs are not finite, or not what was declared.
     """
     runtime, settings = runtime_of(runtime, settings)
-    config, out = AttackConfig.of("attack", settings), Path(out)
+    config, out = AttackConfig.of(**settings), Path(out)
     victim = resolve(model, data, answers=config.outputs, called=config.name, behind=config.output_defense)
     victim.check(data)
     box = victim.model if isinstance(victim.model, BlackBox) else None
@@ -183,7 +184,7 @@ class Extraction:
         self.victim, self.data, self.recipe, self.asked = victim, data, recipe, config
         self.device, self.cache, self.phase = device, cache, config.phase
         self.env = describe(device, recipe.training.precision)
-        self.card = card = Card.parse(config.threat_model)
+        self.card = card = ThreatModel.parse(config.threat_model)
         self.attack: Attack = recipe.attack
         self.access = permit(self.attack, card)
         if isinstance(victim.model, BlackBox):
@@ -450,7 +451,7 @@ def plan_recipe(
     return read(values)
 
 
-def permit(attack: Attack, card: Card) -> Access:
+def permit(attack: Attack, card: ThreatModel) -> Access:
     """The access that the oracle is opened with: what the attack reads, cut to what the card gives."""
     if attack.holds_images and card.data == "none":
         raise UsageError(f"{attack.name} learns from images, and the threat model {card} leaves the attacker none")
@@ -463,7 +464,7 @@ def permit(attack: Attack, card: Card) -> Access:
     return min(attack.reads, card.access)
 
 
-def answerable(victim: Victim, card: Card, attack: Attack) -> None:
+def answerable(victim: Victim, card: ThreatModel, attack: Attack) -> None:
     """UsageError where a black box cannot serve the threat model: it returns too little, or each view would be a query."""
     if not isinstance(victim.model, BlackBox) or attack.control:
         return
@@ -525,7 +526,7 @@ def top_class(
     return torch.cat(parts)
 
 
-def hold(data: Splits, card: Card, attack: Attack, seed: int, victim: Victim | None = None) -> ImageSet:
+def hold(data: Splits, card: ThreatModel, attack: Attack, seed: int, victim: Victim | None = None) -> ImageSet:
     """The images an attacker holds under this threat model, drawn at (seed, "thief", "pick"); without labels where that has none.
 
     Of a closed victim only images that it has answered about can be held. Without data it is a set of 0 images, which

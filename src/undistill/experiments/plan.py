@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from undistill.errors import RunError, UsageError
 from undistill.files import read_json, write_json
-from undistill.threat_model import Card
+from undistill.threat_model import ThreatModel
 
 FILE = "audit.json"
 SCHEMA = 1
@@ -185,7 +185,7 @@ class Plan(Record):
 
 
 def _strength(text: str) -> tuple[int, int, int]:
-    card = Card.parse(text)
+    card = ThreatModel.parse(text)
     return card.questions or 0, -card.access, -(card.top or 5)
 
 

@@ -59,16 +59,20 @@ class Config(BaseModel):
     """The settings of a verb: its fields are the keywords of the Python call. `old` are names that fields had, still read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    verb: ClassVar[str] = ""
     old: ClassVar[dict[str, str]] = {}
 
     @classmethod
-    def of(cls, verb: str, settings: Mapping[str, Any]) -> Self:
+    def of(cls, **settings: Any) -> Self:
         """From keywords of a call; TypeError for one that there is not, UsageError for a value that does not fit."""
-        named = {cls.old.get(name, name): value for name, value in settings.items()}
         for name in settings:
             if cls.old.get(name, name) not in cls.model_fields:
-                raise TypeError(f"{verb}() got an unexpected keyword argument {name!r}")
+                raise TypeError(f"{cls.verb}() got an unexpected keyword argument {name!r}")
         try:
-            return cls(**named)
+            return cls(**{cls.old.get(name, name): value for name, value in settings.items()})
         except ValidationError as error:
-            raise UsageError(f"{verb}: {problem(error, cls)}") from None
+            raise UsageError(f"{cls.verb}: {problem(error, cls)}") from None
+
+    def but(self, **changes: Any) -> Self:
+        """The same with other values, checked; errors as `of`."""
+        return type(self).of(**{**dict(self), **{self.old.get(name, name): value for name, value in changes.items()}})

@@ -24,7 +24,7 @@ from undistill.oracle.logit_cache import Bank
 from undistill.oracle.oracle import Answer, Oracle
 from undistill.oracle.query_log import Ledger
 from undistill.oracle.victim import Victim, resolve
-from undistill.threat_model import Access, Card
+from undistill.threat_model import Access, ThreatModel
 from undistill.training.evaluate import batch_for, predict
 from undistill.training.run_folder import Run
 from undistill.types import Batch
@@ -42,7 +42,7 @@ NOTHING = 1e-6
 
 
 def served(
-    victim: Victim, data: Splits, card: Card, *, seed: int = 0, bank: Bank | None = None
+    victim: Victim, data: Splits, card: ThreatModel, *, seed: int = 0, bank: Bank | None = None
 ) -> tuple[Numbers, Tensor]:
     """(numbers, N predicted classes): what the victim's answers to the test images are worth, served as the card says.
 
@@ -74,7 +74,7 @@ def served(
 class _Counter:
     victim: Victim
     data: Splits
-    card: Card
+    card: ThreatModel
     seed: int
     bank: Bank | None
 

@@ -89,6 +89,7 @@ def run_demo(
     resume: bool = False,
     runtime: Runtime | None = None,
     attackers: Sequence[Attacker] = ATTACKERS,
+    plan_only: bool = False,
 ) -> Path:
     """Train pairs of teachers and attack both; cells go to `out/cells`. Returns `out`.
 
@@ -98,6 +99,7 @@ def run_demo(
         resume: go on with what is there.
         runtime: device, cache and processes.
         attackers: those that are tried; others can follow with `resume`.
+        plan_only: write the plan and compute nothing.
     """
     out, demo, runtime = Path(out), demo or Demo(), runtime or Runtime()
     if demo.seed < 0 or demo.teachers < 1 or demo.draws < 1:
@@ -109,6 +111,8 @@ def run_demo(
         demo = Demo(demo.seed, 1, 1, quick=True)
     with locked(out):
         _claim(out, demo, resume=resume)
+        if plan_only:
+            return out
         load(demo.recipe(TEACHERS).data)  # decoded and cached once, before the workers look for it
         folder = PaperFolder(out, runtime=runtime.in_worker(), experiment="demo")
         for line in run(folder.graph(demo.tasks(attackers)).missing(), runtime.jobs):

@@ -19,7 +19,7 @@ from undistill.paper.compute import PaperFolder, Task
 from undistill.paper.reproduce import prepare
 from undistill.paper.scales import Settings
 from undistill.threads import usable
-from undistill.threat_model import Card
+from undistill.threat_model import ThreatModel
 from undistill.training.environment import choose_device
 from undistill.training.precision import arithmetic
 
@@ -81,7 +81,7 @@ class _Estimator:
         cost = self._training(task, work)
         if attack.control:
             return cost
-        card = Card.parse(task.settings["card"])
+        card = ThreatModel.parse(task.settings["card"])
         queries = work if card.questions is None else card.questions
         views = json.dumps(task.settings["recipe"]["data"]["views"]) if card.questions is None else str(card.questions)
         tests = _sizes(task)[1]
@@ -140,7 +140,7 @@ def _work(task: Task) -> int:
     training = task.settings["recipe"]["training"]
     count = _sizes(task)[0]
     if task.kind == "attack":
-        card = Card.parse(task.settings["card"])
+        card = ThreatModel.parse(task.settings["card"])
         count = card.questions or round(card.share * count)
     return count * int(training["epochs"]) * int(training["passes"])
 

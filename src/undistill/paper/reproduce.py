@@ -60,6 +60,7 @@ def reproduce(
     out: str | Path,
     data_dir: str | Path | None = None,
     runtime: Runtime | None = None,
+    plan_only: bool = False,
     **settings: Any,
 ) -> Path:
     """Do experiments of the paper; what is done already, by this or another experiment, is found and not done again.
@@ -69,6 +70,7 @@ def reproduce(
         out: folder; locked meanwhile. It may hold other experiments of the same scale, and goes on with them.
         data_dir: folder with `cifar10`, `cifar100` and `tiny-imagenet` in the hub's format; None to download.
         runtime: device, cache, processes, log.
+        plan_only: write the plan and compute nothing.
         settings: of `prepare`: scale, recipe, seed, seeds, only; and of `Runtime`: device, jobs, cache, log.
 
     Returns:
@@ -82,7 +84,8 @@ def reproduce(
     folder = PaperFolder(Path(out), data_dir=None if data_dir is None else Path(data_dir), runtime=runtime.in_worker())
     with locked(folder.folder):
         write(folder.folder, _joined(folder.folder, plan))
-        _run(folder, planner.tasks, runtime, planner)
+        if not plan_only:
+            _run(folder, planner.tasks, runtime, planner)
     return folder.folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from undistill.auditing.text import settings_text
 from undistill.errors import UsageError
 from undistill.experiments.cell import Cell
-from undistill.threat_model import NAMED, Access, Card
+from undistill.threat_model import NAMED, Access, ThreatModel
 
 HEADS = {
     "dafl": "DAFL",
@@ -87,10 +87,10 @@ def network_text(name: str, settings: Mapping[str, Any]) -> str:
     return ", ".join(part for part in (name or "unnamed network", settings_text(settings)) if part)
 
 
-def parse_card(text: str) -> Card | None:
+def parse_card(text: str) -> ThreatModel | None:
     """The threat model, or None if this version cannot parse it."""
     try:
-        return Card.parse(text)
+        return ThreatModel.parse(text)
     except UsageError:
         return None
 
@@ -132,7 +132,7 @@ def card_sentence(text: str, cells: list[Cell]) -> str:
     return f"The attacker holds {every}{held} {whose}, {with_}. {_asks(card, thieves)} It starts from random weights."
 
 
-def _asks(card: Card, thieves: list[Cell]) -> str:
+def _asks(card: ThreatModel, thieves: list[Cell]) -> str:
     if card.access == Access.WEIGHTS:
         return f"It has {GIVES[card.access]}."
     if card.questions is not None:

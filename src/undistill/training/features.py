@@ -99,6 +99,17 @@ def linear_head(network: nn.Module, who: str, whose: str, *, biased: bool = Fals
     return network, network.head
 
 
+def check_head(network: nn.Module, who: str, whose: str, *, biased: bool = False) -> None:
+    """UsageError where `linear_head` or `read_out` would refuse the network."""
+    classifier, _ = linear_head(network, who, whose, biased=biased)
+    config, device = classifier.config, next(classifier.parameters()).device
+    training = classifier.training
+    read_out(
+        classifier, torch.rand(2, config["in_channels"], config["image_size"], config["image_size"], device=device)
+    )
+    classifier.train(training)
+
+
 @torch.no_grad()
 def read_out(network: Classifier, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """(B × D features, B × C logits) in float32, without a gradient; the network is put in evaluation mode.
