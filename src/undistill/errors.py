@@ -30,7 +30,7 @@ class RunError(UndistillError, RuntimeError):
 
 
 class NotFinite(RunError):
-    """A trained network answers with numbers that are not finite."""
+    """A trained network returns numbers that are not finite."""
 
 
 class Diverged(UndistillError, ArithmeticError):
@@ -53,11 +53,11 @@ class Implausible(UsageError):
 
 
 class Refused(UndistillError, PermissionError):
-    """A thief asked for more than its access or its budget of questions allows."""
+    """An attacker asked for more than its output access or its query budget allows."""
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UsageError:
-    """An error for a name nobody registered, with the nearest names first."""
+    """An error for an unknown name, with the nearest names first."""
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f"did you mean {close[0]}? There are " if close else "there are "

@@ -1,4 +1,4 @@
-"""Files that are replaced whole, folders that are locked, and failures told in a sentence."""
+"""Atomic writes, locks, the cache folder, and errors of the file system as one sentence."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written below `folder`. Only for whoever holds its lock."""
+    """Remove what killed processes left half-written below `folder`. Only for the process that holds its lock."""
     with writing(folder):
         for path in folder.rglob(f".*{TEMPORARY}"):
             path.unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def cache_root() -> Path:
 
 @contextlib.contextmanager
 def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the file `path`, once no other process does; whether it is held, which it is unless told not to `wait`.
+    """Hold the file `path`, once no other process does; whether it is held, which it always is with `wait`.
 
     The system lets go when a process dies.
     """

@@ -1,7 +1,7 @@
 """Components from outside the package: files named by the user, and installed packages with an entry point.
 
 A plugin registers its components when it is imported, like a file of ours. `$UNDISTILL_PLUGINS` may name files too. Code is never
-imported because a file says so, only where the user named it (`trust`). A worker is told what its parent knows (`environment`).
+imported because a file says so, only where the user named it (`trust`). Workers get the same files and names (`environment`).
 Never imports torch itself.
 """
 
@@ -46,7 +46,7 @@ def trust(name: str) -> None:
 
 
 def named(name: str) -> Callable[..., Any]:
-    """The callable behind `package.module:callable` or `FILE.py:callable`; UsageError where nobody trusted it, or there is none."""
+    """The callable behind `package.module:callable` or `FILE.py:callable`; UsageError where it is not trusted or there is none."""
     place, _, attribute = name.rpartition(":")
     if name not in _remembered(TRUSTED):
         raise UsageError(f"{name} is code, and only a file asks for it; if you trust that file, add --trust {name}")

@@ -1,4 +1,4 @@
-"""How far long work is: loops and jobs tell it, and whoever listens shows it. Nothing is told where nobody listens."""
+"""Progress of long work: loops and jobs report steps to listeners; without a listener nothing is reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _listeners: list[Listener] = []
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell this listener every step, in the thread that takes it, while the block runs."""
+    """Report every step to this listener, in the thread that takes it, while the block runs."""
     _listeners.append(listener)
     try:
         yield
@@ -41,13 +41,13 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def tell(step: Step) -> None:
-    """Tell all listeners."""
+    """Report a step to all listeners."""
     for listener in _listeners:
         listener(step)
 
 
 def batches(found: Iterable[Batch], *, epoch: int, epochs: int, steps: int) -> Iterator[Batch]:
-    """The batches of one epoch (from 0, of `epochs` with `steps` each), telling behind each that it is done."""
+    """The batches of one epoch (from 0, of `epochs` with `steps` each), reporting each when it is done."""
     for step, batch in enumerate(found, start=1):
         yield batch
         if _listeners:

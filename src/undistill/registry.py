@@ -2,7 +2,7 @@
 
 A component is a frozen, validated record: its fields are hyper-parameters, its methods behaviour, its `name` is how recipes and
 the shell call it. A file in the component's package that registers a class is all there is to add; so is a plugin (plugins.py).
-A name that ends with a colon is a family: `timm:` answers for `timm:resnet18`, `:` for any other name with a colon.
+A name that ends with a colon is a family: `timm:` is for `timm:resnet18`, `:` for any other name with a colon.
 Never imports torch itself.
 """
 
@@ -72,7 +72,7 @@ class Registry(Generic[C]):
         return dict(sorted(self._classes.items()))
 
     def find(self, name: object) -> type[C]:
-        """The class that answers for a name; UsageError if none does."""
+        """The class of a name; UsageError if there is none."""
         everything = self.everything()
         if isinstance(name, str):
             family, colon, rest = name.partition(":")

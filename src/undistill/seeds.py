@@ -13,7 +13,7 @@ def derive(seed: int, role: str, purpose: str) -> int:
     """A 63-bit seed from SHA-256 of "seed/role/purpose".
 
     Roles: teacher, nasty, thief, data, …; purposes: init, order, views, …. Two addresses never share a stream, so a
-    student cannot start from its victim's weights, and thieves of one seed share initial weights, order and views.
+    student cannot start from its victim's weights, and attackers of one seed share initial weights, order and views.
     """
     digest = hashlib.sha256(f"{seed}/{role}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -8,14 +8,14 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 Terms = dict[str, Tensor]
-"""Named scalars of one batch, each a sample mean; `loss` is the one that is minimised."""
+"""Named scalars of one batch, each a sample mean; `loss` is the one that is minimized."""
 
 
 class Batch(NamedTuple):
     """One batch as a network sees it."""
 
     images_BCHW: Tensor  # float in [0, 1]
-    labels_B: Tensor | None  # int64, or None where nobody may know
+    labels_B: Tensor | None  # int64, or None where labels are hidden
     index_B: Tensor  # int64, position in the source split
     epoch: int
 
@@ -35,7 +35,7 @@ class Batches(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """What is minimised. `modules` are trained and checkpointed along with the model: exits, adapters."""
+    """What is minimized. `modules` are trained and checkpointed along with the model: exits, adapters."""
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import pytest
 
 from data.made import LABEL, parquet, picture, png, rows

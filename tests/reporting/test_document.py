@@ -8,7 +8,7 @@ from pathlib import Path
 import altair as alt
 import pytest
 
-from undistill.reporting import render
+from undistill.reporting import export, render
 from undistill.reporting.document import (
     Chart,
     Code,
@@ -124,7 +124,7 @@ def test_markdown_links_and_tables(tmp_path: Path) -> None:
 
 def test_a_document_is_written_the_same_twice(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        render.write(document(), tmp_path / name)
+        export.write(document(), tmp_path / name)
     for file in ("index.html", "report.md", "report.json", "figures/points.svg"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 

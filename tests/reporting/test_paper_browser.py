@@ -65,7 +65,7 @@ def test_without_scripts_the_tables_say_it_all(browser: Browser, report: Report)
 
 def test_a_seed_leads_to_its_cell(browser: Browser, report: Report) -> None:
     visit = Visit(browser, report.page, size=DESK, scheme="light")
-    link = visit.page.locator("table.results .seeds a").first
+    link = visit.page.locator("table.grouped .dots a").first
     link.focus()
     address = link.get_attribute("href") or ""
     assert (report.page.parent / Path(address)).is_file()

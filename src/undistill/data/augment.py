@@ -246,7 +246,7 @@ def bilinear(images_BCHW: Tensor, y_BHW: Tensor, x_BHW: Tensor) -> Tensor:
 
 
 class Views:
-    """The views of one epoch. `seed` is already derived, so that a bank of answers may share it between thieves.
+    """The views of one epoch. `seed` is already derived, so that attackers may share views and the logit cache.
 
     `size` is the side of what networks see, where the images are stored larger. UsageError for a view out of place.
     """

@@ -117,7 +117,7 @@ def _make(place: Path, source: str, fill: Callable[[Store], None]) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what processes that died left half-decoded: folders whose key nobody holds."""
+    """Remove half-decoded folders of processes that died: those whose key no process holds."""
     for folder in root.glob(".*-*"):
         key = folder.name[1:].partition("-")[0]
         with exclusive(root / key, wait=False) as left:
@@ -198,7 +198,7 @@ def write_note(key: str, content: bytes) -> None:
 
 
 WRITTEN = re.compile(r"meta\.json|.+\.(images|labels|hashes)\.npy")
-"""What lies in an entry of decoded images."""
+"""The files of an entry."""
 KEY = re.compile(r"[0-9a-f]{24}")
 
 
@@ -220,7 +220,7 @@ def remove(key: str) -> None:
         _files(folder), key=lambda file: file.name == "meta.json"
     ):  # that one marks the entry, and goes last
         file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # something else lies there
+    with contextlib.suppress(OSError):  # another file is in it
         folder.rmdir()
     with contextlib.suppress(OSError):
         folder.with_name(f".{key}.lock").unlink(missing_ok=True)

@@ -354,7 +354,7 @@ def _unwrapped(tree: Tree, known: Container[str] = ()) -> Tree:
 
 
 def _refuse_same_folders(tree: Tree) -> None:
-    """UsageError where all folders hold only the same sub-folders: which of the two are the classes cannot be told."""
+    """UsageError where all folders hold only the same sub-folders, and either level may be the classes."""
     below = {name: set(folder.inner()) for name, folder in tree.inner().items()}
     if len(below) < 2 or any(tree.folders[name].images for name in below):
         return

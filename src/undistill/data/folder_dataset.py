@@ -41,7 +41,7 @@ EACH = 100
 NAMED = 20
 """Corrupt images that are named one by one."""
 Progress = Callable[[str, int, int | None], None]
-"""Told (what, done, total or None)."""
+"""Called with (what, done, total or None)."""
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Found:
 
 
 class Survey(Form):
-    """What lies in a folder, before anything is decoded. Kept as JSON beside the cache: a second reading opens no image.
+    """The content of a folder before anything is decoded. Kept as JSON beside the cache: a second reading opens no image.
 
     `counts` are readable rows a part, `corrupt` the others.
     """

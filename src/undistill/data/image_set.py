@@ -106,7 +106,7 @@ class ImageSet:
         )
 
     def unlabelled(self) -> ImageSet:
-        """The same images with every label −1: what a thief without labels is handed."""
+        """The same images with every label −1: for an attacker without labels."""
         hidden = torch.full_like(self.labels_N, -1)
         return self._with(self.__dict__.get("hashes_N"), labels_N=hidden, labelled=False)
 

@@ -98,7 +98,7 @@ def load(
         data: a name (`digits`, `cifar10`, …), the path of a folder, a zip, tar or parquet file, a hub id, or a recipe's
             `data` section.
         data_dir: where the data are instead of a download: their own folder, or the one that holds a folder of their name.
-        progress: told what is being decoded.
+        progress: called with what is being decoded.
         settings: of the parts (`val`, `pool`, `test`, `limit`, `split_seed`; each source has defaults) and of how images are read
             (`image_column`, `label_column`, `size`, `stored`, `channels`, `skip_corrupt`, `value_range`).
 
@@ -121,10 +121,10 @@ def load(
     found = source.read(folder, wanted, progress or (lambda *_: None))
     made = _parts(chosen, source, folder, found)
     written = str(folder) if chosen.name != source.name else data_dir or chosen.dir
-    told = {name: value for name, value in found.settings.items() if value not in (None, False)}
+    given = {name: value for name, value in found.settings.items() if value not in (None, False)}
     dropped = ({"corrupt": found.corrupt} if found.corrupt else {}) | made.dropped | found.skipped
     where = {"name": source.name, "dir": str(written) if written else None}
-    made = replace(made, settings=made.settings | where | told, dropped=dropped)
+    made = replace(made, settings=made.settings | where | given, dropped=dropped)
     for remark in (*found.remarks, *_untested(made)):
         log.warning("%s", remark)
     log.info("%s", made.summary())

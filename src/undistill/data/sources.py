@@ -27,7 +27,7 @@ NOWHERE = "the data set 'folder' needs to know where: give data.dir (--data-dir)
 
 
 class Source(Component):
-    """A data set by name. `sizes` are the parts that its recipes set aside unless told otherwise."""
+    """A data set by name. `sizes` are the parts that its recipes set aside by default."""
 
     note: ClassVar[str] = ""
     recipe: ClassVar[str]
@@ -82,7 +82,7 @@ SOURCES: Registry[Source] = Registry("data set", "undistill.data.sources")
 
 @SOURCES.register
 class Digits(Source):
-    """1,797 handwritten digits, 8 × 8 grey, in scikit-learn (Alpaydin & Kaynak 1998, UCI; the optical test set). No download."""
+    """1,797 handwritten digits, 8 × 8 gray, in scikit-learn (Alpaydin & Kaynak 1998, UCI; the optical test set). No download."""
 
     name: Literal["digits"] = "digits"
     note = "scikit-learn's digits, 1,797 images"
@@ -97,7 +97,7 @@ class Digits(Source):
         asked = {name: value for name, value in vars(wanted).items() if name != "skip_corrupt"}
         if any(value not in (None, getattr(own, name)) for name, value in asked.items()):
             raise UsageError(
-                "digits is embedded, 8 × 8 grey: it takes no other data.size, stored, channels, and no columns"
+                "digits is embedded, 8 × 8 gray: it takes no other data.size, stored, channels, and no columns"
             )
         key = cache.key_from([], {"source": "digits"})
         return Found(cache.read_or_make(key, "scikit-learn digits", _digits).splits)

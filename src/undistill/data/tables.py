@@ -71,7 +71,7 @@ def open_table(folder: Path, files: Iterable[Path], wanted: Wanted) -> Opened:
 
 
 def _columns(features: dict[str, Any], wanted: Wanted, folder: Path) -> tuple[str, str]:
-    """The columns of images and classes; UsageError where they cannot be told or are of another kind."""
+    """The columns of images and classes; UsageError where they are ambiguous or of another kind."""
     import datasets
 
     images = _of_type(features, datasets.Image) or [name for name in features if _holds_bytes(features[name])]
@@ -149,7 +149,7 @@ def _unlabelled(part: Any, label: str) -> bool:
             rows = True
             if any(value is not None and value != -1 for value in batch.column(label).to_pylist()):
                 return False
-    except Exception:  # noqa: BLE001  what is damaged is told where the rows are read
+    except Exception:  # noqa: BLE001  damage is reported where the rows are read
         return False
     return rows
 
@@ -178,7 +178,7 @@ def _load(folder: Path, files: list[Path], known: frozenset[str]) -> tuple[dict[
         return {name: part if part.features else part._resolve_features() for name, part in found.items()}, unused
     except UsageError:
         raise
-    except Exception as error:  # files are strangers: readers of damaged ones raise nearly anything
+    except Exception as error:  # readers of damaged files raise nearly anything
         raise UsageError(f"cannot read {folder} as a data set: {sentence(error)}") from error
 
 
@@ -187,14 +187,14 @@ def _is_table(file: Path) -> bool:
 
 
 def _builder(folder: Path, files: list[Path]) -> Any:
-    """What `datasets` makes of a folder or a file. It knows names of splits in small letters only, so others are told to it."""
+    """What `datasets` makes of a folder or a file. It knows names of splits in small letters only; others are mapped here."""
     import datasets
 
-    def told(suffix: str, chosen: dict[str, list[str]]) -> Any:
+    def builder_of(suffix: str, chosen: dict[str, list[str]]) -> Any:
         return datasets.load_dataset_builder(suffix.lower().removeprefix("."), data_files=chosen)
 
     if folder.is_file():
-        return told(folder.suffix, {"train": [str(folder)]})
+        return builder_of(folder.suffix, {"train": [str(folder)]})
     declared = _check_cards(folder)
     builder = datasets.load_dataset_builder(str(folder))
     tables = [file for file in files if _is_table(file)]
@@ -209,7 +209,7 @@ def _builder(folder: Path, files: list[Path]) -> Any:
             chosen: dict[str, list[str]] = {}
             for file, name in zip(tables, names, strict=True):
                 chosen.setdefault(role_by_name[name].replace("val", "validation"), []).append(str(file))
-            return told(tables[0].suffix, chosen)
+            return builder_of(tables[0].suffix, chosen)
     return builder
 
 
@@ -220,10 +220,10 @@ def _check_cards(folder: Path) -> bool:
     declared = False
     for file in (folder / card for card in CARDS if (folder / card).is_file()):
         if file.name == "README.md":
-            told = DatasetCard.load(file).data.to_dict()
+            values = DatasetCard.load(file).data.to_dict()
         else:
-            told = yaml.safe_load(file.read_text(encoding="utf-8"))
-        configs = told.get("configs") if isinstance(told, dict) else None
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        configs = values.get("configs") if isinstance(values, dict) else None
         declared = declared or bool(configs)
         for text in _texts(configs):
             path = text.replace("\\", "/")

@@ -452,7 +452,7 @@ def plan_recipe(
 
 
 def permit(attack: Attack, card: ThreatModel) -> Access:
-    """The access that the oracle is opened with: what the attack reads, cut to what the card gives."""
+    """The access that the oracle is opened with: what the attack reads, cut to what the threat model gives."""
     if attack.holds_images and card.data == "none":
         raise UsageError(f"{attack.name} learns from images, and the threat model {card} leaves the attacker none")
     if not attack.holds_images and card.data != "none":
@@ -503,7 +503,7 @@ def top_class(
 ) -> Tensor | None:
     """N classes, what the victim says about each image; None for a black box that has not said it, unless it is to be asked.
 
-    A `bank` spares a network from answering about the same images for each of its thieves.
+    A `bank` spares a network from answering about the same images for each of its attacks.
     """
     if not isinstance(victim, BlackBox):
         name = f"the victim {victim.config['name']}"
@@ -527,7 +527,7 @@ def top_class(
 
 
 def hold(data: Splits, card: ThreatModel, attack: Attack, seed: int, victim: Victim | None = None) -> ImageSet:
-    """The images an attacker holds under this threat model, drawn at (seed, "thief", "pick"); without labels where that has none.
+    """The images an attacker holds under this threat model, drawn at (seed, "attack", "pick"); without labels where that has none.
 
     Of a closed victim only images that it has answered about can be held. Without data it is a set of 0 images, which
     still tells their classes, channels and size.

@@ -1,4 +1,4 @@
-"""Which thief is best, by images held out alone: the search of an audit, read back. Never imports torch."""
+"""Which attack is best, by images held out alone: the search of an audit, read back. Never imports torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from undistill.experiments.plan import Planned
 
 @dataclass(frozen=True)
 class Ranked:
-    """An attack with its best settings, as a thief of the report takes them over.
+    """An attack with its best settings, as an attacker of the report takes them over.
 
     `score` is the mean of `held_out` over the search's seeds, percent; −inf where a cell diverged. `cells` are those of these
     settings.
@@ -38,7 +38,7 @@ class Ranked:
 
 
 def signature(cell: Cell) -> str:
-    """What makes two cells the same thief but for seeds and victim: attack, training section, student, as JSON text."""
+    """What makes two cells the same attack but for seeds and victim: attack, training section, student, as JSON text."""
     return json.dumps(
         [cell.attack, cell.attack_settings, cell.recipe.get("training", {}), cell.student, cell.student_settings],
         sort_keys=True,

@@ -180,7 +180,7 @@ class Planner:
         varied: dict[str, Any] | None = None,
         share: float = 1.0,
     ) -> Task:
-        """One thief of one victim."""
+        """One attack of one victim."""
         base = self.recipe(experiment.data).dump()["attack"]
         if experiment.attack == "kd":
             attack, card = {**base, **(varied or {})}, self.scale.card(share)

@@ -1,4 +1,4 @@
-"""What plays each part of the paper at each scale, as data: networks, recipes, cards, budgets. Never imports torch."""
+"""What plays each part of the paper at each scale, as data: networks, recipes, threat models, budgets. Never imports torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Thief:
-    """A thief with `questions` fresh labelled images who asks once about each and trains on about `views` altered copies."""
+    """An attacker with `questions` fresh labelled images who asks once about each and trains on about `views` altered copies."""
 
     questions: int
     views: int
@@ -60,7 +60,7 @@ class Scale:
     data_free: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Settings of the students' training in data-free attacks, by attack or by experiment."""
     thief: Thief | None = None
-    """Few fresh images, each asked about once; None for the paper's thief, who holds the victim's training images."""
+    """Few fresh images, each asked about once; None for the paper's attack, who holds the victim's training images."""
     points: int = 2000
     """Test images in an embedding."""
     pictures: int = 8

@@ -10,7 +10,7 @@ from typing import Any
 
 from undistill.errors import UsageError
 from undistill.experiments.cell import Cell, collect, read_arrays
-from undistill.reporting import charts, render
+from undistill.reporting import charts, export, render
 from undistill.reporting.document import (
     Block,
     Chart,
@@ -73,7 +73,7 @@ def write_attacks(folders: Sequence[Path], out: Path) -> Report:
     summary, places = summarise(cell for _, cell in found), {cell.id: folder for folder, cell in found}
     links = {cell.id: link(folder / f"{cell.id}.json", out) for folder, cell in found}
     whole = document(summary, _responses(summary, places), links)
-    page = render.write(whole, out)
+    page = export.write(whole, out)
     return Report(f"{render.text(_brief(summary))}\n\nPage: {page}", render.values(whole), page)
 
 

@@ -23,7 +23,7 @@ from undistill.paper.demo_result import (
     Demo,
     read,
 )
-from undistill.reporting import render
+from undistill.reporting import export, render
 from undistill.reporting.document import (
     Chart,
     Columns,
@@ -79,7 +79,7 @@ def write_demo(folder: Path, out: Path) -> Report:
     """Write the report of the demo in `folder`; RunError where its cells are missing or damaged."""
     demo = read(folder)
     whole = document(demo)
-    page = render.write(whole, out)
+    page = export.write(whole, out)
     return Report(f"{terminal(demo)}\n\nPage: {page}", render.values(whole), page)
 
 

@@ -36,6 +36,9 @@ class Format:
         note: name of the column that holds a few words for each value, printed with it, "" for none.
         signed: a plus before positive numbers.
         color: ties the head to a chart's series.
+        right: text that holds numbers, set to the right like them.
+        verdict: one of a few words, printed with a symbol of its own.
+        picture: `data:` addresses of images, on the page alone.
     """
 
     title: str = ""
@@ -46,14 +49,36 @@ class Format:
     note: str = ""
     signed: bool = False
     color: str = ""
+    right: bool = False
+    verdict: bool = False
+    picture: bool = False
 
 
 TEXT = Format()
 
 
 @dataclass(frozen=True)
+class Dot:
+    """One measurement behind an entry: a point over its column's range, and its text with a link."""
+
+    text: str
+    value: float | None = None
+    about: str = ""
+    href: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """Typed columns and how those that are shown are printed, in the order of `columns`; the first one heads its row.
+
+    Attributes:
+        long: the same numbers, finer, for programs: JSON and CSV hold them instead of the columns. A table that has them is
+            also written as files of its own.
+        grouped: rows in sequence with one value in the first column are a group under that head.
+        stacked: on a narrow screen each row becomes a block.
+        quiet: name of the column that says which rows are set in muted color, "" for none.
+        swatch: name of the column that holds the color of a row's head, "" for none.
+        dots: measurements behind the entries of a column, one sequence a row.
 
     Raises:
         ValueError: columns of different lengths, or a format that names a column that is not there.
@@ -64,11 +89,17 @@ class Table:
     frame: Frame
     columns: Mapping[str, Format]
     sortable: bool = False
+    long: Sequence[Mapping[str, Value]] = ()
+    grouped: bool = False
+    stacked: bool = False
+    quiet: str = ""
+    swatch: str = ""
+    dots: Mapping[str, Sequence[Sequence[Dot]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len({len(values) for values in self.frame.values()}) > 1:
             raise ValueError(f"columns of {self.name} have different lengths")
-        named = [*self.columns]
+        named = [*self.columns, *self.dots, *filter(None, (self.quiet, self.swatch))]
         for given in self.columns.values():
             named += [*(given.interval or ()), *filter(None, (given.link, given.note))]
         if missing := [name for name in named if name not in self.frame]:
@@ -90,12 +121,13 @@ def table(
     columns: Mapping[str, Format],
     *,
     sortable: bool = False,
+    **more: Any,
 ) -> Table:
-    """A table of rows; what a row lacks is None."""
+    """A table of rows; what a row lacks is None. `more` are further fields of the table."""
     beside = (n for form in columns.values() for n in (*(form.interval or ()), form.link, form.note) if n)
     heads = dict.fromkeys([*columns, *beside, *(key for record in records for key in record)])
     frame = {head: [record.get(head) for record in records] for head in heads}
-    return Table(name, caption, frame, columns, sortable)
+    return Table(name, caption, frame, columns, sortable, **more)
 
 
 @dataclass(frozen=True)
@@ -103,7 +135,7 @@ class Text:
     """A paragraph. `links` gives addresses to phrases of it; only https, files beside the page, and places on it."""
 
     text: str
-    style: Literal["", "lead", "quiet"] = ""
+    style: Literal["", "lead", "quiet", "doubt", "head"] = ""
     links: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -154,6 +186,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class PictureFile:
+    """A picture beside the page, `figures/NAME.png`: Markdown shows it, the page has the same images in a table."""
+
+    name: str
+    about: str
+    png: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Chart:
     """A Vega-Lite specification with a `description`, as `theme.finished` makes it; `numbers` says the same as a table."""
 
@@ -163,6 +204,21 @@ class Chart:
     caption: str = ""
     legend: Legend = ()
     numbers: Table | None = None
+    picture: Picture | None = None
+    """Shown beside the title."""
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Small charts side by side under one legend, `columns` in a row; one figure. `size` is that of a panel in a file, pixels."""
+
+    name: str
+    charts: tuple[Chart, ...]
+    caption: str = ""
+    legend: Legend = ()
+    numbers: Table | None = None
+    columns: int = 3
+    size: tuple[int, int] = (230, 170)
 
 
 @dataclass(frozen=True)
@@ -172,6 +228,8 @@ class Details:
     summary: str
     body: tuple[Block, ...]
     id: str = ""
+    page_only: bool = False
+    """Left out of Markdown and plain text: long lists of links."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +239,9 @@ class Columns:
     parts: tuple[tuple[Block, ...], ...]
 
 
-Block = Text | Note | Statement | Items | Facts | Code | Picture | Chart | Table | Details | Columns
+Block = (
+    Text | Note | Statement | Items | Facts | Code | Picture | PictureFile | Chart | Panels | Table | Details | Columns
+)
 
 
 @dataclass(frozen=True)
@@ -206,6 +266,8 @@ class Document:
     eyebrow: str = "undistill"
     files: Mapping[str, str] = field(default_factory=dict)
     """Names and addresses of the same numbers in other formats, for the foot of the page."""
+    contents: bool = False
+    """Whether the page begins with links to its sections."""
 
 
 def blocks(body: Sequence[Block]) -> Iterator[Block]:
@@ -232,11 +294,11 @@ def tables(document: Document) -> list[Table]:
     for block in every_block(document):
         if isinstance(block, Table):
             found.append(block)
-        elif isinstance(block, Chart) and block.numbers is not None:
+        elif isinstance(block, Chart | Panels) and block.numbers is not None:
             found.append(block.numbers)
     return found
 
 
 def charts(document: Document) -> list[Chart]:
-    """All charts."""
+    """All charts that are figures of their own, so without those in panels."""
     return [block for block in every_block(document) if isinstance(block, Chart)]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
-import vl_convert
 from markupsafe import Markup, escape
 
-from undistill.files import write_text
 from undistill.reporting import shell
 from undistill.reporting.blocks import chart as drawn
 from undistill.reporting.document import (
@@ -22,51 +19,29 @@ from undistill.reporting.document import (
     Columns,
     Details,
     Document,
+    Dot,
     Facts,
     Format,
     Items,
     Note,
+    Panels,
     Picture,
+    PictureFile,
     Section,
     Statement,
     Table,
     Text,
     Value,
-    charts,
 )
 from undistill.reporting.markup import inert, markdown_row
 from undistill.reporting.naming import number, signed
-from undistill.reporting.paper.export import printed, with_legend
 
 WIDTH = 80
 """Of plain text, characters."""
 NARROWEST = 7
 """Of a column of text before its table is written as records instead."""
-PICTURE = 460
-"""Width of a figure in a file, pixels."""
 SAFE = re.compile(r"(https://|#|\.{1,2}/|[\w-]+(/|\.\w+$|\.\w+#))")
 """Addresses that a page may link to."""
-
-
-def write(document: Document, out: Path) -> Path:
-    """Write `out/index.html`, `report.md`, `report.json` and `figures/*.svg`; returns the page. The same document, the same bytes.
-
-    Raises:
-        RunError: `out` cannot be written.
-    """
-    figures = {chart.name: write_svg(out / "figures" / f"{chart.name}.svg", chart) for chart in charts(document)}
-    page = out / "index.html"
-    write_text(page, html(document))
-    write_text(out / "report.md", markdown(document, {name: f"figures/{path.name}" for name, path in figures.items()}))
-    write_text(out / "report.json", json.dumps(values(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return page
-
-
-def write_svg(path: Path, chart: Chart) -> Path:
-    """A chart as a file, in its light colors and with a legend of its own."""
-    spec = with_legend(dict(chart.spec), channels=("color", "shape")) if chart.legend else dict(chart.spec)
-    write_text(path, vl_convert.vegalite_to_svg(printed({**spec, "width": PICTURE}), allowed_base_urls=[]))
-    return path
 
 
 # HTML
@@ -82,8 +57,8 @@ def html(document: Document) -> str:
         document=document,
         kind=_kind,
         drawn=lambda chart: drawn(chart.name, dict(chart.spec), caption=chart.caption),
-        entries=_entries,
-        numbers=lambda table: [_numeric(table, name) for name in table.columns],
+        groups=_groups,
+        numbers=lambda table: [numeric(table, name) for name in table.columns],
         linked=linked,
     )
 
@@ -92,19 +67,58 @@ def _kind(block: Block) -> str:
     return type(block).__name__
 
 
-def _entries(table: Table) -> list[list[dict[str, Any]]]:
-    return [
-        [
-            {
-                "text": value_text(record[name], form),
-                "spread": aside(record, form),
-                "href": _address(record.get(form.link) if form.link else None),
-                "number": record[name] if isinstance(record[name], int | float) else "",
-            }
-            for name, form in table.columns.items()
-        ]
-        for record in table.records
+def _groups(table: Table) -> list[list[dict[str, Any]]]:
+    """Rows for the template, those under one head together. A row holds its entries; `span` is how many rows one heads."""
+    spans = {name: _span(dots) for name, dots in table.dots.items()}
+    lines: list[dict[str, Any]] = [
+        {
+            "quiet": bool(table.quiet and record[table.quiet]),
+            "color": record[table.swatch] if table.swatch else "",
+            "entries": [
+                _entry(table, name, place, row, record, spans.get(name)) for place, name in enumerate(table.columns)
+            ],
+        }
+        for row, record in enumerate(table.records)
     ]
+    if not table.grouped:
+        return [lines]
+    groups = [list(group) for _, group in groupby(lines, key=lambda line: line["entries"][0]["text"])]
+    for group in groups:
+        for place, line in enumerate(group):
+            line["entries"][0]["span"] = 0 if place else len(group)
+    return groups
+
+
+def _entry(
+    table: Table, name: str, place: int, row: int, record: Mapping[str, Value], span: tuple[float, float] | None
+) -> dict[str, Any]:
+    form, value = table.columns[name], record[name]
+    low, high = span or (0.0, 1.0)
+    heads = ("rowgroup", "row") if table.grouped else ("row",)
+    return {
+        "text": value_text(value, form),
+        "spread": aside(record, form),
+        "href": _address(record.get(form.link) if form.link else None),
+        "number": value if isinstance(value, int | float) else "",
+        "scope": heads[place] if place < len(heads) else "",
+        "span": 1,
+        "title": form.title,
+        "numeric": numeric(table, name),
+        "swatch": record[table.swatch] if table.swatch and not place else "",
+        "verdict": str(value).replace(" ", "-") if form.verdict and value else "",
+        "picture": value if form.picture else "",
+        "dots": [
+            (dot, None if dot.value is None else round(100 * (dot.value - low) / (high - low), 1))
+            for dot in table.dots.get(name, [()] * len(table))[row]
+        ],
+    }
+
+
+def _span(dots: Sequence[Sequence[Dot]]) -> tuple[float, float]:
+    """The range that a column's dots are drawn over."""
+    each = [dot.value for row in dots for dot in row if dot.value is not None] or [0.0, 1.0]
+    room = max(0.5, 0.05 * (max(each) - min(each)))
+    return min(each) - room, max(each) + room
 
 
 def linked(text: str, links: Mapping[str, str]) -> Markup:
@@ -156,15 +170,27 @@ def head_text(name: str, form: Format) -> str:
     return ", ".join(part for part in (form.title or name, form.unit) if part)
 
 
+def _in_brackets(more: str) -> str:
+    """`± 0.31 (3)` has brackets of its own."""
+    own = more.startswith(("±", "(", "[")) and more.endswith((")", "]"))
+    return more if own or not more else f"({more})"
+
+
+def printed(table: Table) -> dict[str, Format]:
+    """The columns of text and numbers."""
+    return {name: form for name, form in table.columns.items() if not form.picture}
+
+
 def rows(table: Table) -> list[list[str]]:
     """Heads, then rows, as text; intervals in parentheses."""
-    heads = [head_text(name, form) for name, form in table.columns.items()]
+    shown = printed(table)
+    heads = [head_text(name, form) for name, form in shown.items()]
     lines = []
     for record in table.records:
         line = []
-        for name, form in table.columns.items():
+        for name, form in shown.items():
             more = aside(record, form)
-            line.append(value_text(record[name], form) + (f" ({more})" if more else ""))
+            line.append(" ".join(filter(None, (value_text(record[name], form), _in_brackets(more)))))
         lines.append(line)
     return [heads, *lines]
 
@@ -190,10 +216,16 @@ def values(document: Document) -> dict[str, Any]:
 def _block_values(block: Block) -> dict[str, Any]:  # noqa: C901  one case a kind of block
     match block:
         case Table():
-            return {"kind": "table", "name": block.name, "caption": block.caption, "rows": block.records}
-        case Chart():
-            numbers = {} if block.numbers is None else {"rows": block.numbers.records}
-            return {"kind": "chart", "name": block.name, "title": block.title, "caption": block.caption, **numbers}
+            return {
+                "kind": "table",
+                "name": block.name,
+                "caption": block.caption,
+                "rows": [*(block.long or block.records)],
+            }
+        case Chart() | Panels():
+            title = {"title": block.title} if isinstance(block, Chart) else {}
+            numbers = {} if block.numbers is None else {"rows": [*(block.numbers.long or block.numbers.records)]}
+            return {"kind": _kind(block).lower(), "name": block.name, **title, "caption": block.caption, **numbers}
         case Statement():
             return {"kind": "statement", "head": block.head, "text": block.text, "commands": list(block.commands)}
         case Text() | Note():
@@ -204,7 +236,7 @@ def _block_values(block: Block) -> dict[str, Any]:  # noqa: C901  one case a kin
             return {"kind": "facts", "values": dict(block.values)}
         case Code():
             return {"kind": "code", "lines": list(block.lines)}
-        case Picture():
+        case Picture() | PictureFile():
             return {"kind": "picture", "about": block.about}
         case Details():
             return {"kind": "details", "summary": block.summary, "body": [_block_values(b) for b in block.body]}
@@ -234,14 +266,24 @@ def markdown(document: Document, figures: Mapping[str, str] | None = None) -> st
 def _block_markdown(block: Block, figures: Mapping[str, str]) -> list[str]:  # noqa: C901  one case a kind of block
     match block:
         case Table():
-            return [inert(block.caption), "", *_table_markdown(block), ""]
+            return [inert(block.caption), "", *table_markdown(block), ""] if len(printed(block)) > 1 else []
         case Chart():
             picture = [f"![{inert(block.title)}]({figures[block.name]})", ""] if block.name in figures else []
             return [f"**{inert(block.title)}**", "", *picture, *([inert(block.caption), ""] if block.caption else [])]
+        case Panels():
+            picture = (
+                [f"![{inert(block.caption or block.name)}]({figures[block.name]})", ""] if block.name in figures else []
+            )
+            numbers = [] if block.numbers is None else _block_markdown(block.numbers, figures)
+            return [*([inert(block.caption), ""] if block.caption else []), *picture, *numbers]
+        case PictureFile():
+            return [f"![{inert(block.about)}]({figures[block.name]})", ""] if block.name in figures else []
         case Statement():
             code = _block_markdown(Code(block.commands), {}) if block.commands else []
             return [f"**{inert(block.head)}** {inert(block.text)}", "", *code]
         case Text():
+            if block.style in ("doubt", "head"):
+                return [f"{'>' if block.style == 'doubt' else '###'} {inert(block.text)}", ""]
             text = inert(block.text)
             for phrase, href in block.links.items():
                 text = text.replace(inert(phrase), f"[{inert(phrase)}]({href})", 1) if _address(href) else text
@@ -256,6 +298,8 @@ def _block_markdown(block: Block, figures: Mapping[str, str]) -> list[str]:  # n
             return ["```", *(one_line(line).replace("`", "'") for line in block.lines), "```", ""]
         case Picture():
             return []
+        case Details(page_only=True):
+            return []
         case Details():
             return [f"### {inert(block.summary)}", "", *(x for b in block.body for x in _block_markdown(b, figures))]
         case Columns():
@@ -266,18 +310,21 @@ def _facts_markdown(facts: Mapping[str, str]) -> list[str]:
     return [*(f"- **{inert(key)}**: {inert(value)}" for key, value in facts.items()), ""]
 
 
-def _table_markdown(table: Table) -> list[str]:
+def table_markdown(table: Table) -> list[str]:
+    """The lines of a table."""
     head, *body = rows(table)
-    for place, form in enumerate(table.columns.values()):
+    shown = printed(table)
+    for place, form in enumerate(shown.values()):
         for row, line in enumerate(body):
             if form.link and (href := _address(table.frame[form.link][row])):
                 line[place] = f"[{line[place]}]({href})"
-    rule = "".join("---:|" if _numeric(table, name) else "---|" for name in table.columns)
+    rule = "".join("---:|" if numeric(table, name) else "---|" for name in shown)
     return [markdown_row(head), f"|{rule}", *map(markdown_row, body)]
 
 
-def _numeric(table: Table, name: str) -> bool:
-    return any(isinstance(value, int | float) for value in table.frame[name])
+def numeric(table: Table, name: str) -> bool:
+    """Whether a column is set to the right."""
+    return table.columns[name].right or any(isinstance(value, int | float) for value in table.frame[name])
 
 
 # plain text
@@ -299,7 +346,7 @@ def _block_text(block: Block, width: int) -> str:  # noqa: C901  one case a kind
     match block:
         case Table():
             return "\n".join(part for part in (_wrapped(block.caption, width), table_text(block, width)) if part)
-        case Chart():
+        case Chart() | Panels():
             return "" if block.numbers is None else _block_text(block.numbers, width)
         case Statement():
             said = _wrapped(f"{block.head}{'' if block.head.endswith('?') else ':'} {block.text}", width)
@@ -314,7 +361,7 @@ def _block_text(block: Block, width: int) -> str:  # noqa: C901  one case a kind
             return "\n".join(_wrapped(f"{key}: {value}", width, "", "  ") for key, value in block.values.items())
         case Code():
             return "\n".join(f"    {one_line(line)}" for line in block.lines)
-        case Picture():
+        case Picture() | PictureFile() | Details(page_only=True):
             return ""
         case Details():
             body = [_block_text(b, width) for b in block.body]
@@ -327,8 +374,8 @@ def _block_text(block: Block, width: int) -> str:  # noqa: C901  one case a kind
 def table_text(table: Table, width: int = WIDTH) -> str:
     """Aligned columns within `width`; long text is wrapped, and a table with too many columns becomes records."""
     lines = [[plain(entry) for entry in line] for line in rows(table)]
-    numeric = [_numeric(table, name) for name in table.columns]
-    widths = _widths(lines, numeric, width)
+    aligned = [numeric(table, name) for name in printed(table)]
+    widths = _widths(lines, aligned, width)
     if widths is None:
         heads, *body = lines
         return "\n\n".join(
@@ -336,7 +383,7 @@ def table_text(table: Table, width: int = WIDTH) -> str:
             for line in body
         )
     return "\n".join(
-        row for number_, line in enumerate(lines) for row in _row_text(line, widths, numeric, bottom=number_ == 0)
+        row for number_, line in enumerate(lines) for row in _row_text(line, widths, aligned, bottom=number_ == 0)
     )
 
 

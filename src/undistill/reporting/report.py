@@ -13,7 +13,7 @@ from undistill.paper.plan import FILE
 from undistill.reporting.attack import write_attacks
 from undistill.reporting.audit.write import write_audit
 from undistill.reporting.demo import write_demo
-from undistill.reporting.paper.write import write_reproduction
+from undistill.reporting.paper.page import write_reproduction
 from undistill.reporting.written import Report
 
 __all__ = ["Report", "write_report"]

@@ -31,8 +31,9 @@ from undistill.reporting.document import (
     Value,
     table,
 )
+from undistill.reporting.export import write_svg
 from undistill.reporting.naming import listed, number, plural
-from undistill.reporting.render import html, markdown, text, write_svg
+from undistill.reporting.render import html, markdown, text
 from undistill.reporting.written import Report
 
 TITLE = "Which defense leaves an attacker least, and what does it cost users?"

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from undistill.reporting.blocks import Entry, Head, Table
-from undistill.reporting.document import Format
+from undistill.reporting.document import Format, Value
 from undistill.reporting.document import Table as Block
 from undistill.reporting.markup import aligned
-from undistill.reporting.paper.sheet import Sheet, Value
 
 Row = tuple[Entry, ...]
 NUMBER = re.compile(r"[−+]?[\d,]+(\.\d+)?")
@@ -54,11 +53,6 @@ class Grid:
                 digits=digits if numbers and digits else None, note=more.get("note", ""), link=more.get("link", "")
             )
         return Block(self.name, self.caption, frame, columns, sortable)
-
-    def sheet(self) -> Sheet:
-        """For Markdown and LaTeX."""
-        rows = tuple(tuple(map(joined, row)) for row in self.rows)
-        return Sheet(self.name, self.caption, self.heads, rows, self.records, self.words)
 
     def text(self) -> str:
         """For a terminal."""

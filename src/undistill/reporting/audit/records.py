@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from undistill.auditing.result import AttackResult, Estimate, ThreatModelResult, VictimResult
-from undistill.reporting.paper.sheet import Value
+from undistill.reporting.document import Value
 
 Record = dict[str, Value]
 

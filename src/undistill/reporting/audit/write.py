@@ -7,22 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import vl_convert
-
 from undistill.auditing.result import AuditResult
 from undistill.files import write_text
-from undistill.reporting import render
+from undistill.reporting import export, render
 from undistill.reporting.audit import first, story
 from undistill.reporting.audit.grid import Grid
 from undistill.reporting.audit.page import Drawn, document, draw
 from undistill.reporting.document import charts
-from undistill.reporting.paper.export import printed, with_legend
-from undistill.reporting.paper.sheet import latex
-from undistill.reporting.theme import Spec
 from undistill.reporting.written import Report
-
-WIDTH = 460
-"""Of a figure in a file, pixels."""
 
 
 def write_audit(judgement: AuditResult, out: Path) -> Report:
@@ -37,7 +29,7 @@ def write_audit(judgement: AuditResult, out: Path) -> Report:
     page, values = out / "index.html", as_values(judgement, drawn)
     whole = document(judgement, drawn)
     figures = {
-        chart.name: f"figures/{render.write_svg(out / 'figures' / f'{chart.name}.svg', chart).name}"
+        chart.name: f"figures/{export.write_svg(out / 'figures' / f'{chart.name}.svg', chart).name}"
         for chart in charts(whole)
     }
     write_text(page, render.html(whole))
@@ -45,13 +37,6 @@ def write_audit(judgement: AuditResult, out: Path) -> Report:
     write_text(out / "report.json", as_json(values))
     write_text(out / "report.tex", as_tex(story.title(judgement), [drawn.exposure, *drawn.thieves, drawn.users]))
     return Report(f"{render.text(first.terminal(judgement))}\n\nPage: {page}", values, page)
-
-
-def write_svg(path: Path, spec: Spec) -> Path:
-    """The page's chart as a file, in its light colours and with a legend of its own."""
-    whole = printed({**with_legend(spec, channels=("color", "shape")), "width": WIDTH})
-    write_text(path, vl_convert.vegalite_to_svg(whole, allowed_base_urls=[]))
-    return path
 
 
 def as_json(values: dict[str, Any]) -> str:
@@ -81,9 +66,14 @@ def as_values(judgement: AuditResult, drawn: Drawn) -> dict[str, Any]:
 
 def as_tex(title: str, grids: Sequence[Grid]) -> str:
     r"""Tables one below the other; needs `\usepackage{booktabs}`."""
-    parts = [f"% {latex(title)}", ""]
+    parts = [f"% {export.latex(title)}", ""]
     for grid in grids:
-        parts += [r"\begin{table}", r"\centering", rf"\caption{{{latex(grid.caption)}}}", grid.sheet().tex().rstrip()]
+        parts += [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{export.latex(grid.caption)}}}",
+            export.tex(grid.block()).rstrip(),
+        ]
         parts += [r"\end{table}", ""]
     return "\n".join(parts)
 

@@ -15,8 +15,12 @@ from undistill.experiments.cell import read as read_cell
 from undistill.files import read_json
 from undistill.paper.experiments import EXPERIMENTS, Experiment
 from undistill.paper.plan import Plan, Point, read
-from undistill.reporting.naming import decimals
+from undistill.paper.published import ITSELF, SELF
+from undistill.reporting.naming import decimals, number
 
+HEADS = {ITSELF: "the teacher itself", SELF: "the teacher's own network"}
+"""What columns are called that name no network."""
+SYMBOLS = {"omega": "ω", "temperature": "τ_S", "alpha": "α", "fraction": "share of images", "adversary": "adversary"}
 X = float | str | None
 Place = tuple[str, str, str, str, X]
 """(experiment, teacher, arm, column, x)."""
@@ -61,6 +65,30 @@ class Measured:
             "without a value" if c.status == "ok" else c.status for c in self.cells.values() if c.accuracy is None
         )
         return dict(sorted(found.items()))
+
+    @property
+    def gone(self) -> str:
+        """`[1 diverged, 2 not measured]`, or nothing."""
+        count = "" if self.missing == len(self.points) else f"{self.missing} "
+        parts = [f"{n} {fate}" for fate, n in self.lost.items()] + [f"{count}not measured"] * bool(self.missing)
+        return f"[{', '.join(parts)}]" if parts else ""
+
+    def spread(self, digits: int) -> str:
+        """`± 0.31 (3)`: sample standard deviation and number of seeds."""
+        return spread(self.sd, self.n, digits)
+
+    @property
+    def numbers(self) -> dict[str, str | float | int | None]:
+        """For programs."""
+        return {
+            "mean": short(self.mean),
+            "sd": short(self.sd),
+            "n": self.n,
+            "seeds": " ".join(f"{seed}:{value:.6g}" for seed, value in self.values.items()),
+            "missing": self.missing,
+            "lost": " ".join(f"{count} {fate}" for fate, count in self.lost.items()),
+            "cells": " ".join(cell.id for cell in self.cells.values()),
+        }
 
     @property
     def reported(self) -> float | None:
@@ -116,6 +144,21 @@ class Source:
         """Digits behind the point that the experiment's percentages deserve."""
         tested = [c.n_test for m in self.of(experiment).values() for c in m.cells.values() if c.n_test]
         return decimals(min(tested, default=0))
+
+
+def spread(sd: float | None, n: int, digits: int) -> str:
+    """`± 0.31 (3)`, `(1)`, or nothing."""
+    return f"± {number(sd, digits)} ({n})" if sd is not None else f"({n})" if n else ""
+
+
+def short(value: float | None) -> float | None:
+    """To six digits behind the point."""
+    return None if value is None else round(value, 6)
+
+
+def symbol(experiment: Experiment) -> str:
+    """What the varied setting is called."""
+    return SYMBOLS.get(experiment.vary, "")
 
 
 def place_of(point: Point) -> Place:

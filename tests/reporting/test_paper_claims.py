@@ -11,7 +11,7 @@ from scipy import stats
 
 from reporting.reproduced import accuracy, fill, plan_of
 from undistill.paper.plan import Plan, Point
-from undistill.reporting.paper.judge import Claim, claims
+from undistill.reporting.paper.claims import Claim, claims
 from undistill.reporting.paper.source import covered, open_sources
 
 TABLE1 = plan_of("table1")
