@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from undistill.attacks.average import Average, Noted, as_many_steps
-from undistill.attacks.base import ATTACKS
-from undistill.attacks.decoupled import Confidence, Decoupled
+from undistill.attacks.base import ATTACKS, Lesson
+from undistill.attacks.decoupled import Decoupled
 from undistill.attacks.sanitise import CLEAN, Cleaned, by_class, class_means, completed
-from undistill.attacks.standardised_kd import Standardised
+from undistill.attacks.standardised_kd import StandardisedKD
 from undistill.data.augment import to_float
 from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet, Splits
@@ -424,13 +424,15 @@ def test_objectives_are_their_formulas(images: ImageSet, labels_B: Tensor | None
     said, top_B = Answer(Access.PROBS, ANSWER), torch.tensor([0, 2])
     logits_BC = student(batch.images_BCHW)
     hard = smoothed_cross_entropy(logits_BC, top_B if labels_B is None else labels_B, 0.1)
-    by_z = Standardised(lambda _: said, 2.0, 9.0, 0.1)(student, batch)
+    by_z = Lesson(StandardisedKD().loss, lambda _: said, 0.1)(student, batch)
     torch.testing.assert_close(by_z["loss"], 9 * standardised_kl(ANSWER.log(), logits_BC, 2) + hard)
     settings = Decoupled(temperature=3, target=2, beta=0.5, hard=0.7)
-    by_part = Confidence(lambda _: said, settings, 0.1)(student, batch)
+    by_part = Lesson(settings.loss, lambda _: said, 0.1)(student, batch)
     soft = decoupled_kl(ANSWER.log(), logits_BC, top_B, temperature=3, target=2, beta=0.5)
     torch.testing.assert_close(by_part["loss"], soft + 0.7 * hard)
     for terms in (by_z, by_part):
+        assert terms.keys() == {"loss", "kd", "ce", "agreement"}
+        assert terms["ce"].item() == pytest.approx(hard.item())
         assert terms["agreement"].item() == 100 * (logits_BC.argmax(1) == top_B).float().mean().item()
 
 
@@ -442,7 +444,7 @@ def test_decoupled_believes_the_confidence_of_a_lone_class(images: ImageSet) -> 
         lone = Answer(Access.TOPK, torch.tensor([[0.0, sure, 0.0, 0.0]]))
         whole_BC = torch.full((1, 4), (1 - sure) / 3)
         whole_BC[0, 1] = sure
-        loss = Confidence(lambda _, lone=lone: lone, Decoupled(hard=0))(student, batch)["loss"]  # type: ignore[misc]
+        loss = Lesson(Decoupled(hard=0).loss, lambda _, lone=lone: lone)(student, batch)["loss"]  # type: ignore[misc]
         expected = decoupled_kl(whole_BC.log(), logits_BC, torch.tensor([1]), temperature=4)
         torch.testing.assert_close(loss, expected)
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.attacks import kd, label_only, scratch
-from undistill.attacks.base import ATTACKS
-from undistill.attacks.kd import Distillation
+from undistill.attacks import base, scratch
+from undistill.attacks.base import ATTACKS, Lesson
+from undistill.attacks.kd import KD
 from undistill.data.augment import to_float
 from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet, Splits
@@ -270,7 +270,7 @@ def test_a_thief_asks_each_view_or_each_image_once(
 def test_kd_minimises_the_papers_loss(victim: Classifier, images: ImageSet, labels_B: Tensor | None) -> None:
     pixels, rows = to_float(images.images_NCHW[:4]), torch.arange(4)
     questions = Questions(Oracle(victim, Access.LOGITS), ImageBatches(images, 4, seed=0, role="thief"), Training())
-    objective = Distillation(questions, temperature=4.0, alpha=0.9)
+    objective = Lesson(KD().loss, questions)
     student = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     terms = objective(student, Batch(pixels, labels_B, rows, 0))
     answers, given = victim(pixels).double(), student(pixels).double()
@@ -279,6 +279,8 @@ def test_kd_minimises_the_papers_loss(victim: Classifier, images: ImageSet, labe
     kl = (soft * ((answers / 4).log_softmax(1) - (given / 4).log_softmax(1))).sum(1).mean()
     hard = -given.log_softmax(1)[rows, labels].mean()
     assert terms["loss"].item() == pytest.approx((0.9 * 16 * kl + 0.1 * hard).item(), rel=1e-5)
+    assert terms["kd"].item() == pytest.approx((16 * kl).item(), rel=1e-5)
+    assert terms["ce"].item() == pytest.approx(hard.item(), rel=1e-5)
     assert terms["agreement"].item() == pytest.approx(
         100 * (given.argmax(1) == answers.argmax(1)).double().mean().item()
     )
@@ -310,7 +312,7 @@ def initial(monkeypatch: pytest.MonkeyPatch) -> list[Weights]:
         kept.append(copy.deepcopy(model.state_dict()))
         return fit(model, *arguments, **settings)
 
-    for module in (training, nasty, kd, label_only, scratch):
+    for module in (training, nasty, base, scratch):
         monkeypatch.setattr(module, "fit", spy)
     return kept
 

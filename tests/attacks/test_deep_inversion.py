@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from undistill.attacks import inversion
-from undistill.attacks.deep_inversion import DeepInversion
+from undistill.attacks import deep_inversion as inversion
+from undistill.attacks.deep_inversion import DeepInversion, invert
 from undistill.attacks.insider import Inside, at_inputs, frozen
-from undistill.attacks.inversion import invert
 from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import Diverged, UsageError
 from undistill.experiments.extraction import hold

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from undistill.attacks.base import ATTACKS, Attack
-from undistill.attacks.kd import Distillation
+from undistill.attacks.base import ATTACKS, Lesson
+from undistill.attacks.kd import Distills
 from undistill.attacks.sanitise import counted_once, probabilities
 from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet
@@ -27,7 +27,7 @@ from undistill.types import Batch
 
 
 @ATTACKS.register
-class Average(Attack):
+class Average(Distills):
     """Query each image several times and distil the mean output.
 
     `kd` on the mean answer about each image: α τ² KL(mean ‖ student) + (1 − α) CE(student, label).
@@ -43,8 +43,6 @@ class Average(Attack):
 
     name: Literal["average"] = "average"
     copies: int = Field(3, ge=2)
-    temperature: float = Field(4.0, gt=0)
-    alpha: float = Field(0.9, ge=0, le=1)
     needs: ClassVar[Access | None] = Access.TOPK
     knows: ClassVar[tuple[str, ...]] = ("noise",)
 
@@ -64,7 +62,7 @@ class Average(Attack):
         batches = image_batches(held, recipe, role="thief", device=str(device))
         with counted_once(oracle, resumed=state is not None):
             means = Noted.of(batches, self.mean(oracle, batches))
-        objective = Distillation(means, self.temperature, self.alpha, recipe.training.smoothing)
+        objective = Lesson(self.loss, means, recipe.training.smoothing)
         return fit(student, batches, objective, recipe.training, seed=recipe.seed, state=state)
 
     def affordable(self, images: ImageSet, budget: int | None, seed: int) -> ImageSet:

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from undistill.attacks.base import ATTACKS, Attack
+from undistill.attacks.base import ATTACKS, Lesson
 from undistill.attacks.insider import PAST_ANSWERS, Inside, frozen
-from undistill.attacks.kd import Distillation
+from undistill.attacks.kd import Distills
 from undistill.data.image_set import ImageSet
 from undistill.oracle.oracle import Oracle
 from undistill.seeds import generator
@@ -30,7 +30,7 @@ from undistill.training.train import image_batches
 
 
 @ATTACKS.register
-class HeadRefit(Attack):
+class HeadRefit(Distills):
     """Fit a new last layer on the features of the victim, then distil that; needs the weights.
 
     A new last layer of the victim minimises Σ CE(W z + b, label) + l2/2 · ‖W‖², z its standardised features.
@@ -45,8 +45,6 @@ class HeadRefit(Attack):
     name: Literal["head-refit"] = "head-refit"
     labels_per_class: int | None = Field(20, ge=1)
     l2: float = Field(1.0, gt=0)
-    temperature: float = Field(4.0, gt=0)
-    alpha: float = Field(0.9, ge=0, le=1)
     needs: ClassVar[Access | None] = Access.WEIGHTS
     reads: ClassVar[Access] = Access.WEIGHTS
     knows: ClassVar[tuple[str, ...]] = PAST_ANSWERS
@@ -77,7 +75,7 @@ class HeadRefit(Attack):
             oracle.forwards += len(images)
         agreement = refit(head, features_ND, logits_NC, images, self.labels_per_class, self.l2, recipe.seed)
         batches = image_batches(images, recipe, role="thief", device=str(device))
-        lesson = Distillation(Inside(oracle, victim), self.temperature, self.alpha, recipe.training.smoothing)
+        lesson = Lesson(self.loss, Inside(oracle, victim), recipe.training.smoothing)
         for record in fit(student, batches, lesson, recipe.training, seed=recipe.seed, state=state):
             yield replace(record, terms={**record.terms, "refit": agreement})
 
