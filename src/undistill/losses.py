@@ -1,4 +1,4 @@
-"""Distillation losses as pure functions of logits, for anybody's training loop; and terms by which images are made without data.
+"""Distillation losses as pure functions of logits, for any training loop, and terms by which images are made without data.
 
 Legend: B batch, C classes (of images and feature maps: channels), D features, H height, W width. Any float dtype comes in; half
 precision is computed in float32, float64 stays. All terms are means over the batch, in nats, unless they say otherwise. Logits may

@@ -77,10 +77,10 @@ def rob(
     def call(
         name: str | dict[str, Any], images: ImageSet, access: Access = Access.LOGITS, budget: int | None = None
     ) -> tuple[Weights, Oracle, list[EpochRecord]]:
-        thief = made(name)
-        oracle = Oracle(victim, max(access, thief.needs or access), budget=budget)
+        attacker = made(name)
+        oracle = Oracle(victim, max(access, attacker.needs or access), budget=budget)
         student = make_model(seed=1, role="thief")
-        epochs = list(thief.steal(oracle, student, images, recipe, device=CPU))
+        epochs = list(attacker.steal(oracle, student, images, recipe, device=CPU))
         return student.state_dict(), oracle, epochs
 
     return call
@@ -95,17 +95,17 @@ def same(one: Weights, two: Weights) -> bool:
 
 @each_attack
 def test_an_attack_survives_json(name: str) -> None:
-    thief = made(name)
-    assert ATTACKS.make(json.loads(json.dumps(thief.model_dump(mode="json")))) == thief
+    attacker = made(name)
+    assert ATTACKS.make(json.loads(json.dumps(attacker.model_dump(mode="json")))) == attacker
 
 
 @each_attack
 def test_an_attack_states_promise_and_need(name: str) -> None:
-    thief = ATTACKS.make(name)
-    assert (type(thief).__doc__ or "").strip()
-    assert thief.needs is None or thief.needs <= thief.reads
-    assert thief.control == (thief.needs is None)
-    assert thief.holds_images or not thief.control
+    attacker = ATTACKS.make(name)
+    assert (type(attacker).__doc__ or "").strip()
+    assert attacker.needs is None or attacker.needs <= attacker.reads
+    assert attacker.control == (attacker.needs is None)
+    assert attacker.holds_images or not attacker.control
 
 
 @each_attack
@@ -220,23 +220,23 @@ def test_a_card_without_labels_hands_over_none(splits: Splits) -> None:
         assert held.labelled or bool((held.labels_N == -1).all())
 
 
-def test_a_thief_holds_what_the_card_says(splits: Splits) -> None:
-    thief = ATTACKS.make("kd")
+def test_a_attacker_holds_what_the_card_says(splits: Splits) -> None:
+    attacker = ATTACKS.make("kd")
     sizes = [
-        len(hold(splits, card, thief, 0))
+        len(hold(splits, card, attacker, 0))
         for card in (ThreatModel(), ThreatModel(share=0.5), ThreatModel(pool="fresh", questions=5))
     ]
     assert sizes == [24, 12, 5]
 
 
-def test_thieves_of_one_seed_hold_the_same_images(splits: Splits) -> None:
+def test_attackers_of_one_seed_hold_the_same_images(splits: Splits) -> None:
     card = ThreatModel(share=0.5)
     first, again, other = (hold(splits, card, ATTACKS.make("kd"), seed).index_N.tolist() for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
 
-def test_a_thief_sees_what_it_reads_and_the_card_gives() -> None:
+def test_a_attacker_sees_what_it_reads_and_the_card_gives() -> None:
     assert permit(ATTACKS.make("kd"), ThreatModel(access=Access.WEIGHTS)) is Access.LOGITS
     assert permit(ATTACKS.make("kd"), ThreatModel(access=Access.PROBS)) is Access.PROBS
     assert permit(ATTACKS.make("label-only"), ThreatModel()) is Access.LABEL
@@ -257,7 +257,7 @@ def test_scratch_asks_nothing(rob: Callable[..., Any], images: ImageSet) -> None
 
 @pytest.mark.parametrize("name", ["kd", "label-only"])
 @pytest.mark.parametrize(("budget", "queries"), [(None, 48), (24, 24)])
-def test_a_thief_asks_each_view_or_each_image_once(
+def test_a_attacker_asks_each_view_or_each_image_once(
     rob: Callable[..., Any], images: ImageSet, name: str, budget: int | None, queries: int
 ) -> None:
     assert rob(name, images, Access.PROBS, budget)[1].queries == queries

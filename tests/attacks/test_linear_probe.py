@@ -111,7 +111,7 @@ def test_scores_are_distilled_as_kd_does(labels_B: Tensor | None) -> None:
     assert ours["loss"].isfinite()
 
 
-def test_labels_are_learned_by_cross_entropy_whatever_the_thief_holds() -> None:
+def test_labels_are_learned_by_cross_entropy_whatever_the_attacker_holds() -> None:
     answer, head = Answer(Access.LABEL, torch.tensor([2, 0, 1])), nn.Linear(3, 4)
     rows = torch.tensor([1, 0, 2])
     expected = F.cross_entropy(head(torch.eye(3)), torch.tensor([0, 2, 1]), label_smoothing=0.1)

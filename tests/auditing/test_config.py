@@ -103,7 +103,7 @@ def test_a_model_of_unknown_origin_needs_its_owners_word(ask: Ask, make_model: A
         ({"students": ("cnn:0",)}, "student cnn: width"),
     ],
 )
-def test_what_no_thief_could_play_is_refused_at_once(change: dict[str, Any], sentence: str, ask: Ask) -> None:
+def test_what_no_attacker_could_play_is_refused_at_once(change: dict[str, Any], sentence: str, ask: Ask) -> None:
     with pytest.raises(UsageError, match=sentence):
         ask(**change)
 

@@ -86,7 +86,7 @@ def test_where_a_model_lies_does_not_count_but_what_stands_before_it_does() -> N
     assert keys[0].isdisjoint(keys[2])
 
 
-def test_thieves_of_labels_count_for_every_way_of_serving() -> None:
+def test_attackers_of_labels_count_for_every_way_of_serving() -> None:
     found, _ = plan()
     for cell in found:
         if cell.role == "labels":
@@ -94,7 +94,7 @@ def test_thieves_of_labels_count_for_every_way_of_serving() -> None:
             assert set(cell.cards) == {str(card) for card in cards(*SERVED)}
 
 
-def test_a_thief_of_probabilities_does_not_count_where_only_the_top_class_is_served() -> None:
+def test_a_attacker_of_probabilities_does_not_count_where_only_the_top_class_is_served() -> None:
     found, _ = plan()
     top1 = str(cards("top1")[0])
     assert all(

@@ -34,8 +34,8 @@ class Average(Distills):
 
     The mean is of probabilities over `copies` views of the image, those of the first passes; without views the copies are the
     image itself, and only answers given at random differ. Each copy is a question, asked at the start: a budget Q pays for
-    ⌊Q / copies⌋ images, and the thief trains on those alone, in more passes: as many steps an epoch as the recipe takes on all of
-    its images, to the nearest whole pass. Training on any view reads the mean of its image. On a card without labels the second
+    ⌊Q / copies⌋ images, and the attacker trains on those alone, in more passes: as many steps an epoch as the recipe takes on all
+    of its images, to the nearest whole pass. Training on any view reads the mean of its image. On a card without labels the second
     term uses the mean's top class.
 
     Source: our own; `kd` as in Ma et al. 2021, equation 1.
@@ -105,7 +105,7 @@ def _steps(images: int, batch: int) -> int:
 
 @dataclass(frozen=True)
 class Noted:
-    """What a thief wrote down about its images."""
+    """What an attacker wrote down about its images."""
 
     answers: Answer
     row_N: Tensor

@@ -31,7 +31,7 @@ class Finetune(Distills):
     CE(copy of the victim, label) for `epochs` epochs, then α τ² KL(that copy ‖ student) + (1 − α) CE(student, label).
 
     The copy takes the recipe's batches and views, SGD at a constant `lr`, its batch normalisations in training mode. Labels are the
-    true ones where the thief holds them, else the victim's own top classes of the images as they are; the student's second term
+    true ones where the attacker holds them, else the victim's own top classes of the images as they are; the student's second term
     then uses the copy's top class. Source: our own; fine-tuning as it is done to any network, against a victim whose wrong answers
     were trained into it.
     """

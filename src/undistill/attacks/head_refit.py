@@ -35,9 +35,9 @@ class HeadRefit(Distills):
 
     A new last layer of the victim minimises Σ CE(W z + b, label) + l2/2 · ‖W‖², z its standardised features.
 
-    `labels_per_class` images of each class are used, drawn at (seed, "thief", "refit"); None uses all that the thief holds. Labels
-    are the true ones where it holds them, else the victim's own top classes, which weights give for nothing. Then the student
-    learns from the victim with that layer: α τ² KL(victim ‖ student) + (1 − α) CE(student, label). Source: our own. A defense that
+    `labels_per_class` images of each class are used, drawn at (seed, "thief", "refit"); None uses all that the attacker holds.
+    Labels are the true ones where it holds them, else the victim's own top classes. Then the student learns from the victim with
+    that layer: α τ² KL(victim ‖ student) + (1 − α) CE(student, label). Source: our own. A defense that
     is trained on answers leaves features that tell classes apart, for else its accuracy would be gone; the layer that reads them
     is cheap to fit again.
     """
@@ -64,7 +64,7 @@ class HeadRefit(Distills):
         device: torch.device,
         state: State | None = None,
     ) -> Iterator[EpochRecord]:
-        """Refit, then train `student`; a resumed thief refits again, to the same layer.
+        """Refit, then train `student`; a resumed attacker refits again, to the same layer.
 
         UsageError for a victim without a linear head. In the records `refit` is how often the new layer and the victim name the
         same class, percent of the images held.

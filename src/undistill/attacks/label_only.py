@@ -17,7 +17,7 @@ from undistill.types import Terms
 class LabelOnly(Attack):
     """Train on the top class that the victim returns, as if it were the label.
 
-    CE(student, argmax of the victim). The victim's label, never the true one, also where the thief holds labels.
+    CE(student, argmax of the victim). The victim's label, never the true one, also where the attacker holds labels.
     """
 
     name: Literal["label-only"] = "label-only"

@@ -18,7 +18,7 @@ from undistill.types import Terms
 class LabelSmooth(Attack):
     """Train on the top class that the victim returns, with label smoothing.
 
-    CE against (1 − s) on the victim's top class and s / C everywhere; never the true label, also where the thief holds labels.
+    CE against (1 − s) on the victim's top class and s / C everywhere; never the true label, also where the attacker holds labels.
 
     Source: Szegedy et al. 2016, section 7. `smoothing` is s; that of the recipe is not used.
     """

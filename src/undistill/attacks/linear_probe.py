@@ -1,4 +1,4 @@
-"""A linear layer on public features: what a thief gets who trains nothing but the last layer of somebody else's network.
+"""A linear layer on public features: an attacker who trains only the last layer of a public network.
 
 Legend: B batch, C classes, D features, N images.
 """
@@ -84,7 +84,7 @@ class LinearProbe(Distills):
 
 
 def asked(oracle: Oracle, images: ImageSet, device: torch.device, state: State | None) -> Answer:
-    """The answer about each image, asked once; without a budget, a resumed thief reads those that it was given before."""
+    """The answer about each image, asked once; without a budget, a resumed attacker reads those that it was given before."""
     if state is not None and oracle.budget is None:
         return Answer(oracle.access, state["modules"]["answers"]["values"].to(device))
     rows = images.chunks(batch_for(images, device))

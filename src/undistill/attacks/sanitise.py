@@ -68,7 +68,7 @@ class Cleaned:
 def first_answers(oracle: Oracle, batches: ImageBatches, questions: Questions, *, resumed: bool) -> Tensor:
     """N × C completed probabilities for the images as they are: the stored answers, or a question each where there is no budget.
 
-    A `resumed` thief repeats those questions, which the oracle has counted already.
+    A `resumed` attacker repeats those questions, which the oracle has counted already.
     """
     images, device = batches.images, batches.device
     if oracle.budget is not None:
@@ -81,7 +81,7 @@ def first_answers(oracle: Oracle, batches: ImageBatches, questions: Questions, *
 
 @contextmanager
 def counted_once(oracle: Oracle, *, resumed: bool) -> Iterator[None]:
-    """For the questions that a thief begins with: a `resumed` one repeats them, but without a budget they are counted already."""
+    """For the queries that an attacker begins with: a `resumed` one repeats them, counted already without a budget."""
     counted = oracle.queries
     if resumed and oracle.budget is None:
         oracle.queries = 0

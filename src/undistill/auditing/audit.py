@@ -336,4 +336,4 @@ def _title(subjects: Sequence[Subject], config: AuditConfig) -> str:
         return f"the method {name}, {config.teachers} teachers"
     first = next(subject for subject in subjects if subject.side == "defended")
     twin = next((subject.label for subject in subjects if subject.side == "undefended"), None)
-    return first.label if twin is None else f"{first.label} against {twin.removesuffix(', the twin')}"
+    return first.label if twin is None else f"{first.label} against {twin.removesuffix(', the control')}"

@@ -292,7 +292,7 @@ def _student(item: str | dict[str, Any], config: AuditConfig) -> dict[str, Any]:
         try:
             item = {"name": name, "width": float(width)} if colon else {"name": item}
         except ValueError:
-            item = {"name": item}  # a network of somebody's: package.module:callable
+            item = {"name": item}  # a network by its code: package.module:callable
     MODELS.make(item["name"])
     try:
         Student.model_validate(item)
@@ -340,7 +340,7 @@ def subject(side: Any, given: Model, victim: Victim, config: AuditConfig) -> Sub
         side=side,
         model=str(path),
         id=victim.id,
-        label=victim.label if side == "defended" else f"{victim.label}, the twin",
+        label=victim.label if side == "defended" else f"{victim.label}, the control",
         network=victim.label if black else str(victim.network.config["name"]),
         defense=victim.defense,
         behind=tuple(item.model_dump(mode="json") for item in victim.behind),

@@ -52,7 +52,7 @@ def scores(cells: Iterable[Cell]) -> list[Ranked]:
     scores −inf.
 
     Raises:
-        RunError: a cell failed, or is done without a score. Whoever chooses among the rest would choose by what crashed.
+        RunError: a cell failed, or is done without a score. Choosing among the rest would choose by what crashed.
     """
     groups: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -137,6 +137,6 @@ def _score(cell: Cell) -> float:
         return -math.inf
     if cell.status == "failed" or cell.held_out is None:
         raise RunError(
-            f"no thief can be chosen: {cell.attack} of the search, cell {cell.id}, has no score: {cell.why or cell.status}"
+            f"no attacker can be chosen: {cell.attack} of the search, cell {cell.id}, has no score: {cell.why or cell.status}"
         )
     return cell.held_out

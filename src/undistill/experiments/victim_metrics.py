@@ -20,7 +20,7 @@ from undistill.data.augment import centre
 from undistill.experiments.cell import Array, Cell, identify
 from undistill.files import read_json
 from undistill.oracle.black_box import BlackBox
-from undistill.oracle.logit_cache import Bank
+from undistill.oracle.logit_cache import LogitCache
 from undistill.oracle.oracle import Answer, Oracle
 from undistill.oracle.query_log import Ledger
 from undistill.oracle.victim import Victim, resolve
@@ -42,7 +42,7 @@ NOTHING = 1e-6
 
 
 def served(
-    victim: Victim, data: Splits, card: ThreatModel, *, seed: int = 0, bank: Bank | None = None
+    victim: Victim, data: Splits, card: ThreatModel, *, seed: int = 0, bank: LogitCache | None = None
 ) -> tuple[Numbers, Tensor]:
     """(numbers, N predicted classes): what the victim's answers to the test images are worth, served as the threat model says.
 
@@ -76,7 +76,7 @@ class _Counter:
     data: Splits
     card: ThreatModel
     seed: int
-    bank: Bank | None
+    bank: LogitCache | None
 
     def measure(self) -> tuple[Numbers, Tensor]:
         """`served`."""
