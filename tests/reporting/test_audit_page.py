@@ -20,7 +20,7 @@ from undistill.reporting.audit.compare import write_comparison
 from undistill.reporting.audit.first import ACTION, HELPS
 from undistill.reporting.audit.lanes import gains, label_floor
 from undistill.reporting.audit.page import draw, render
-from undistill.reporting.audit.words import serving_text, control_of
+from undistill.reporting.audit.words import control_of, serving_text
 from undistill.reporting.audit.words import shown as named_verdict
 from undistill.reporting.audit.write import write_audit
 from undistill.reporting.written import Report
