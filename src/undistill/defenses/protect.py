@@ -67,16 +67,7 @@ def protect(
     teacher.check(data)
     pushed_from = teacher if adversary is None else resolve(adversary, data)
     pushed_from.check(data)
-    source = teacher.recipe if recipe is None else recipe
-    if source is None:
-        raise UsageError("the model brings no recipe; name one with --config, such as finetune")
-    network_settings = {key: value for key, value in teacher.network.config.items() if key not in FIXED}
-    if network_settings["name"].startswith("("):
-        raise UsageError(
-            "a bare module could not be saved and built again: give a package.module:callable that makes it"
-        )
-    values = {**of_data(with_seed(read(source), seed), data).dump(), "model": network_settings}
-    chosen = read(values if defense is None else component(values, "defense", defense))
+    chosen = _recipe(teacher, data, recipe, seed, defense)
     start_from = beginning(chosen.defense, start_from)
     if teacher.kind == "protect" and teacher.seed == chosen.seed and start_from == "scratch":
         raise UsageError(
@@ -87,13 +78,7 @@ def protect(
     for victim in (teacher, pushed_from)[: 1 if adversary is None else 2]:
         victim.network.to(where)
         victim.plausible(data, accept=accept_accuracy)
-    scratch = start_from == "scratch"
-    network = fresh(chosen.model, data, seed=chosen.seed, role="nasty") if scratch else copy.deepcopy(teacher.network)
-    if scratch and _same_weights(network, teacher.network):
-        raise UsageError(
-            f"{network_settings['name']} comes with the teacher's weights whenever it is made, so nothing starts from scratch: "
-            "start from the teacher"
-        )
+    network = _network(teacher, data, chosen, start_from)
     network.to(where).requires_grad_(True)
     frozen = copy.deepcopy(pushed_from.network).to(where)
     config = {
@@ -143,6 +128,39 @@ def beginning(defense: TrainedDefense, start_from: str | None) -> Start:
     if start_from is not None and start_from not in defense.starts:
         raise UsageError(f"{defense.name} starts from {' or '.join(defense.starts)} alone, not from {start_from}")
     return defense.starts[0] if start_from is None else start_from
+
+
+def _recipe(
+    teacher: Victim,
+    data: Splits,
+    recipe: str | Path | dict[str, Any] | Recipe | None,
+    seed: int | None,
+    defense: str | dict[str, Any] | TrainedDefense | None,
+) -> Recipe:
+    """How the network is hardened: as `recipe` or the teacher's has it, with the teacher's architecture."""
+    source = teacher.recipe if recipe is None else recipe
+    if source is None:
+        raise UsageError("the model brings no recipe; name one with --config, such as finetune")
+    network = {key: value for key, value in teacher.network.config.items() if key not in FIXED}
+    if network["name"].startswith("("):
+        raise UsageError(
+            "a bare module could not be saved and built again: give a package.module:callable that makes it"
+        )
+    values = {**of_data(with_seed(read(source), seed), data).dump(), "model": network}
+    return read(values if defense is None else component(values, "defense", defense))
+
+
+def _network(teacher: Victim, data: Splits, chosen: Recipe, start_from: Start) -> Classifier:
+    """The network before it is hardened: fresh, or a copy of the teacher."""
+    if start_from != "scratch":
+        return copy.deepcopy(teacher.network)
+    network = fresh(chosen.model, data, seed=chosen.seed, role="nasty")
+    if _same_weights(network, teacher.network):
+        raise UsageError(
+            f"{chosen.model.name} comes with the teacher's weights whenever it is made, so nothing starts from scratch: start "
+            "from the teacher"
+        )
+    return network
 
 
 def _same_weights(network: Classifier, teacher: Classifier) -> bool:
