@@ -73,7 +73,7 @@ def ours(spec: dict[str, Any], device: Any) -> Iterator[object]:
     """`fit`, driven by the defense or attack itself; the bank begins empty."""
     from undistill.attacks.base import ATTACKS
     from undistill.defenses.base import DEFENSES
-    from undistill.oracle import Bank, Oracle
+    from undistill.oracle import LogitCache, Oracle
     from undistill.threat_model import Access
     from undistill.training import fit
     from undistill.training.objectives import CrossEntropy
@@ -83,7 +83,7 @@ def ours(spec: dict[str, Any], device: Any) -> Iterator[object]:
     model = network(spec["network"], images, 0).to(device)
     other = network(spec.get("other", spec["network"]), images, 1).to(device)
     with tempfile.TemporaryDirectory() as folder:
-        bank = Bank(Path(folder)) if spec.get("bank", True) else None
+        bank = LogitCache(Path(folder)) if spec.get("bank", True) else None
         if spec["work"] == "plain":
             batches = image_batches(images, recipe, role="teacher", device=str(device))
             yield from fit(model, batches, CrossEntropy(), recipe.training, seed=0)
@@ -112,14 +112,14 @@ def one_of_grid(spec: dict[str, Any], temperature: float, alpha: float, folder: 
     import torch
 
     from undistill.attacks.base import ATTACKS
-    from undistill.oracle import Bank, Oracle
+    from undistill.oracle import LogitCache, Oracle
     from undistill.threat_model import Access
 
     images, recipe, device = images_of(spec), recipe_of(spec), torch.device(spec["device"])
     model, other = network(spec["network"], images, 0).to(device), network(spec["other"], images, 1).to(device)
-    oracle = Oracle(other, Access.LOGITS, bank=Bank(Path(folder)), precision=recipe.training.precision)
-    thief = ATTACKS.make({"name": "kd", "temperature": temperature, "alpha": alpha})
-    return f"{[record.terms['loss'] for record in thief.steal(oracle, model, images, recipe, device=device)]}"
+    oracle = Oracle(other, Access.LOGITS, bank=LogitCache(Path(folder)), precision=recipe.training.precision)
+    attacker = ATTACKS.make({"name": "kd", "temperature": temperature, "alpha": alpha})
+    return f"{[record.terms['loss'] for record in attacker.steal(oracle, model, images, recipe, device=device)]}"
 
 
 def reference(spec: dict[str, Any], device: Any) -> Iterator[object]:

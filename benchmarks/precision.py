@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from undistill import attack, load, protect, train
-from undistill.oracle import Bank
+from undistill.oracle import LogitCache
 from undistill.statistics import interval
 from undistill.training.environment import choose_device, describe
 from undistill.training.recipe import read
@@ -28,7 +28,7 @@ STUDENT = {"name": "cnn", "width": 0.0625, "recipe": None}
 def one(seed: int, precision: str, folder: Path) -> dict[str, float]:
     """Accuracy of each arm at one seed, percent."""
     data, recipe = load("digits"), read("digits", [f"training.precision={precision}"])
-    bank = Bank(folder / "bank")
+    bank = LogitCache(folder / "bank")
     normal = train(None, data, recipe, seed=seed, out=folder / "normal", resume=True)
     nasty = protect(normal, data, seed=seed, out=folder / "nasty", resume=True, bank=bank)
     found = {"normal teacher": normal.accuracy, "nasty teacher": nasty.accuracy}

@@ -263,7 +263,9 @@ def compared(name: str) -> str:
     rows.append("|---|---|---|---:|---:|---|---:|---:|---:|")
     for audit, found in judged(name).items():
         card, user = found.threat_models[0], next(v for v in found.victims if v.side == "defended")
-        best = next((thief for thief in card.attacks if thief.name == card.best and thief.side == "defended"), None)
+        best = next(
+            (attacker for attacker in card.attacks if attacker.name == card.best and attacker.side == "defended"), None
+        )
         told = card.verdict or (f"no verdict; indication: {card.indication}" if card.indication else "no verdict")
         cells = [
             audit,

@@ -29,11 +29,11 @@ def test_the_paper_sees_logits_labels_and_the_victims_own_images() -> None:
     assert str(ThreatModel.parse("paper")) == "logits/labelled(1.0)/trained/random"
 
 
-def test_an_api_thief_asks_fifty_questions_about_fresh_images_without_labels() -> None:
+def test_an_api_attacker_asks_fifty_questions_about_fresh_images_without_labels() -> None:
     assert str(ThreatModel.parse("api")) == "probs/unlabelled(1.0)/fresh/random/50"
 
 
-def test_a_data_free_thief_holds_the_weights_and_no_image() -> None:
+def test_a_data_free_attacker_holds_the_weights_and_no_image() -> None:
     card = ThreatModel.parse("data-free")
     assert str(card) == "weights/none/none/random"
     assert ThreatModel.parse(str(card)) == ThreatModel(access=Access.WEIGHTS, data="none", pool="none") == card

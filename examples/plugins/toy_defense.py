@@ -14,7 +14,7 @@ from torch import nn
 from undistill.data import ImageSet
 from undistill.defenses.base import DEFENSES, TrainedDefense
 from undistill.models import Classifier
-from undistill.oracle import Bank
+from undistill.oracle import LogitCache
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe
@@ -41,7 +41,7 @@ class ToyDefense(TrainedDefense):
         *,
         device: torch.device,
         state: State | None = None,
-        bank: Bank | None = None,
+        bank: LogitCache | None = None,
     ) -> Iterator[EpochRecord]:
         """Train `network` on the mixed targets; the adversary is not queried, so the logit cache is not used."""
         batches = image_batches(images, recipe, role="nasty", device=str(device))

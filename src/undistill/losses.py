@@ -1,4 +1,4 @@
-"""Distillation losses as pure functions of logits, for anybody's training loop; and terms by which images are made without data.
+"""Distillation losses as pure functions of logits, for any training loop, and terms by which images are made without data.
 
 Legend: B batch, C classes (of images and feature maps: channels), D features, H height, W width. Any float dtype comes in; half
 precision is computed in float32, float64 stays. All terms are means over the batch, in nats, unless they say otherwise. Logits may
@@ -19,6 +19,7 @@ __all__ = [
     "activation_loss",
     "decoupled_kl",
     "distillation_loss",
+    "distillation_terms",
     "information_entropy_loss",
     "mean_norm",
     "one_hot_loss",
@@ -70,7 +71,7 @@ def distillation_loss(
 
     Args:
         student_logits_BC: trained.
-        teacher_logits_BC: the victim's answer; logits, or log-probabilities, which are logits up to a shift.
+        teacher_logits_BC: the victim's response; logits, or log-probabilities, which are logits up to a shift.
         labels_B: int64 classes; may be None where α = 1.
         temperature: τ > 0.
         alpha: weight of the teacher, in [0, 1].
@@ -79,15 +80,31 @@ def distillation_loss(
     Raises:
         UsageError: a value out of range, or no labels where α < 1.
     """
+    terms = distillation_terms(
+        student_logits_BC, teacher_logits_BC, labels_B, temperature=temperature, alpha=alpha, smoothing=smoothing
+    )
+    return terms["loss"]
+
+
+def distillation_terms(
+    student_logits_BC: Tensor,
+    teacher_logits_BC: Tensor,
+    labels_B: Tensor | None,
+    *,
+    temperature: float,
+    alpha: float,
+    smoothing: float = 0.0,
+) -> dict[str, Tensor]:
+    """`loss`, which is `distillation_loss`, and what it weighs: `kd` = τ² KL and, unless α = 1, `ce`."""
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha is a weight in [0, 1], not {alpha}")
-    soft = softened_kl(teacher_logits_BC.detach(), student_logits_BC, temperature)
+    kd = softened_kl(teacher_logits_BC.detach(), student_logits_BC, temperature)
     if alpha == 1:
-        return soft
+        return {"loss": kd, "kd": kd}
     if labels_B is None:
         raise UsageError(f"alpha {alpha} weighs labels by {1 - alpha:g}, but there are no labels")
-    hard = smoothed_cross_entropy(student_logits_BC, labels_B, smoothing)
-    return alpha * soft + (1 - alpha) * hard
+    ce = smoothed_cross_entropy(student_logits_BC, labels_B, smoothing)
+    return {"loss": alpha * kd + (1 - alpha) * ce, "kd": kd, "ce": ce}
 
 
 def standardised_kl(p_logits_BC: Tensor, q_logits_BC: Tensor, temperature: float) -> Tensor:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def derive(seed: int, role: str, purpose: str) -> int:
     """A 63-bit seed from SHA-256 of "seed/role/purpose".
 
-    Roles: teacher, nasty, thief, data, …; purposes: init, order, views, …. Two addresses never share a stream, so a
+    Roles: teacher, nasty, attacker, data, …; purposes: init, order, views, …. Two addresses never share a stream, so a
     student cannot start from its victim's weights, and attackers of one seed share initial weights, order and views.
     """
     digest = hashlib.sha256(f"{seed}/{role}/{purpose}".encode()).digest()

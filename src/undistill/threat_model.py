@@ -156,5 +156,3 @@ NAMED = {
     "api": ThreatModel(access=Access.PROBS, data="unlabelled", pool="fresh", questions=50),
     "data-free": ThreatModel(access=Access.WEIGHTS, data="none", pool="none"),
 }
-Card = ThreatModel
-"""The former name."""

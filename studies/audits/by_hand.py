@@ -1,6 +1,6 @@
 """The demo's quick audit, measured again without it: `python studies/audits/by_hand.py AUDIT [DEMO]`.
 
-Trains the thieves that its numbers rest on by `undistill.attack`, one by one, and computes what its flags rest on with NumPy and
+Trains the attackers that its numbers rest on by `undistill.attack`, one by one, and computes what its flags rest on with NumPy and
 PyTorch alone. Prints both, and writes them to `by_hand.json` beside this file.
 """
 

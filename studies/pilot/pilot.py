@@ -1,10 +1,10 @@
-"""A pilot with headroom: where do an undefended victim's soft answers teach a thief more than it gets without them?
+"""A pilot with headroom: where do an undefended victim's soft answers teach an attacker more than it gets without them?
 
     python studies/pilot/pilot.py run SETTING --data-dir FOLDER -o OUT [--seeds 5] [--first 0] [--nasty] [--jobs 2]
     python studies/pilot/pilot.py table OUT [OUT …]
 
 `run` goes on where it stopped. Settings were chosen on seed 10,000, where no nasty teacher was ever trained; reported are seeds
-0 to 4. The API card: a thief asks once about each of a few fresh, unlabelled images and trains on altered copies of them.
+0 to 4. The API card: an attacker asks once about each of a few fresh, unlabelled images and trains on altered copies of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SMOOTHING = 0.1
 class Setting:
     """Who is robbed, by whom, with how many questions about images that the victim never saw.
 
-    `seen` is how many images a thief trains on in all: altered copies of the few it holds.
+    `seen` is how many images an attacker trains on in all: altered copies of the few it holds.
     """
 
     data: str
@@ -67,8 +67,8 @@ class Setting:
         network = {"name": self.network, "width": self.width}
         return read({"data": {**data, "views": list(self.views)}, "model": network, "training": training})
 
-    def thief(self, data_dir: str, questions: int, arm: str) -> Recipe:
-        """How its thief is trained."""
+    def attacker(self, data_dir: str, questions: int, arm: str) -> Recipe:
+        """How its attacker is trained."""
         changes = [
             "training.epochs=10",
             f"training.passes={max(1, round(self.seen / questions / 10))}",
@@ -108,7 +108,7 @@ class Place:
 
 
 def plan(place: Place, seeds: range, nasty: bool) -> Iterator[Job]:
-    """Each seed's victims, and their thieves behind them."""
+    """Each seed's victims, and their attackers behind them."""
     setting = SETTINGS[place.name]
     for seed in seeds:
         yield Job(f"victims-{seed}", victims, (place, seed, nasty))
@@ -117,7 +117,7 @@ def plan(place: Place, seeds: range, nasty: bool) -> Iterator[Job]:
             for arm in setting.arms:
                 for name in names[:1] if arm.startswith("alone") else names:
                     key = f"{name}-{arm}-{questions}"
-                    yield Job(key, thief, (place, seed, questions, arm, name), (f"victims-{seed}",))
+                    yield Job(key, attacker, (place, seed, questions, arm, name), (f"victims-{seed}",))
 
 
 def victims(place: Place, seed: int, nasty: bool) -> str:
@@ -133,10 +133,10 @@ def victims(place: Place, seed: int, nasty: bool) -> str:
     return f"{place.name} seed {seed}: " + ", ".join(f"{run.folder.name} {run.accuracy:.1f}" for run in runs)
 
 
-def thief(place: Place, seed: int, questions: int, arm: str, victim: str) -> str:
-    """Train one thief."""
+def attacker(place: Place, seed: int, questions: int, arm: str, victim: str) -> str:
+    """Train one attacker."""
     setting = SETTINGS[place.name]
-    recipe = setting.thief(place.data_dir, questions, arm)
+    recipe = setting.attacker(place.data_dir, questions, arm)
     cell = attack(
         Run.open(place.out / "teachers" / victim),
         load(recipe.data),

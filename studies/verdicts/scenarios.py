@@ -65,7 +65,7 @@ class Scenario:
 
 
 FAR = 4.0
-"""A step so large that the best thief alone decides: what is said of the best of several is then as often false as it can be."""
+"""A step so large that the best attacker alone decides: what is said of the best of several is then as often false as it can be."""
 SCENARIOS = (
     Scenario("no effect: took 0, headroom 3 δ", soft=3, soft0=3, wanted=NO_EFFECT),
     Scenario("partial: took 2 δ of 4", soft=2, soft0=4, wanted=PARTIAL),
@@ -77,7 +77,7 @@ SCENARIOS = (
     Scenario("boundary: soft over labels δ, headroom 4 δ", soft=1, soft0=4, step=FAR),
     Scenario("boundary: headroom δ, soft at the floor", soft=0, soft0=1, step=FAR),
     Scenario("boundary: took δ of 4", soft=3, soft0=4, step=FAR),
-    Scenario("boundary: all thieves alike, soft over labels δ", soft=1, soft0=4, step=0.0),
+    Scenario("boundary: all attackers alike, soft over labels δ", soft=1, soft0=4, step=0.0),
     Scenario("undefended, headroom 1.5 δ", soft=1.5, soft0=1.5),
     Scenario("with labels: as good as alone, twin 2 δ above", soft=0, soft0=2, alone=0, wanted=NO_GAIN),
     Scenario("with labels: as good as alone, twin 3 δ above", soft=0, soft0=3, alone=0, wanted=NO_GAIN),

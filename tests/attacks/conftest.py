@@ -42,11 +42,11 @@ class Digits:
 
     def rob(self, attack: dict[str, object], **training: object) -> tuple[Classifier, list[EpochRecord]]:
         """(the student, the records)."""
-        thief, student = ATTACKS.make(attack), self.student()
+        attacker, student = ATTACKS.make(attack), self.student()
         recipe = read({**self.recipe.dump(), "training": {"optimizer": ADAM, **training}})
-        none = hold(self.data, ThreatModel.parse("data-free"), thief, seed=0)
+        none = hold(self.data, ThreatModel.parse("data-free"), attacker, seed=0)
         oracle = Oracle(self.victim, Access.WEIGHTS)
-        return student, list(thief.steal(oracle, student, none, recipe, device=torch.device("cpu")))
+        return student, list(attacker.steal(oracle, student, none, recipe, device=torch.device("cpu")))
 
 
 def gain(ours: list[float], control: list[float]) -> float:

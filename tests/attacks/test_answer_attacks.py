@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from undistill.attacks.average import Average, Noted, as_many_steps
-from undistill.attacks.base import ATTACKS
-from undistill.attacks.decoupled import Confidence, Decoupled
+from undistill.attacks.base import ATTACKS, Lesson
+from undistill.attacks.decoupled import Decoupled
 from undistill.attacks.sanitise import CLEAN, Cleaned, by_class, class_means, completed
-from undistill.attacks.standardised_kd import Standardised
+from undistill.attacks.standardised_kd import StandardisedKD
 from undistill.data.augment import to_float
 from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet, Splits
@@ -111,10 +111,10 @@ def rob(
         by: Recipe | None = None,
         **oracle: Any,
     ) -> tuple[Weights, Oracle, list[tuple[State, int]]]:
-        thief = ATTACKS.make(settings)
-        door = Oracle(robbed or victim, min(access, thief.reads), **oracle)
+        attacker = ATTACKS.make(settings)
+        door = Oracle(robbed or victim, min(access, attacker.reads), **oracle)
         student = make_model(seed=1, role="thief")
-        epochs = thief.steal(door, student, images, by or recipe, device=CPU, state=state)
+        epochs = attacker.steal(door, student, images, by or recipe, device=CPU, state=state)
         kept = [(copy.deepcopy(record.state), door.queries) for record in epochs]
         return student.state_dict(), door, kept
 
@@ -146,11 +146,11 @@ def learned(
     **served: Any,
 ) -> float:
     """The student's fidelity after a few epochs without any label, percent."""
-    thief, student = ATTACKS.make(settings), digits.student()
+    attacker, student = ATTACKS.make(settings), digits.student()
     training = {"epochs": 5, "batch": 32, "optimizer": {"name": "adam", "lr": 0.01}}
     recipe = read({**digits.recipe.dump(), "training": training})
-    oracle = Oracle(robbed or digits.victim, min(access, thief.reads), **served)
-    list(thief.steal(oracle, student, digits.data.train.unlabelled(), recipe, device=CPU))
+    oracle = Oracle(robbed or digits.victim, min(access, attacker.reads), **served)
+    list(attacker.steal(oracle, student, digits.data.train.unlabelled(), recipe, device=CPU))
     return fidelity(digits, student)
 
 
@@ -308,7 +308,7 @@ def test_without_a_budget_each_view_is_a_question(
 
 @each
 @pytest.mark.parametrize("budget", [None, 24])
-def test_a_resumed_thief_counts_no_question_twice_and_hears_the_same_noise(
+def test_a_resumed_attacker_counts_no_question_twice_and_hears_the_same_noise(
     rob: Callable[..., Any], images: ImageSet, settings: Settings, budget: int | None
 ) -> None:
     served = {"budget": budget, "behind": (Noise(),)}
@@ -321,7 +321,7 @@ def test_a_resumed_thief_counts_no_question_twice_and_hears_the_same_noise(
     assert same(rest, whole)
 
 
-def test_a_resumed_thief_cannot_stretch_its_budget(rob: Callable[..., Any], images: ImageSet) -> None:
+def test_a_resumed_attacker_cannot_stretch_its_budget(rob: Callable[..., Any], images: ImageSet) -> None:
     state = rob({"name": "average"}, images, budget=24)[2][0][0]
     with pytest.raises(Refused, match="exceed the budget of 24; 20 were asked"):
         rob({"name": "average"}, images, budget=24, queries=20, state=state)
@@ -336,8 +336,8 @@ def test_a_resumed_thief_cannot_stretch_its_budget(rob: Callable[..., Any], imag
 def test_average_asks_as_many_copies_as_it_can_pay(
     rob: Callable[..., Any], images: ImageSet, recipe: Recipe, budget: int | None, copies: int, queries: int
 ) -> None:
-    thief = {"name": "average", "copies": copies}
-    assert rob(thief, images, budget=budget, by=viewed(recipe))[1].queries == queries
+    attacker = {"name": "average", "copies": copies}
+    assert rob(attacker, images, budget=budget, by=viewed(recipe))[1].queries == queries
 
 
 def passing(recipe: Recipe, passes: int, batch: int = 8) -> Recipe:
@@ -346,16 +346,16 @@ def passing(recipe: Recipe, passes: int, batch: int = 8) -> Recipe:
 
 
 def test_average_trains_on_the_images_it_paid_for(rob: Callable[..., Any], images: ImageSet, recipe: Recipe) -> None:
-    thief = Average()
-    held = thief.affordable(images, 23, seed=0)
+    attacker = Average()
+    held = attacker.affordable(images, 23, seed=0)
     assert len(held) == 7
     assert set(held.index_N.tolist()) < set(range(24))
-    assert held.index_N.tolist() == thief.affordable(images, 21, seed=0).index_N.tolist()
-    assert held.index_N.tolist() != thief.affordable(images, 21, seed=1).index_N.tolist()
-    assert set(held.index_N.tolist()) < set(thief.affordable(images, 36, seed=0).index_N.tolist())
+    assert held.index_N.tolist() == attacker.affordable(images, 21, seed=0).index_N.tolist()
+    assert held.index_N.tolist() != attacker.affordable(images, 21, seed=1).index_N.tolist()
+    assert set(held.index_N.tolist()) < set(attacker.affordable(images, 36, seed=0).index_N.tolist())
     as_often = passing(recipe, 3)  # 24 images are three batches, 7 are one
     assert same(rob({"name": "average"}, images, budget=23)[0], rob({"name": "average"}, held, by=as_often)[0])
-    assert thief.affordable(images, None, seed=0) is images
+    assert attacker.affordable(images, None, seed=0) is images
 
 
 @pytest.mark.parametrize(
@@ -424,13 +424,15 @@ def test_objectives_are_their_formulas(images: ImageSet, labels_B: Tensor | None
     said, top_B = Answer(Access.PROBS, ANSWER), torch.tensor([0, 2])
     logits_BC = student(batch.images_BCHW)
     hard = smoothed_cross_entropy(logits_BC, top_B if labels_B is None else labels_B, 0.1)
-    by_z = Standardised(lambda _: said, 2.0, 9.0, 0.1)(student, batch)
+    by_z = Lesson(StandardisedKD().loss, lambda _: said, 0.1)(student, batch)
     torch.testing.assert_close(by_z["loss"], 9 * standardised_kl(ANSWER.log(), logits_BC, 2) + hard)
     settings = Decoupled(temperature=3, target=2, beta=0.5, hard=0.7)
-    by_part = Confidence(lambda _: said, settings, 0.1)(student, batch)
+    by_part = Lesson(settings.loss, lambda _: said, 0.1)(student, batch)
     soft = decoupled_kl(ANSWER.log(), logits_BC, top_B, temperature=3, target=2, beta=0.5)
     torch.testing.assert_close(by_part["loss"], soft + 0.7 * hard)
     for terms in (by_z, by_part):
+        assert terms.keys() == {"loss", "kd", "ce", "agreement"}
+        assert terms["ce"].item() == pytest.approx(hard.item())
         assert terms["agreement"].item() == 100 * (logits_BC.argmax(1) == top_B).float().mean().item()
 
 
@@ -442,7 +444,7 @@ def test_decoupled_believes_the_confidence_of_a_lone_class(images: ImageSet) -> 
         lone = Answer(Access.TOPK, torch.tensor([[0.0, sure, 0.0, 0.0]]))
         whole_BC = torch.full((1, 4), (1 - sure) / 3)
         whole_BC[0, 1] = sure
-        loss = Confidence(lambda _, lone=lone: lone, Decoupled(hard=0))(student, batch)["loss"]  # type: ignore[misc]
+        loss = Lesson(Decoupled(hard=0).loss, lambda _, lone=lone: lone)(student, batch)["loss"]  # type: ignore[misc]
         expected = decoupled_kl(whole_BC.log(), logits_BC, torch.tensor([1]), temperature=4)
         torch.testing.assert_close(loss, expected)
 

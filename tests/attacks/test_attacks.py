@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from undistill.attacks import kd, label_only, scratch
-from undistill.attacks.base import ATTACKS
-from undistill.attacks.kd import Distillation
+from undistill.attacks import base, scratch
+from undistill.attacks.base import ATTACKS, Lesson
+from undistill.attacks.kd import KD
 from undistill.data.augment import to_float
 from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet, Splits
@@ -77,10 +77,10 @@ def rob(
     def call(
         name: str | dict[str, Any], images: ImageSet, access: Access = Access.LOGITS, budget: int | None = None
     ) -> tuple[Weights, Oracle, list[EpochRecord]]:
-        thief = made(name)
-        oracle = Oracle(victim, max(access, thief.needs or access), budget=budget)
+        attacker = made(name)
+        oracle = Oracle(victim, max(access, attacker.needs or access), budget=budget)
         student = make_model(seed=1, role="thief")
-        epochs = list(thief.steal(oracle, student, images, recipe, device=CPU))
+        epochs = list(attacker.steal(oracle, student, images, recipe, device=CPU))
         return student.state_dict(), oracle, epochs
 
     return call
@@ -95,17 +95,17 @@ def same(one: Weights, two: Weights) -> bool:
 
 @each_attack
 def test_an_attack_survives_json(name: str) -> None:
-    thief = made(name)
-    assert ATTACKS.make(json.loads(json.dumps(thief.model_dump(mode="json")))) == thief
+    attacker = made(name)
+    assert ATTACKS.make(json.loads(json.dumps(attacker.model_dump(mode="json")))) == attacker
 
 
 @each_attack
 def test_an_attack_states_promise_and_need(name: str) -> None:
-    thief = ATTACKS.make(name)
-    assert (type(thief).__doc__ or "").strip()
-    assert thief.needs is None or thief.needs <= thief.reads
-    assert thief.control == (thief.needs is None)
-    assert thief.holds_images or not thief.control
+    attacker = ATTACKS.make(name)
+    assert (type(attacker).__doc__ or "").strip()
+    assert attacker.needs is None or attacker.needs <= attacker.reads
+    assert attacker.control == (attacker.needs is None)
+    assert attacker.holds_images or not attacker.control
 
 
 @each_attack
@@ -220,23 +220,23 @@ def test_a_card_without_labels_hands_over_none(splits: Splits) -> None:
         assert held.labelled or bool((held.labels_N == -1).all())
 
 
-def test_a_thief_holds_what_the_card_says(splits: Splits) -> None:
-    thief = ATTACKS.make("kd")
+def test_a_attacker_holds_what_the_card_says(splits: Splits) -> None:
+    attacker = ATTACKS.make("kd")
     sizes = [
-        len(hold(splits, card, thief, 0))
+        len(hold(splits, card, attacker, 0))
         for card in (ThreatModel(), ThreatModel(share=0.5), ThreatModel(pool="fresh", questions=5))
     ]
     assert sizes == [24, 12, 5]
 
 
-def test_thieves_of_one_seed_hold_the_same_images(splits: Splits) -> None:
+def test_attackers_of_one_seed_hold_the_same_images(splits: Splits) -> None:
     card = ThreatModel(share=0.5)
     first, again, other = (hold(splits, card, ATTACKS.make("kd"), seed).index_N.tolist() for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
 
-def test_a_thief_sees_what_it_reads_and_the_card_gives() -> None:
+def test_a_attacker_sees_what_it_reads_and_the_card_gives() -> None:
     assert permit(ATTACKS.make("kd"), ThreatModel(access=Access.WEIGHTS)) is Access.LOGITS
     assert permit(ATTACKS.make("kd"), ThreatModel(access=Access.PROBS)) is Access.PROBS
     assert permit(ATTACKS.make("label-only"), ThreatModel()) is Access.LABEL
@@ -257,7 +257,7 @@ def test_scratch_asks_nothing(rob: Callable[..., Any], images: ImageSet) -> None
 
 @pytest.mark.parametrize("name", ["kd", "label-only"])
 @pytest.mark.parametrize(("budget", "queries"), [(None, 48), (24, 24)])
-def test_a_thief_asks_each_view_or_each_image_once(
+def test_a_attacker_asks_each_view_or_each_image_once(
     rob: Callable[..., Any], images: ImageSet, name: str, budget: int | None, queries: int
 ) -> None:
     assert rob(name, images, Access.PROBS, budget)[1].queries == queries
@@ -270,7 +270,7 @@ def test_a_thief_asks_each_view_or_each_image_once(
 def test_kd_minimises_the_papers_loss(victim: Classifier, images: ImageSet, labels_B: Tensor | None) -> None:
     pixels, rows = to_float(images.images_NCHW[:4]), torch.arange(4)
     questions = Questions(Oracle(victim, Access.LOGITS), ImageBatches(images, 4, seed=0, role="thief"), Training())
-    objective = Distillation(questions, temperature=4.0, alpha=0.9)
+    objective = Lesson(KD().loss, questions)
     student = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     terms = objective(student, Batch(pixels, labels_B, rows, 0))
     answers, given = victim(pixels).double(), student(pixels).double()
@@ -279,6 +279,8 @@ def test_kd_minimises_the_papers_loss(victim: Classifier, images: ImageSet, labe
     kl = (soft * ((answers / 4).log_softmax(1) - (given / 4).log_softmax(1))).sum(1).mean()
     hard = -given.log_softmax(1)[rows, labels].mean()
     assert terms["loss"].item() == pytest.approx((0.9 * 16 * kl + 0.1 * hard).item(), rel=1e-5)
+    assert terms["kd"].item() == pytest.approx((16 * kl).item(), rel=1e-5)
+    assert terms["ce"].item() == pytest.approx(hard.item(), rel=1e-5)
     assert terms["agreement"].item() == pytest.approx(
         100 * (given.argmax(1) == answers.argmax(1)).double().mean().item()
     )
@@ -310,7 +312,7 @@ def initial(monkeypatch: pytest.MonkeyPatch) -> list[Weights]:
         kept.append(copy.deepcopy(model.state_dict()))
         return fit(model, *arguments, **settings)
 
-    for module in (training, nasty, kd, label_only, scratch):
+    for module in (training, nasty, base, scratch):
         monkeypatch.setattr(module, "fit", spy)
     return kept
 

@@ -291,24 +291,26 @@ FREE: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("thief", FREE, ids=lambda thief: thief["name"])
+@pytest.mark.parametrize("thief", FREE, ids=lambda attacker: attacker["name"])
 def test_a_cell_says_that_no_image_was_held_and_nothing_asked(
-    thief: dict[str, Any], splits: Splits, recipe: Recipe, tmp_path: Path
+    attacker: dict[str, Any], splits: Splits, recipe: Recipe, tmp_path: Path
 ) -> None:
     teacher = train(None, splits, recipe, out=tmp_path / "teacher", device="cpu")
-    cell = attack(teacher, splits, thief, card="data-free", out=tmp_path / "student", device="cpu")
+    cell = attack(teacher, splits, attacker, card="data-free", out=tmp_path / "student", device="cpu")
     assert (cell.card, cell.images, cell.queries) == ("weights/none/none/random", 0, 0)
     assert cell.forwards > 0
     assert cell.status == "ok"
-    assert cell.attack_settings == {k: v for k, v in ATTACKS.make(thief).settings.items() if k != "name"}
+    assert cell.attack_settings == {k: v for k, v in ATTACKS.make(attacker).settings.items() if k != "name"}
     assert [line["epoch"] for line in cell.curve] == list(range(1, len(cell.curve) + 1))
 
 
-@pytest.mark.parametrize("thief", FREE, ids=lambda thief: thief["name"])
-def test_a_foreign_network_can_be_robbed(thief: dict[str, Any], splits: Splits, recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("thief", FREE, ids=lambda attacker: attacker["name"])
+def test_a_foreign_network_can_be_robbed(
+    attacker: dict[str, Any], splits: Splits, recipe: Recipe, tmp_path: Path
+) -> None:
     foreign = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
     before = snapshot(foreign)
-    cell = attack(foreign, splits, thief, card="data-free", recipe=recipe, out=tmp_path / "student", device="cpu")
+    cell = attack(foreign, splits, attacker, card="data-free", recipe=recipe, out=tmp_path / "student", device="cpu")
     assert cell.status == "ok"
     assert same(before, foreign.state_dict())
 
@@ -340,15 +342,20 @@ def cut_short(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-@pytest.mark.parametrize("thief", FREE, ids=lambda thief: thief["name"])
+@pytest.mark.parametrize("thief", FREE, ids=lambda attacker: attacker["name"])
 def test_an_interrupted_theft_is_taken_up_again(
-    thief: dict[str, Any], after: int, splits: Splits, tmp_path: Path, recipe: Recipe, cut_short: Callable[[int], None]
+    attacker: dict[str, Any],
+    after: int,
+    splits: Splits,
+    tmp_path: Path,
+    recipe: Recipe,
+    cut_short: Callable[[int], None],
 ) -> None:
     recipe = read({**recipe.dump(), "training": recipe.training.model_dump() | {"epochs": 4}})
     teacher = train(None, splits, recipe, out=tmp_path / "teacher", device="cpu")
 
     def go(out: str, *, resume: bool = False) -> Any:
-        return attack(teacher, splits, thief, card="data-free", out=tmp_path / out, resume=resume, device="cpu")
+        return attack(teacher, splits, attacker, card="data-free", out=tmp_path / out, resume=resume, device="cpu")
 
     whole = go("whole")
     cut_short(after)
@@ -366,8 +373,8 @@ def test_an_interrupted_theft_is_taken_up_again(
 
 @pytest.mark.learning
 def test_a_student_learns_digits_that_it_never_saw(digits: Digits) -> None:
-    thief = {"name": "dafl", "batch": 64, "steps": 100, "width": 0.25, "latent": 64, "lr": 0.005}
-    student, records = digits.rob(thief, epochs=3)
+    attacker = {"name": "dafl", "batch": 64, "steps": 100, "width": 0.25, "latent": 64, "lr": 0.005}
+    student, records = digits.rob(attacker, epochs=3)
     assert records[-1].terms["entropy"] < -0.5  # −1 where all classes are made alike
     assert digits.accuracy(student) > digits.accuracy(digits.student()) + 10
 

@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from undistill.attacks import inversion
-from undistill.attacks.deep_inversion import DeepInversion
+from undistill.attacks import deep_inversion as inversion
+from undistill.attacks.deep_inversion import DeepInversion, invert
 from undistill.attacks.insider import Inside, at_inputs, frozen
-from undistill.attacks.inversion import invert
 from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import Diverged, UsageError
 from undistill.experiments.extraction import hold
@@ -186,10 +185,10 @@ def steal(
 ) -> Callable[..., tuple[Classifier, list[EpochRecord], list[State]]]:
     def call(seed: int = 0, state: State | None = None, **settings: Any) -> Any:
         student = make_model(seed=1 if state is None else 77)
-        thief, oracle = SMALL.model_copy(update=settings), Oracle(victim, Access.WEIGHTS)
+        attacker, oracle = SMALL.model_copy(update=settings), Oracle(victim, Access.WEIGHTS)
         wanted = recipe.model_copy(update={"seed": seed})
         records, states = [], []
-        for record in thief.steal(oracle, student, none, wanted, device=CPU, state=state):
+        for record in attacker.steal(oracle, student, none, wanted, device=CPU, state=state):
             records.append(record)
             states.append(copy.deepcopy(record.state))
         return student, records, states
@@ -235,7 +234,7 @@ def test_another_seed_makes_other_images(steal: Callable[..., Any]) -> None:
     assert not torch.equal(one[:8], one[8:16])  # each batch has an address of its own
 
 
-def test_answers_that_the_thief_computes_are_counted_and_none_is_a_question(
+def test_answers_that_the_attacker_computes_are_counted_and_none_is_a_question(
     victim: Classifier, make_model: MakeModel, none: ImageSet, recipe: Recipe
 ) -> None:
     oracle = Oracle(victim, Access.WEIGHTS)
@@ -299,7 +298,7 @@ def test_images_are_taken_for_their_targets_and_for_training_images(digits: Digi
 
 @pytest.mark.learning
 def test_a_student_learns_digits_that_it_never_saw(digits: Digits) -> None:
-    thief = {
+    attacker = {
         "name": "deep-inversion",
         "iterations": 80,
         "batch": 128,
@@ -308,6 +307,6 @@ def test_a_student_learns_digits_that_it_never_saw(digits: Digits) -> None:
         "jitter": 0,
         "flip": False,
     }
-    student, records = digits.rob(thief, epochs=12, batch=32)
+    student, records = digits.rob(attacker, epochs=12, batch=32)
     assert all(record.terms["hit"] >= 90 for record in records if record.phase == "invert")
     assert digits.accuracy(student) > digits.accuracy(digits.student()) + 10

@@ -1,4 +1,4 @@
-"""Thieves who hold the weights: a new head, a tuned copy, features instead of answers."""
+"""Attackers who hold the weights: a new head, a tuned copy, features instead of answers."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def steal(
 ) -> tuple[list[EpochRecord], list[State], Oracle]:
     """(records, their states, the oracle)."""
     oracle, records, states = Oracle(victim, Access.WEIGHTS), [], []
-    thief = ATTACKS.make({**INSIDE[name], **settings})
-    for record in thief.steal(oracle, student, images, recipe, device=CPU, state=state):
+    attacker = ATTACKS.make({**INSIDE[name], **settings})
+    for record in attacker.steal(oracle, student, images, recipe, device=CPU, state=state):
         records.append(record)
         states.append(copy.deepcopy(record.state))
     return records, states, oracle
@@ -100,11 +100,11 @@ def got(digits: Digits) -> Got:
         student = digits.student(0.25, seed)
         if name == "nothing":
             return digits.accuracy(student)
-        thief = ATTACKS.make({**INSIDE, "finetune": {"name": "finetune"}}.get(name, {"name": name}))
+        attacker = ATTACKS.make({**INSIDE, "finetune": {"name": "finetune"}}.get(name, {"name": name}))
         oracle = Oracle(spoilt if is_spoilt else digits.victim, Access.WEIGHTS)
         drawn = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[:100]
         held, own = pool.take(drawn.sort().values), read({**recipe.dump(), "seed": seed})
-        list(thief.steal(oracle, student, held, own, device=CPU))
+        list(attacker.steal(oracle, student, held, own, device=CPU))
         return digits.accuracy(student)
 
     return lambda name, is_spoilt, seeds=3: [one(name, is_spoilt, seed) for seed in range(seeds)]

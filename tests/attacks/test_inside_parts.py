@@ -1,4 +1,4 @@
-"""What thieves who hold the weights compute: a logistic regression, a new head, a tuned copy."""
+"""What attackers who hold the weights compute: a logistic regression, a new head, a tuned copy."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from undistill.attacks.kd import Distillation
-from undistill.attacks.linear_probe import LinearProbe, Probing
+from undistill.attacks.base import Lesson
+from undistill.attacks.kd import KD
+from undistill.attacks.linear_probe import LinearProbe
 from undistill.data.image_set import ImageSet
 from undistill.errors import Refused, UsageError
 from undistill.models import Classifier
@@ -101,19 +102,22 @@ def test_scores_are_distilled_as_kd_does(labels_B: Tensor | None) -> None:
     answer = Answer(Access.TOPK, torch.tensor([[0.7, 0.3, 0.0, 0.0], [0.0, 0.0, 0.4, 0.6], [0.1, 0.8, 0.1, 0.0]]))
     batch = Batch(torch.eye(3), labels_B, torch.tensor([2, 0, 1]), 0)
     head = nn.Linear(3, 4)
-    ours = Probing(answer, 2.0, 0.7, 0.1)(head, batch)
-    theirs = Distillation(lambda batch: answer.take(batch.index_B), 2.0, 0.7, 0.1)(head, batch)
+    ours, theirs = (
+        Lesson(kind(temperature=2.0, alpha=0.7).loss, lambda batch: answer.take(batch.index_B), 0.1)(head, batch)
+        for kind in (LinearProbe, KD)
+    )
     assert torch.equal(ours["loss"], theirs["loss"])
     assert torch.equal(ours["agreement"], theirs["agreement"])
     assert ours["loss"].isfinite()
 
 
-def test_labels_are_learned_by_cross_entropy_whatever_the_thief_holds() -> None:
+def test_labels_are_learned_by_cross_entropy_whatever_the_attacker_holds() -> None:
     answer, head = Answer(Access.LABEL, torch.tensor([2, 0, 1])), nn.Linear(3, 4)
     rows = torch.tensor([1, 0, 2])
     expected = F.cross_entropy(head(torch.eye(3)), torch.tensor([0, 2, 1]), label_smoothing=0.1)
     for labels_B in (None, torch.tensor([3, 3, 3])):
-        terms = Probing(answer, 4.0, 0.9, 0.1)(head, Batch(torch.eye(3), labels_B, rows, 0))
+        lesson = Lesson(LinearProbe().loss, lambda batch: answer.take(batch.index_B), 0.1)
+        terms = lesson(head, Batch(torch.eye(3), labels_B, rows, 0))
         torch.testing.assert_close(terms["loss"], expected)
 
 

@@ -22,7 +22,7 @@ STUDENT = {"name": "cnn", "width": 0.5}
 IMAGES, CLASSES = 400, 10
 VICTIM = {"spread": 2.0, "repeat": 0.0, "top5": 99.0, "brier": 0.1, "second_1": 0.1, "second_4": 0.4}
 FLOOR = {"kd": 79.0, "decoupled": 78.0, "standardised-kd": 77.0}
-"""Soft thieves of a defended model that are no better than its thieves of labels."""
+"""Soft attackers of a defended model that are no better than its attackers of labels."""
 SIDES = (("defended", "victim"), ("undefended", "twin"))
 
 
@@ -139,7 +139,7 @@ class MadeAudit:
         if ours and self.effort is not None:
             best = next(cell for cell in self.cells if cell.role == "soft" and cell.side == side)
             attack = {"name": self.made[best.key][0].attack, **self.made[best.key][0].attack_settings}
-            choice, label = Choice(among=tuple(keys)), "the best thief, twice the steps"
+            choice, label = Choice(among=tuple(keys)), "the best attacker, twice the steps"
             self._report(side, "effort", label, victim, attack, self.effort, choice)
 
     def _without(self) -> None:

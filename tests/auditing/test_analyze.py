@@ -203,7 +203,7 @@ def test_more_effort_counts_for_relative_accuracy_and_for_no_verdict(tmp_path: P
     MadeAudit(soft=FLOOR, naive=70.0, effort=88.0).write(tmp_path)
     card = only_card(tmp_path)
     assert card.verdict == "reduced to labels"
-    assert card.best == "the best thief, twice the steps"
+    assert card.best == "the best attacker, twice the steps"
     assert card.relative_accuracy == pytest.approx(100 * 88 / 95, abs=0.2)
 
 

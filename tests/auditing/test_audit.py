@@ -150,7 +150,7 @@ def relabelled(images: ImageSet | None) -> Any:
 
 
 def test_an_unlabelled_card_never_sees_a_label(made: Make, splits: Splits) -> None:
-    """True labels of everything but the test images are poisoned: no number of a thief moves, those of controls do."""
+    """True labels of everything but the test images are poisoned: no number of an attacker moves, those of controls do."""
     poisoned = replace(
         splits,
         train=relabelled(splits.train),
@@ -161,9 +161,9 @@ def test_an_unlabelled_card_never_sees_a_label(made: Make, splits: Splits) -> No
     run(honest)
     run(fooled)
     ours, theirs = cells(honest), cells(fooled)
-    thieves = [p for p in honest.plan.cells if p.side != "alone" and p.role != "served"]
-    assert thieves
-    for wanted in thieves:
+    attackers = [p for p in honest.plan.cells if p.side != "alone" and p.role != "served"]
+    assert attackers
+    for wanted in attackers:
         one, other = ours[wanted.key], theirs[wanted.key]
         assert (one.accuracy, one.held_out, one.curve[-1]["loss"]) == (
             other.accuracy,
@@ -177,13 +177,13 @@ def test_an_unlabelled_card_never_sees_a_label(made: Make, splits: Splits) -> No
 def test_an_attack_given_true_labels_would_be_noticed(
     made: Make, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test above fails where a thief is handed the pool as it is."""
+    """The test above fails where an attacker is handed the pool as it is."""
     poisoned = replace(splits, pool=relabelled(splits.pool))
     real = holding.hold
     monkeypatch.setattr(
         "undistill.experiments.extraction.hold",
-        lambda data, card, thief, seed, victim=None: real(
-            data, card.model_copy(update={"data": "labelled"}), thief, seed, victim
+        lambda data, card, attacker, seed, victim=None: real(
+            data, card.model_copy(update={"data": "labelled"}), attacker, seed, victim
         ),
     )
     kd = {"name": "kd", "alpha": 0.5}
@@ -234,9 +234,9 @@ def test_a_model_that_changed_since_the_plan_is_refused(
     ready = made()
     planned.write(ready.folder.folder, ready.plan)
     other = replace(ready.folder, victims={**ready.folder.victims, "defended": owned(make_model(seed=9), splits)})
-    thief = next(p for p in ready.plan.cells if p.victim == "defended")
+    attacker = next(p for p in ready.plan.cells if p.victim == "defended")
     with pytest.raises(UsageError, match="is not the model that was planned for"):
-        compute(other, thief.key)
+        compute(other, attacker.key)
 
 
 def test_data_that_changed_since_the_plan_are_refused(made: Make, splits: Splits) -> None:
@@ -251,11 +251,11 @@ def test_cells_are_shared_with_an_audit_of_the_same_twin(made: Make, tmp_path: P
     shared = tmp_path / "cells"
     first, second = (replace(made(out=o), folder=replace(made(out=o).folder, shared=shared)) for o in ("one", "two"))
     run(first)
-    thieves = [path for path in shared.glob("*.json") if json.loads(path.read_text())["kind"] != "victim"]
-    before = {path: path.stat().st_mtime_ns for path in thieves}
+    attackers = [path for path in shared.glob("*.json") if json.loads(path.read_text())["kind"] != "victim"]
+    before = {path: path.stat().st_mtime_ns for path in attackers}
     run(second)
     assert len(list(shared.glob("*.npz"))) < len(cells(first)) + len(cells(second))
-    assert {path: path.stat().st_mtime_ns for path in thieves} == before
+    assert {path: path.stat().st_mtime_ns for path in attackers} == before
     assert json.loads(next((second.folder.folder / "done").iterdir()).read_text())["cells"] == "../cells"
 
 

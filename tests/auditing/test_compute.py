@@ -89,7 +89,7 @@ def rewrite(ready: Ready, **values: Any) -> Plan:
 
 
 def searched(ready: Ready, wanted: Planned, best: float) -> None:
-    """Make up the search of a thief of labels: the learning rate `best` scores highest."""
+    """Make up the search of an attacker of labels: the learning rate `best` scores highest."""
     assert wanted.choice is not None
     for number, key in enumerate(wanted.choice.among):
         cell = next(cell for cell in ready.plan.cells if cell.key == key)
@@ -107,7 +107,7 @@ def rate(cell: Cell | None) -> float:
     return float(cell.recipe["training"]["optimizer"]["lr"])
 
 
-def test_a_thief_is_sent_again_when_its_search_says_otherwise(made: Make) -> None:
+def test_a_attacker_is_sent_again_when_its_search_says_otherwise(made: Make) -> None:
     ready = made(SEARCHED)
     wanted = first(ready, role="labels", side="defended")
     rates = sorted({c.times.get("training.optimizer.lr", 1.0) for c in ready.plan.cells if c.role == "search"})
@@ -123,7 +123,7 @@ def test_a_thief_is_sent_again_when_its_search_says_otherwise(made: Make) -> Non
     assert ready.folder.marker(wanted.key).stat().st_mtime_ns == before
 
 
-def test_what_an_interrupted_thief_left_is_not_gone_on_with_under_other_settings(
+def test_what_an_interrupted_attacker_left_is_not_gone_on_with_under_other_settings(
     made: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready = made(SEARCHED)
@@ -136,10 +136,10 @@ def test_what_an_interrupted_thief_left_is_not_gone_on_with_under_other_settings
             yield record
             raise KeyboardInterrupt
 
-    thief = type(ATTACKS.make(next(c.attack for c in ready.plan.cells if c.label == wanted.label and c.attack)))
+    attacker = type(ATTACKS.make(next(c.attack for c in ready.plan.cells if c.label == wanted.label and c.attack)))
     with monkeypatch.context() as patch:
-        steal = thief.steal
-        patch.setattr(thief, "steal", interrupted)
+        steal = attacker.steal
+        patch.setattr(attacker, "steal", interrupted)
         with pytest.raises(KeyboardInterrupt):
             compute(ready.folder, wanted.key)
     assert (ready.folder.work(wanted.key) / "checkpoint").is_dir()
@@ -190,7 +190,7 @@ def test_what_was_never_searched_stands_nowhere(audit: tuple[AuditFolder, Plan, 
         compute(desk, resting.key)
 
 
-def test_another_winner_of_the_search_unseats_the_thieves_that_it_chose(
+def test_another_winner_of_the_search_unseats_the_attackers_that_it_chose(
     audit: tuple[AuditFolder, Plan, MadeAudit],
 ) -> None:
     desk, plan, _ = audit
@@ -441,10 +441,10 @@ def test_a_table_of_answers_is_audited_without_a_ledger(made: Make, splits: Spli
     pixels = torch.cat([splits.pool.images_NCHW, splits.test.images_NCHW]).numpy()
     write_answers(tmp_path / "answers.parquet", pixels, Api()(pixels), kind="probs", num_classes=4)
     ready = made(SMALL.but(unseen=True), str(tmp_path / "answers.parquet"))
-    thieves = [cell for cell in ready.plan.cells if cell.attack.get("name") != "average"]
-    for cell in thieves:
+    attackers = [cell for cell in ready.plan.cells if cell.attack.get("name") != "average"]
+    for cell in attackers:
         compute(ready.folder, cell.key)
-    assert {found.why for c in thieves if (found := ready.folder.done(c.key)) is not None} == {""}
+    assert {found.why for c in attackers if (found := ready.folder.done(c.key)) is not None} == {""}
     assert not (ready.folder.folder / "answers-defended.parquet").exists()
 
 
@@ -506,7 +506,7 @@ def test_who_finds_a_teacher_in_the_making_waits_for_it(
     )
 
 
-# -- one thief ----------------------------------------------------------------------------------------------------------
+# -- one attacker ----------------------------------------------------------------------------------------------------------
 
 HELD = "unlabelled/fresh/random/8"
 
@@ -531,7 +531,7 @@ def test_who_holds_the_weights_asks_past_what_stands_in_front_of_them(
 
 @pytest.fixture
 def heist(victim: Victim, splits: Splits, recipe: Recipe) -> Callable[..., Extraction]:
-    """`heist(card="probs", victim=victim, **recipe)`: a thief that has not begun."""
+    """`heist(card="probs", victim=victim, **recipe)`: an attacker that has not begun."""
 
     def call(card: str = "probs", by: Victim = victim, **values: Any) -> Extraction:
         changed = read({**recipe.dump(), **values})
@@ -562,7 +562,7 @@ from undistill.attacks.kd import KD
 class Toy(KD):
     '''As kd.'''
 
-    name: Literal["toy-thief"] = "toy-thief"
+    name: Literal["toy-attacker"] = "toy-attacker"
 
 
 def student(num_classes, in_channels, image_size):

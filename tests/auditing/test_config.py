@@ -11,7 +11,7 @@ import pytest
 
 from undistill.auditing.audit import Ready, prepare
 from undistill.auditing.config import AuditConfig
-from undistill.auditing.making import EPOCHS, Thieves
+from undistill.auditing.making import EPOCHS, Attackers
 from undistill.cli.audit import _only_what_counts
 from undistill.data.image_set import Splits
 from undistill.errors import UsageError
@@ -103,7 +103,7 @@ def test_a_model_of_unknown_origin_needs_its_owners_word(ask: Ask, make_model: A
         ({"students": ("cnn:0",)}, "student cnn: width"),
     ],
 )
-def test_what_no_thief_could_play_is_refused_at_once(change: dict[str, Any], sentence: str, ask: Ask) -> None:
+def test_what_no_attacker_could_play_is_refused_at_once(change: dict[str, Any], sentence: str, ask: Ask) -> None:
     with pytest.raises(UsageError, match=sentence):
         ask(**change)
 
@@ -188,8 +188,8 @@ def test_other_public_weights_make_other_cells(ask: Ask, make_model: Any, tmp_pa
 def test_a_schedule_in_epochs_is_squeezed_into_the_thiefs_own() -> None:
     for name in ("paper-cifar10", "paper-cifar100"):
         recipe = read(name)
-        thieves = Thieves(recipe.dump()["training"], [], ({"name": "cnn"},), steps=400, pool=4_000, trained=50_000)
-        schedule = thieves.recipe(ThreatModel.parse("api").model_copy(update={"questions": 500}))["training"][
+        attackers = Attackers(recipe.dump()["training"], [], ({"name": "cnn"},), steps=400, pool=4_000, trained=50_000)
+        schedule = attackers.recipe(ThreatModel.parse("api").model_copy(update={"questions": 500}))["training"][
             "schedule"
         ]
         steps = recipe.training.schedule.at

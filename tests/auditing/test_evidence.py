@@ -26,7 +26,7 @@ def test_a_search_that_changed_makes_its_attacks_missing(tmp_path: Path) -> None
     assert [line.key for line in old] == keys(plan, side="defended", label="soft, rank 1")
     assert {line.status for line in old} == {"missing"}
     assert judgement.done == judgement.planned - 5
-    assert [thief.accuracy for thief in card.attacks if thief.name == "soft, rank 1"][:1] == [None]
+    assert [attacker.accuracy for attacker in card.attacks if attacker.name == "soft, rank 1"][:1] == [None]
 
 
 def test_a_search_that_changed_without_another_choice_changes_nothing(tmp_path: Path) -> None:

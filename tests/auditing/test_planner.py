@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from undistill.attacks.base import ATTACKS
-from undistill.auditing.making import Thieves, includes
+from undistill.auditing.making import Attackers, includes
 from undistill.auditing.planner import Planner
 from undistill.auditing.suite import FIRST_SEARCH_SEED, QUICK, STANDARD, SUITES, Suite, expected_resolution, suite
 from undistill.auditing.suite import usual_delta as delta
@@ -17,7 +17,7 @@ from undistill.threat_model import Access, ThreatModel
 from undistill.training.recipe import read
 
 TRAINING = read("digits").dump()["training"]
-THIEVES = Thieves(TRAINING, [], ({"name": "cnn", "width": 0.5},), steps=400, pool=400, trained=810)
+ATTACKERS = Attackers(TRAINING, [], ({"name": "cnn", "width": 0.5},), steps=400, pool=400, trained=810)
 DEFENDED = Subject(name="defended", side="defended", model="runs/nasty", id="a" * 16, label="nasty")
 TWIN = Subject(name="undefended", side="undefended", model="runs/normal", id="b" * 16, label="normal")
 SERVED = ("probs", "top5:2", "top1", "label")
@@ -32,9 +32,9 @@ def plan(
     subjects: tuple[Subject, ...] = (DEFENDED, TWIN),
     wanted: list[ThreatModel] | None = None,
     seeds: int = 5,
-    thieves: Thieves = THIEVES,
+    attackers: Attackers = ATTACKERS,
 ) -> tuple[tuple[Planned, ...], tuple[Skipped, ...]]:
-    return Planner(of, subjects, wanted or cards(*SERVED), thieves, range(seeds), "f" * 16).plan()
+    return Planner(of, subjects, wanted or cards(*SERVED), attackers, range(seeds), "f" * 16).plan()
 
 
 def test_every_suite_stays_within_its_cap_with_what_it_serves_by_itself() -> None:
@@ -86,7 +86,7 @@ def test_where_a_model_lies_does_not_count_but_what_stands_before_it_does() -> N
     assert keys[0].isdisjoint(keys[2])
 
 
-def test_thieves_of_labels_count_for_every_way_of_serving() -> None:
+def test_attackers_of_labels_count_for_every_way_of_serving() -> None:
     found, _ = plan()
     for cell in found:
         if cell.role == "labels":
@@ -94,7 +94,7 @@ def test_thieves_of_labels_count_for_every_way_of_serving() -> None:
             assert set(cell.cards) == {str(card) for card in cards(*SERVED)}
 
 
-def test_a_thief_of_probabilities_does_not_count_where_only_the_top_class_is_served() -> None:
+def test_a_attacker_of_probabilities_does_not_count_where_only_the_top_class_is_served() -> None:
     found, _ = plan()
     top1 = str(cards("top1")[0])
     assert all(
@@ -153,7 +153,7 @@ def test_weights_are_attacked_from_the_inside() -> None:
 
 def test_few_images_are_seen_as_often_as_the_steps_need() -> None:
     for count in (20, 50, 100, 400):
-        training = THIEVES.recipe(cards("probs", questions=(count,))[0])["training"]
+        training = ATTACKERS.recipe(cards("probs", questions=(count,))[0])["training"]
         steps = training["epochs"] * training["passes"] * -(-count // training["batch"])
         assert 0.7 * 400 <= steps <= 1.3 * 400
 

@@ -18,7 +18,7 @@ from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
 from undistill.models import build
 from undistill.oracle.inference import Frozen
-from undistill.oracle.logit_cache import Bank, Held
+from undistill.oracle.logit_cache import Held, LogitCache
 
 Call = Callable[..., tuple[int, str]]
 
@@ -43,7 +43,7 @@ KEY = "0123456789abcdef01234567"
 def fill(images: ImageSet) -> Path:
     """One set of decoded images and one entry of the logit cache; the folder of the latter."""
     cache.read_or_make(KEY, "a test", lambda store: store.add("train", images))
-    entry = Bank().open(
+    entry = LogitCache().open(
         Frozen(build("cnn", 4, 3, 8, width=0.125, seed=0)), ImageBatches(images, 8, seed=0, role="test"), 4, passes=1
     )
     assert entry is not None

@@ -88,7 +88,7 @@ def test_a_view_does_not_depend_on_order_batch_or_subset(images: ImageSet) -> No
     assert all(torch.equal(view, whole[index]) for index, view in part.items())
 
 
-def test_thieves_of_one_views_seed_see_the_same_views(images: ImageSet) -> None:
+def test_attackers_of_one_views_seed_see_the_same_views(images: ImageSet) -> None:
     one, two = (seen(ImageBatches(images, 8, VIEWS, seed=seed, role="thief", views_seed=9)) for seed in (0, 1))
     assert all(torch.equal(view, two[index]) for index, view in one.items())
 

@@ -68,7 +68,7 @@ def test_a_diverged_cell_scores_nothing_and_its_attack_is_left_out_when_all_sett
 
 @pytest.mark.parametrize("status", ["failed", "ok"])
 def test_a_cell_without_a_score_is_an_error(status: str) -> None:
-    with pytest.raises(RunError, match="no thief can be chosen"):
+    with pytest.raises(RunError, match="no attacker can be chosen"):
         ranked([searched("kd", 70.0), searched("average", None, status=status)])
 
 

@@ -17,7 +17,7 @@ from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import Refused, UsageError
 from undistill.experiments.victim_metrics import completed, facts_of, served, summary
 from undistill.models import Classifier
-from undistill.oracle import Bank, BlackBox
+from undistill.oracle import BlackBox, LogitCache
 from undistill.oracle.output_defense import chain
 from undistill.oracle.query_log import Answers, Ledger
 from undistill.oracle.victim import Victim, resolve
@@ -204,7 +204,7 @@ def test_random_answers_show_when_a_question_is_asked_twice(network: Classifier,
 
 
 def test_a_bank_changes_no_number(network: Classifier, splits: Splits, tmp_path: Path) -> None:
-    defended, bank = resolve(network, behind=["reverse-sigmoid"]), Bank(tmp_path / "bank")
+    defended, bank = resolve(network, behind=["reverse-sigmoid"]), LogitCache(tmp_path / "bank")
     plain, predicted_N = served(defended, splits, card("probs"))
     for _ in range(2):
         found, again_N = served(defended, splits, card("probs"), bank=bank)

@@ -17,7 +17,7 @@ from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet
 from undistill.errors import Refused, UsageError
 from undistill.models import Classifier
-from undistill.oracle import Answer, Bank, BlackBox, Oracle, Questions
+from undistill.oracle import Answer, BlackBox, LogitCache, Oracle, Questions
 from undistill.oracle.logit_cache import Entry
 from undistill.oracle.output_defense import ANSWER_DEFENSES, chain, rounded
 from undistill.oracle.victim import Victim, resolve
@@ -41,8 +41,8 @@ def victim(make_model: Callable[..., Classifier], images: ImageSet) -> Classifie
 
 
 @pytest.fixture
-def bank(tmp_path: Path) -> Bank:
-    return Bank(tmp_path / "bank")
+def bank(tmp_path: Path) -> LogitCache:
+    return LogitCache(tmp_path / "bank")
 
 
 def batches_of(images: ImageSet, *, views: bool = True, batch: int = 7) -> ImageBatches:
@@ -58,7 +58,7 @@ def box(said: Any = PROBS, kind: Access = Access.PROBS) -> BlackBox:
 
 
 def heard(oracle: Oracle, images: ImageSet, *, views: bool = True) -> list[Answer]:
-    """The answers to all batches of some passes, as a thief hears them."""
+    """The answers to all batches of some passes, as an attacker hears them."""
     batches = batches_of(images, views=views)
     questions = Questions(oracle, batches, Training(epochs=PASSES))
     return [questions(batch) for epoch in range(PASSES) for batch in batches.epoch(epoch)]
@@ -173,7 +173,7 @@ def test_a_run_that_goes_on_hears_what_it_would_have_heard(victim: Classifier, i
 @pytest.mark.parametrize("views", [True, False])
 @pytest.mark.parametrize("name", ["answer-top1", "reverse-sigmoid", "stingy", "noise"])
 def test_a_defended_answer_never_leaks_through_the_bank(
-    victim: Classifier, images: ImageSet, bank: Bank, name: str, views: bool
+    victim: Classifier, images: ImageSet, bank: LogitCache, name: str, views: bool
 ) -> None:
     behind = chain([name])
     access = Access.LABEL if name == "answer-top1" else Access.PROBS
@@ -201,7 +201,7 @@ def test_a_defended_answer_never_leaks_through_the_bank(
 
 
 def test_the_bank_holds_what_the_network_said_before_any_defense(
-    victim: Classifier, images: ImageSet, bank: Bank
+    victim: Classifier, images: ImageSet, bank: LogitCache
 ) -> None:
     heard(Oracle(victim, Access.PROBS, behind=chain(["stingy"]), bank=bank), images, views=False)
     (file,) = bank.place.glob("*/*.safetensors")
@@ -218,7 +218,7 @@ def test_the_bank_holds_what_the_network_said_before_any_defense(
 @pytest.mark.parametrize("items", [(), ("top1", "rounding")])
 @pytest.mark.parametrize("kept", [True, False])
 def test_questions_are_counted_per_image_not_per_batch(
-    victim: Classifier, images: ImageSet, bank: Bank, size: int, items: tuple[str, ...], kept: bool
+    victim: Classifier, images: ImageSet, bank: LogitCache, size: int, items: tuple[str, ...], kept: bool
 ) -> None:
     batches = batches_of(images, batch=size)
     settings: dict[str, Any] = {"behind": chain(items), "bank": bank if kept else None}

@@ -407,7 +407,7 @@ def test_the_budget_counts_the_same_with_answers_at_hand(steal: Attacked, tmp_pa
     assert first.id != second.id
 
 
-def test_thieves_of_one_ledger_pay_for_an_answer_once(steal: Attacked, tmp_path: Path) -> None:
+def test_attackers_of_one_ledger_pay_for_an_answer_once(steal: Attacked, tmp_path: Path) -> None:
     api, ledger = Api(), tmp_path / "paid" / "answers.parquet"
     card = "probs/unlabelled/trained/random/10"
     first = steal(api.box, card, ledger=ledger)
@@ -436,7 +436,7 @@ def test_a_ledger_for_what_is_no_function_is_refused(steal: Attacked, tmp_path: 
         steal(tmp_path / "all.parquet", "probs/unlabelled/trained/random/2", ledger=tmp_path / "more.parquet")
 
 
-def test_a_thief_that_asks_less_is_counted_less(steal: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_attacker_that_asks_less_is_counted_less(steal: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "undistill.attacks.kd.Questions", lambda oracle, batches, training: Lazy(oracle, batches.images)
     )
@@ -521,11 +521,11 @@ def test_a_card_that_a_black_box_cannot_play_is_refused(
 
 @pytest.mark.parametrize("kind", [Access.LABEL, Access.TOPK, Access.LOGITS], ids=["label", "topk", "logits"])
 def test_every_kind_can_be_stolen_from(steal: Attacked, kind: Access) -> None:
-    thief = "label-only" if kind is Access.LABEL else "kd"
+    attacker = "label-only" if kind is Access.LABEL else "kd"
     card = f"{'label' if kind is Access.LABEL else 'probs'}/unlabelled/trained/random/10"
     if kind is Access.TOPK:
-        thief, card = "label-only", "topk/unlabelled/trained/random/10"
-    cell = steal(Api(kind).box, card, attack=thief)
+        attacker, card = "label-only", "topk/unlabelled/trained/random/10"
+    cell = steal(Api(kind).box, card, attack=attacker)
     assert cell.status == "ok"
     assert cell.queries == 10
 

@@ -20,14 +20,14 @@ from undistill.cli.options import BANK_GB
 from undistill.data.augment import Crop
 from undistill.data.image_set import ImageSet
 from undistill.errors import RunError, UsageError
-from undistill.oracle.logit_cache import SCHEMA, Bank, Entry, Held
+from undistill.oracle.logit_cache import SCHEMA, Entry, Held, LogitCache
 
 ENTRY = 3 * 24 * (4 * 4 + 4)
 """Bytes of three passes over 24 images of 4 classes."""
 HEX = "0123456789abcdef01234567"
 
 
-def opened(bank: Bank, images: ImageSet, network: str = "ab", **changes: Any) -> Entry | None:
+def opened(bank: LogitCache, images: ImageSet, network: str = "ab", **changes: Any) -> Entry | None:
     how: dict[str, Any] = {"views": (Crop(padding=2),), "views_seed": 5, "precision": "fp32", "passes": 3, "classes": 4}
     how |= changes
     frozen: Any = SimpleNamespace(id=network, arithmetic=lambda _: how["precision"])
@@ -35,7 +35,7 @@ def opened(bank: Bank, images: ImageSet, network: str = "ab", **changes: Any) ->
     return bank.open(frozen, batches, how["classes"], how["passes"])
 
 
-def entry_in(bank: Bank, images: ImageSet, network: str = "ab", **changes: Any) -> Entry:
+def entry_in(bank: LogitCache, images: ImageSet, network: str = "ab", **changes: Any) -> Entry:
     entry = opened(bank, images, network, **changes)
     assert entry is not None
     return entry
@@ -45,7 +45,7 @@ def answers(count: int = 24, seed: int = 0) -> Held:
     return Held(torch.arange(count), torch.randn(count, 4, generator=torch.Generator().manual_seed(seed)))
 
 
-def filled(bank: Bank, images: ImageSet, network: str = "ab", passes: int = 3) -> Path:
+def filled(bank: LogitCache, images: ImageSet, network: str = "ab", passes: int = 3) -> Path:
     """The folder of an entry that holds logits."""
     entry = entry_in(bank, images, network)
     for number in range(passes):
@@ -60,14 +60,14 @@ def aged(folder: Path, hours: float) -> Path:
 
 
 @pytest.fixture
-def bank(tmp_path: Path) -> Bank:
-    return Bank(tmp_path / "bank")
+def bank(tmp_path: Path) -> LogitCache:
+    return LogitCache(tmp_path / "bank")
 
 
 # -- what is kept -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_read_to_the_bit(bank: Bank, images: ImageSet) -> None:
+def test_what_is_written_is_read_to_the_bit(bank: LogitCache, images: ImageSet) -> None:
     held = Held(torch.tensor([5, 2, 23]), torch.randn(3, 4))
     entry_in(bank, images).write(7, held)
     found = entry_in(bank, images).read(7)
@@ -77,12 +77,14 @@ def test_what_is_written_is_read_to_the_bit(bank: Bank, images: ImageSet) -> Non
     assert found.index_M.dtype == torch.int64
 
 
-def test_a_pass_that_nobody_wrote_is_not_there(bank: Bank, images: ImageSet, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pass_that_nobody_wrote_is_not_there(
+    bank: LogitCache, images: ImageSet, caplog: pytest.LogCaptureFixture
+) -> None:
     assert entry_in(bank, images).read(0) is None
     assert caplog.records == []
 
 
-def test_an_entry_says_what_it_is_about(bank: Bank, images: ImageSet) -> None:
+def test_an_entry_says_what_it_is_about(bank: LogitCache, images: ImageSet) -> None:
     about = json.loads((entry_in(bank, images).folder / "about.json").read_text())
     assert about == {
         "schema": SCHEMA,
@@ -97,7 +99,7 @@ def test_an_entry_says_what_it_is_about(bank: Bank, images: ImageSet) -> None:
     }
 
 
-def test_a_subset_and_labels_make_no_other_entry(bank: Bank, images: ImageSet) -> None:
+def test_a_subset_and_labels_make_no_other_entry(bank: LogitCache, images: ImageSet) -> None:
     whole = entry_in(bank, images).folder
     assert entry_in(bank, images.take(torch.tensor([3, 1]))).folder == whole
     assert entry_in(bank, images.unlabelled()).folder == whole
@@ -116,24 +118,26 @@ def test_a_subset_and_labels_make_no_other_entry(bank: Bank, images: ImageSet) -
     ],
     ids=str,
 )
-def test_other_questions_make_another_entry(bank: Bank, images: ImageSet, changes: dict[str, Any]) -> None:
+def test_other_questions_make_another_entry(bank: LogitCache, images: ImageSet, changes: dict[str, Any]) -> None:
     assert entry_in(bank, images, **changes).folder != entry_in(bank, images).folder
 
 
-def test_other_images_make_another_entry(bank: Bank, images: ImageSet, make_images: Callable[..., ImageSet]) -> None:
+def test_other_images_make_another_entry(
+    bank: LogitCache, images: ImageSet, make_images: Callable[..., ImageSet]
+) -> None:
     assert entry_in(bank, make_images(seed=1)).folder != entry_in(bank, images).folder
     assert entry_in(bank, images.seen_by(6)).folder != entry_in(bank, images).folder
 
 
-def test_without_views_their_seed_does_not_matter(bank: Bank, images: ImageSet) -> None:
+def test_without_views_their_seed_does_not_matter(bank: LogitCache, images: ImageSet) -> None:
     assert (
         entry_in(bank, images, views=(), views_seed=1).folder == entry_in(bank, images, views=(), views_seed=2).folder
     )
 
 
 def test_the_usual_bank_lies_in_the_users_cache() -> None:
-    assert Bank().place == Path(os.environ["UNDISTILL_CACHE"]) / "bank"
-    assert Bank.of("~/here").place == Path.home() / "here"
+    assert LogitCache().place == Path(os.environ["UNDISTILL_CACHE"]) / "bank"
+    assert LogitCache.of("~/here").place == Path.home() / "here"
 
 
 # -- damage -------------------------------------------------------------------------------------------------------------
@@ -194,7 +198,7 @@ DAMAGE: dict[str, Callable[[Path], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_counts_as_missing_with_a_warning(
-    bank: Bank, images: ImageSet, damage: str, caplog: pytest.LogCaptureFixture
+    bank: LogitCache, images: ImageSet, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = filled(bank, images) / "00001.safetensors"
     path.write_bytes(DAMAGE[damage](path))
@@ -208,7 +212,7 @@ def test_a_damaged_file_counts_as_missing_with_a_warning(
     assert entry.read(1) is not None
 
 
-def test_any_flipped_byte_is_found_and_never_raises(bank: Bank, images: ImageSet) -> None:
+def test_any_flipped_byte_is_found_and_never_raises(bank: LogitCache, images: ImageSet) -> None:
     entry, held = entry_in(bank, images), answers(3)
     entry.write(0, held)
     sound = entry.file(0).read_bytes()
@@ -221,7 +225,7 @@ def test_any_flipped_byte_is_found_and_never_raises(bank: Bank, images: ImageSet
             ), place
 
 
-def test_a_folder_in_place_of_a_file_counts_as_missing(bank: Bank, images: ImageSet) -> None:
+def test_a_folder_in_place_of_a_file_counts_as_missing(bank: LogitCache, images: ImageSet) -> None:
     entry = entry_in(bank, images)
     entry.file(0).mkdir()
     assert entry.read(0) is None
@@ -231,7 +235,7 @@ def test_a_folder_in_place_of_a_file_counts_as_missing(bank: Bank, images: Image
 
 
 def test_a_disk_that_refuses_is_told_of_once(
-    bank: Bank, images: ImageSet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bank: LogitCache, images: ImageSet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried: list[Path] = []
 
@@ -253,7 +257,7 @@ def test_a_bank_whose_folder_is_a_file_keeps_nothing(
     tmp_path: Path, images: ImageSet, below: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    assert opened(Bank(tmp_path / "file" / "bank" if below else tmp_path / "file"), images) is None
+    assert opened(LogitCache(tmp_path / "file" / "bank" if below else tmp_path / "file"), images) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert caplog.messages[0].startswith("logit cache: cannot write")
     assert caplog.messages[0].endswith("; outputs are computed each time")
@@ -268,38 +272,38 @@ def test_a_limit_that_is_no_size_is_refused(gigabytes: float) -> None:
     with pytest.raises(
         UsageError, match=r"^the limit of the logit cache is a size in GB of at least 0, not -?(nan|inf|1|1e-12)$"
     ):
-        Bank.of(None, gigabytes)
+        LogitCache.of(None, gigabytes)
 
 
 def test_a_limit_is_in_gigabytes() -> None:
-    assert Bank.of(None, 2.5).limit == 2_500_000_000
-    assert Bank.of().limit == Bank().limit == BANK_GB * 10**9 == 10**10
+    assert LogitCache.of(None, 2.5).limit == 2_500_000_000
+    assert LogitCache.of().limit == LogitCache().limit == BANK_GB * 10**9 == 10**10
 
 
 @pytest.mark.parametrize("limit", [0, ENTRY - 1])
 def test_what_is_larger_than_the_limit_is_not_kept(tmp_path: Path, images: ImageSet, limit: int) -> None:
-    assert opened(Bank(tmp_path / "bank", limit), images) is None
+    assert opened(LogitCache(tmp_path / "bank", limit), images) is None
     assert not (tmp_path / "bank").exists()
 
 
 def test_what_just_fits_is_kept(tmp_path: Path, images: ImageSet) -> None:
-    assert opened(Bank(tmp_path / "bank", ENTRY), images) is not None
+    assert opened(LogitCache(tmp_path / "bank", ENTRY), images) is not None
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Bank:
+def small(tmp_path: Path) -> LogitCache:
     """Room for two entries."""
-    return Bank(tmp_path / "bank", 2 * ENTRY + 1000)
+    return LogitCache(tmp_path / "bank", 2 * ENTRY + 1000)
 
 
-def test_the_entry_that_was_used_longest_ago_makes_room(small: Bank, images: ImageSet) -> None:
+def test_the_entry_that_was_used_longest_ago_makes_room(small: LogitCache, images: ImageSet) -> None:
     first, second = (aged(filled(small, images, name), hours) for name, hours in (("ab", 3), ("cd", 2)))
     entry_in(small, images, "ef")
     assert not first.exists()
     assert second.exists()
 
 
-def test_reading_keeps_an_entry(small: Bank, images: ImageSet) -> None:
+def test_reading_keeps_an_entry(small: LogitCache, images: ImageSet) -> None:
     first, second = (aged(filled(small, images, name), hours) for name, hours in (("ab", 3), ("cd", 2)))
     assert entry_in(small, images, "ab").read(0) is not None
     entry_in(small, images, "ef")
@@ -307,14 +311,14 @@ def test_reading_keeps_an_entry(small: Bank, images: ImageSet) -> None:
     assert not second.exists()
 
 
-def test_an_entry_in_use_is_not_removed(small: Bank, images: ImageSet) -> None:
+def test_an_entry_in_use_is_not_removed(small: LogitCache, images: ImageSet) -> None:
     folders = [filled(small, images, name) for name in ("ab", "cd")]
     assert opened(small, images, "ef") is None
     assert all(folder.exists() for folder in folders)
     assert opened(small, images, "ab") is not None
 
 
-def test_room_is_not_made_in_vain(small: Bank, images: ImageSet) -> None:
+def test_room_is_not_made_in_vain(small: LogitCache, images: ImageSet) -> None:
     old = aged(filled(small, images, "ab"), 3)
     assert opened(small, images, "ef", passes=100) is None
     filled(small, images, "cd")
@@ -322,12 +326,14 @@ def test_room_is_not_made_in_vain(small: Bank, images: ImageSet) -> None:
     assert old.exists()
 
 
-def test_what_the_disk_does_not_hold_is_not_kept(bank: Bank, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_disk_does_not_hold_is_not_kept(
+    bank: LogitCache, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     assert opened(bank, images) is None
 
 
-def test_nothing_but_what_the_cache_writes_is_ever_removed(small: Bank, images: ImageSet) -> None:
+def test_nothing_but_what_the_cache_writes_is_ever_removed(small: LogitCache, images: ImageSet) -> None:
     foreign = small.place / HEX
     foreign.mkdir(parents=True)
     (foreign / "about.json").write_text(json.dumps({"schema": SCHEMA, "network": "mine"}))
@@ -341,7 +347,7 @@ def test_nothing_but_what_the_cache_writes_is_ever_removed(small: Bank, images: 
     assert foreign not in small.entries()
 
 
-def test_an_entry_that_is_removed_under_way_is_begun_again(bank: Bank, images: ImageSet) -> None:
+def test_an_entry_that_is_removed_under_way_is_begun_again(bank: LogitCache, images: ImageSet) -> None:
     entry = entry_in(bank, images)
     bank.remove(entry.folder)
     assert not entry.folder.exists()

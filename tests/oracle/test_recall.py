@@ -1,4 +1,4 @@
-"""Thieves and hardenings that read the bank learn what they would have learned without it, and the network is asked once."""
+"""Attackers and hardenings that read the bank learn what they would have learned without it, and the network is asked once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from undistill.defenses.base import DEFENSES
 from undistill.errors import Refused, RunError
 from undistill.experiments.extraction import top_class
 from undistill.models import Classifier
-from undistill.oracle import Bank, BlackBox, Oracle, Questions
+from undistill.oracle import BlackBox, LogitCache, Oracle, Questions
 from undistill.oracle.inference import PROBE, Frozen
 from undistill.oracle.logit_cache import Held, Recall, answers, recalled
 from undistill.threat_model import Access
@@ -61,8 +61,8 @@ def with_views(recipe: Recipe, **training: Any) -> Recipe:
 
 
 @pytest.fixture
-def bank(tmp_path: Path) -> Bank:
-    return Bank(tmp_path / "bank")
+def bank(tmp_path: Path) -> LogitCache:
+    return LogitCache(tmp_path / "bank")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def steal(victim: Classifier, images: ImageSet, make_model: MakeModel, recipe: R
     """`steal(bank, attack, …)`: (the student, the oracle it asked)."""
 
     def call(
-        bank: Bank | None,
+        bank: LogitCache | None,
         attack: str | dict[str, Any] = "kd",
         *,
         access: Access = Access.LOGITS,
@@ -96,18 +96,18 @@ def steal(victim: Classifier, images: ImageSet, make_model: MakeModel, recipe: R
         precision: Any = "fp32",
     ) -> tuple[Classifier, Oracle]:
         oracle = Oracle(network, access, bank=bank, budget=budget, top_k=2, precision=precision)
-        thief, plan = make_model(1, "thief", student), with_views(recipe).model_copy(update={"seed": seed})
-        list(ATTACKS.make(attack).steal(oracle, thief, held, plan, device=CPU))
-        return thief, oracle
+        attacker, plan = make_model(1, "thief", student), with_views(recipe).model_copy(update={"seed": seed})
+        list(ATTACKS.make(attack).steal(oracle, attacker, held, plan, device=CPU))
+        return attacker, oracle
 
     return call
 
 
-def entries(bank: Bank) -> list[Path]:
+def entries(bank: LogitCache) -> list[Path]:
     return sorted(path.parent for path in bank.place.glob("*/about.json"))
 
 
-def passes_in(bank: Bank) -> list[str]:
+def passes_in(bank: LogitCache) -> list[str]:
     return sorted(path.name for path in bank.place.glob("*/*.safetensors"))
 
 
@@ -124,7 +124,7 @@ def assert_alike(one: nn.Module, two: nn.Module) -> None:
 
 @pytest.mark.parametrize("attack", ["kd", "label-only"])
 def test_a_student_is_the_same_with_and_without_a_bank(
-    steal: Callable[..., Any], bank: Bank, splits: Splits, attack: str
+    steal: Callable[..., Any], bank: LogitCache, splits: Splits, attack: str
 ) -> None:
     plain, asked = steal(None, attack)
     first, filling = steal(bank, attack)
@@ -140,9 +140,9 @@ def test_a_student_is_the_same_with_and_without_a_bank(
 
 
 def test_a_nasty_teacher_is_the_same_with_and_without_a_bank(
-    victim: Classifier, images: ImageSet, make_model: MakeModel, recipe: Recipe, bank: Bank
+    victim: Classifier, images: ImageSet, make_model: MakeModel, recipe: Recipe, bank: LogitCache
 ) -> None:
-    def harden(bank: Bank | None, **settings: Any) -> Classifier:
+    def harden(bank: LogitCache | None, **settings: Any) -> Classifier:
         network = make_model(role="nasty")
         nasty = DEFENSES.make({"name": "nasty", "omega": 0.2, **settings})
         list(nasty.harden(network, victim, images, with_views(recipe), device=CPU, bank=bank))
@@ -158,7 +158,7 @@ def test_a_nasty_teacher_is_the_same_with_and_without_a_bank(
 
 
 def test_a_second_nasty_teacher_asks_the_adversary_next_to_nothing(
-    victim: Classifier, images: ImageSet, recipe: Recipe, bank: Bank
+    victim: Classifier, images: ImageSet, recipe: Recipe, bank: LogitCache
 ) -> None:
     batches, counts = batches_of(images), (Counter(), Counter())
     for count in counts:
@@ -179,7 +179,7 @@ def test_without_a_bank_answers_are_computed_each_time(victim: Classifier, image
     assert count.count == 240
 
 
-def test_epochs_of_several_passes_are_kept_pass_by_pass(victim: Classifier, images: ImageSet, bank: Bank) -> None:
+def test_epochs_of_several_passes_are_kept_pass_by_pass(victim: Classifier, images: ImageSet, bank: LogitCache) -> None:
     batches = ImageBatches(images, 7, (Crop(padding=2),), seed=0, role="thief", passes=2)
     oracle = Oracle(victim, Access.LOGITS, bank=bank)
     questions = Questions(oracle, batches, Training(epochs=2, passes=2))
@@ -189,7 +189,7 @@ def test_epochs_of_several_passes_are_kept_pass_by_pass(victim: Classifier, imag
     assert len(passes_in(bank)) == 4
 
 
-def test_without_views_one_pass_is_kept(victim: Classifier, images: ImageSet, bank: Bank) -> None:
+def test_without_views_one_pass_is_kept(victim: Classifier, images: ImageSet, bank: LogitCache) -> None:
     batches, count = batches_of(images, views=False), Counter()
     recall = recalled(Frozen(victim), batches, 50, bank, count)
     assert recall is not None
@@ -201,7 +201,7 @@ def test_without_views_one_pass_is_kept(victim: Classifier, images: ImageSet, ba
 
 
 def test_room_is_asked_for_all_passes(victim: Classifier, images: ImageSet, tmp_path: Path) -> None:
-    tight = Bank(tmp_path / "tight", PASSES * 120 * 20)
+    tight = LogitCache(tmp_path / "tight", PASSES * 120 * 20)
     assert recalled(Frozen(victim), batches_of(images), PASSES + 1, tight) is None
     assert recalled(Frozen(victim), batches_of(images), PASSES, tight) is not None
     assert recalled(Frozen(victim), batches_of(images, views=False), 10**6, tight) is not None
@@ -210,7 +210,7 @@ def test_room_is_asked_for_all_passes(victim: Classifier, images: ImageSet, tmp_
 def test_over_the_limit_a_student_is_the_same(steal: Callable[..., Any], tmp_path: Path) -> None:
     plain, _ = steal(None)
     for limit in (0, 100):
-        student, oracle = steal(Bank(tmp_path / "bank", limit))
+        student, oracle = steal(LogitCache(tmp_path / "bank", limit))
         assert_alike(student, plain)
         assert oracle.forwards == PASSES * 120
     assert not (tmp_path / "bank").exists()
@@ -232,7 +232,7 @@ def test_over_the_limit_a_student_is_the_same(steal: Callable[..., Any], tmp_pat
     ids=str,
 )
 def test_other_students_and_settings_read_the_same_entry(
-    steal: Callable[..., Any], bank: Bank, other: dict[str, Any]
+    steal: Callable[..., Any], bank: LogitCache, other: dict[str, Any]
 ) -> None:
     steal(bank)
     _, oracle = steal(bank, **other)
@@ -241,7 +241,7 @@ def test_other_students_and_settings_read_the_same_entry(
     assert oracle.queries == PASSES * 120
 
 
-def test_another_seed_of_views_is_another_entry(steal: Callable[..., Any], bank: Bank) -> None:
+def test_another_seed_of_views_is_another_entry(steal: Callable[..., Any], bank: LogitCache) -> None:
     steal(bank)
     _, oracle = steal(bank, seed=1)
     assert len(entries(bank)) == 2
@@ -249,7 +249,7 @@ def test_another_seed_of_views_is_another_entry(steal: Callable[..., Any], bank:
 
 
 def test_other_weights_data_or_precision_are_another_entry(
-    steal: Callable[..., Any], bank: Bank, victim: Classifier, make_images: Callable[..., ImageSet]
+    steal: Callable[..., Any], bank: LogitCache, victim: Classifier, make_images: Callable[..., ImageSet]
 ) -> None:
     steal(bank)
     moved = copy.deepcopy(victim)
@@ -267,7 +267,7 @@ def half(images: ImageSet) -> ImageSet:
 
 
 def test_of_a_subset_that_was_asked_only_the_rest_is_computed(
-    steal: Callable[..., Any], bank: Bank, images: ImageSet
+    steal: Callable[..., Any], bank: LogitCache, images: ImageSet
 ) -> None:
     plain, _ = steal(None)
     _, first = steal(bank, held=half(images))
@@ -278,7 +278,9 @@ def test_of_a_subset_that_was_asked_only_the_rest_is_computed(
     assert len(entries(bank)) == 1
 
 
-def test_a_subset_of_what_was_asked_is_not_computed(steal: Callable[..., Any], bank: Bank, images: ImageSet) -> None:
+def test_a_subset_of_what_was_asked_is_not_computed(
+    steal: Callable[..., Any], bank: LogitCache, images: ImageSet
+) -> None:
     plain, _ = steal(None, held=half(images))
     steal(bank)
     student, oracle = steal(bank, held=half(images))
@@ -290,13 +292,13 @@ def test_a_subset_of_what_was_asked_is_not_computed(steal: Callable[..., Any], b
 # -- who never touches it -----------------------------------------------------------------------------------------------
 
 
-def test_a_thief_with_a_budget_never_touches_the_bank(steal: Callable[..., Any], bank: Bank) -> None:
+def test_a_attacker_with_a_budget_never_touches_the_bank(steal: Callable[..., Any], bank: LogitCache) -> None:
     _, oracle = steal(bank, budget=120)
     assert (oracle.queries, oracle.forwards) == (120, 120)
     assert not bank.place.exists()
 
 
-def test_a_black_box_never_touches_the_bank(images: ImageSet, bank: Bank) -> None:
+def test_a_black_box_never_touches_the_bank(images: ImageSet, bank: LogitCache) -> None:
     box = BlackBox(lambda pixels: torch.ones(len(pixels), 4) / 4, Access.PROBS, 4, "the api")
     oracle = Oracle(box, Access.PROBS, bank=bank)
     questions = Questions(oracle, batches_of(images), Training(epochs=1))
@@ -306,7 +308,9 @@ def test_a_black_box_never_touches_the_bank(images: ImageSet, bank: Bank) -> Non
     assert not bank.place.exists()
 
 
-def test_a_question_over_budget_is_refused_from_the_bank_too(victim: Classifier, images: ImageSet, bank: Bank) -> None:
+def test_a_question_over_budget_is_refused_from_the_bank_too(
+    victim: Classifier, images: ImageSet, bank: LogitCache
+) -> None:
     oracle = Oracle(victim, Access.LOGITS, bank=bank, budget=10)
     recall = oracle.recall(batches_of(images), 1)
     assert recall is not None
@@ -321,7 +325,7 @@ def test_a_question_over_budget_is_refused_from_the_bank_too(victim: Classifier,
 
 @pytest.mark.parametrize("access", Access)
 def test_a_filled_bank_shows_no_more_than_the_access_gives(
-    victim: Classifier, images: ImageSet, bank: Bank, access: Access
+    victim: Classifier, images: ImageSet, bank: LogitCache, access: Access
 ) -> None:
     batches = batches_of(images)
     for whoever in (Access.LOGITS, access):  # the bank is filled by one who may see everything
@@ -342,7 +346,7 @@ def test_a_filled_bank_shows_no_more_than_the_access_gives(
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "pickle"])
 def test_damaged_answers_are_computed_anew_with_a_warning(
-    steal: Callable[..., Any], bank: Bank, damage: str, caplog: pytest.LogCaptureFixture
+    steal: Callable[..., Any], bank: LogitCache, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain, _ = steal(bank)
     path = next(bank.place.glob("*/00001.safetensors"))
@@ -357,7 +361,7 @@ def test_damaged_answers_are_computed_anew_with_a_warning(
     assert path.read_bytes() == sound
 
 
-def lie(bank: Bank, victim: Classifier, images: ImageSet, held: ImageSet) -> Recall:
+def lie(bank: LogitCache, victim: Classifier, images: ImageSet, held: ImageSet) -> Recall:
     """An entry about `victim` that holds what another network said, with all checksums right."""
     recall = recalled(Frozen(victim), batches_of(images), PASSES, bank)
     assert recall is not None
@@ -369,7 +373,7 @@ def lie(bank: Bank, victim: Classifier, images: ImageSet, held: ImageSet) -> Rec
 
 @pytest.mark.parametrize("part", ["all", "half"])
 def test_answers_of_another_network_are_found_out(
-    victim: Classifier, images: ImageSet, bank: Bank, part: str, caplog: pytest.LogCaptureFixture
+    victim: Classifier, images: ImageSet, bank: LogitCache, part: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     recall = lie(bank, victim, images, images if part == "all" else half(images))
     for number in range(PASSES):
@@ -383,7 +387,7 @@ def test_answers_of_another_network_are_found_out(
 
 
 def test_a_disk_that_refuses_stops_no_training(
-    steal: Callable[..., Any], bank: Bank, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    steal: Callable[..., Any], bank: LogitCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(path: Path, *_: object, **__: object) -> None:
         raise RunError(f"no space left to write {path}; free some")
@@ -396,7 +400,9 @@ def test_a_disk_that_refuses_stops_no_training(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_an_entry_that_is_deleted_under_way_stops_no_training(victim: Classifier, images: ImageSet, bank: Bank) -> None:
+def test_an_entry_that_is_deleted_under_way_stops_no_training(
+    victim: Classifier, images: ImageSet, bank: LogitCache
+) -> None:
     import shutil
 
     recall = recalled(Frozen(victim), batches_of(images), PASSES, bank)
@@ -415,7 +421,7 @@ class Dropping(nn.Module):
 
 
 def test_a_network_that_answers_at_random_is_never_kept(
-    images: ImageSet, bank: Bank, make_model: MakeModel, caplog: pytest.LogCaptureFixture
+    images: ImageSet, bank: LogitCache, make_model: MakeModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "undistill")
     network = make_model()
@@ -430,7 +436,7 @@ def test_a_network_that_answers_at_random_is_never_kept(
 
 
 def test_a_network_with_hooks_or_of_unknown_code_is_never_kept(
-    images: ImageSet, bank: Bank, make_model: MakeModel
+    images: ImageSet, bank: LogitCache, make_model: MakeModel
 ) -> None:
     """What a hook or foreign code does to an answer is not told by weights, and may strike too rarely for a probe."""
     hooked = make_model()
@@ -446,7 +452,7 @@ def test_a_network_with_hooks_or_of_unknown_code_is_never_kept(
 
 
 def test_what_the_victim_says_about_the_test_split_is_asked_once(
-    victim: Classifier, splits: Splits, bank: Bank
+    victim: Classifier, splits: Splits, bank: LogitCache
 ) -> None:
     expected = predict(victim, splits.test).argmax(1)
     for given in (None, bank, bank):
@@ -481,7 +487,7 @@ logging.basicConfig(level=logging.WARNING)
 folder, passes, slow = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 pixels = torch.randint(0, 256, (120, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 images = ImageSet.of(pixels, torch.arange(120) % 4, ("a", "b", "c", "d"))
-batches = ImageBatches(images, 7, (Crop(padding=2),), seed=0, role="thief")
+batches = ImageBatches(images, 7, (Crop(padding=2),), seed=0, role="attacker")
 computed = []
 
 def count(number):
@@ -501,7 +507,7 @@ print("computed", sum(computed), flush=True)
 """
 
 
-def worker(bank: Bank, passes: int, slow: float = 0.0) -> subprocess.Popen[str]:
+def worker(bank: LogitCache, passes: int, slow: float = 0.0) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WORKER, str(bank.place), str(passes), str(slow)]
     pipe = subprocess.PIPE
     started = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env={**os.environ})
@@ -518,7 +524,7 @@ def done(process: subprocess.Popen[str]) -> int:
     return int(out.split()[-1])
 
 
-def test_two_processes_compute_each_pass_once(bank: Bank) -> None:
+def test_two_processes_compute_each_pass_once(bank: LogitCache) -> None:
     passes = 6
     workers = [worker(bank, passes, slow=0.05) for _ in range(2)]
     for process in workers:
@@ -530,7 +536,7 @@ def test_two_processes_compute_each_pass_once(bank: Bank) -> None:
     assert len(passes_in(bank)) == passes
 
 
-def test_what_a_killed_process_filled_is_used_and_what_it_half_wrote_is_swept(bank: Bank) -> None:
+def test_what_a_killed_process_filled_is_used_and_what_it_half_wrote_is_swept(bank: LogitCache) -> None:
     passes = 5
     killed = worker(bank, passes, slow=0.3)
     assert killed.stdin is not None

@@ -12,7 +12,7 @@ from undistill.errors import UsageError
 from undistill.paper.compute import Task
 from undistill.paper.plan import Point
 from undistill.paper.planner import Planner
-from undistill.paper.scales import PAPER, SCALES, SMALL, SMOKE, Scale, Thief
+from undistill.paper.scales import PAPER, SCALES, SMALL, SMOKE, Attacker, Scale
 
 
 def plan(scale: Scale, *names: str, seeds: tuple[int, ...] = (0,), only: tuple[str, ...] = ()) -> dict[str, Task]:
@@ -137,7 +137,7 @@ def test_a_pattern_that_matches_nothing_is_named() -> None:
         Planner(SMOKE, [0]).points(["table1"], ["table1/ResNet18/*", "table1/VGG/*"])
 
 
-def test_data_free_thieves_hold_nothing(paper: dict[str, Task]) -> None:
+def test_data_free_attackers_hold_nothing(paper: dict[str, Task]) -> None:
     for name, attack in (("dafl", "dafl"), ("dafl-cifar100", "dafl"), ("deep-inversion", "deep-inversion")):
         task = paper[f"{name}/ResNet34/nasty/ResNet18/s0"]
         assert (task.settings["card"], task.settings["attack"]["name"]) == ("weights/none/none/random", attack)
@@ -154,10 +154,10 @@ def test_where_the_data_lie_is_no_setting() -> None:
 
 
 @pytest.mark.parametrize(("share", "count", "passes"), [(1.0, 500, 5), (0.5, 250, 10), (0.1, 50, 48)])
-def test_a_thief_of_fewer_images_sees_as_many_copies(share: float, count: int, passes: int) -> None:
-    thief = Thief(questions=500, views=24_000, epochs=10, batch=64)
-    assert thief.count(share) == count
-    assert f"training.passes={passes}" in thief.changes(share)
+def test_a_attacker_of_fewer_images_sees_as_many_copies(share: float, count: int, passes: int) -> None:
+    attacker = Attacker(questions=500, views=24_000, epochs=10, batch=64)
+    assert attacker.count(share) == count
+    assert f"training.passes={passes}" in attacker.changes(share)
     assert abs(count * passes * 10 - 24_000) <= count * 5
 
 

@@ -44,8 +44,10 @@ def estimate(mean: float, *, n: int = 5, half: float = 0.6) -> Estimate:
     )
 
 
-def thief(name: str, side: str, mean: float | None, *, reads: str = "soft", n: int = 5, **changes: Any) -> AttackResult:
-    """One thief; None for one that was lost. Changes are its fields."""
+def attacker(
+    name: str, side: str, mean: float | None, *, reads: str = "soft", n: int = 5, **changes: Any
+) -> AttackResult:
+    """One attacker; None for one that was lost. Changes are its fields."""
     turn = len(name) + len(side)
     each = (
         ()
@@ -70,21 +72,21 @@ def thief(name: str, side: str, mean: float | None, *, reads: str = "soft", n: i
     return AttackResult.model_validate(values)
 
 
-def thieves(serving: str, questions: int, *, taken: float, twin: bool, n: int) -> tuple[AttackResult, ...]:
+def attackers(serving: str, questions: int, *, taken: float, twin: bool, n: int) -> tuple[AttackResult, ...]:
     """Those of one card. `taken` is the share of the soft answers' worth that the defense keeps from them."""
     floor, worth = FLOOR[questions], WORTH[questions] * SERVINGS[serving]
     soft = {"KD, τ 4, α 1": 1.0, "KD, τ 1, α 1": 0.6, "decoupled": 0.8, "sanitise, second peak": 0.55} if worth else {}
     found = []
     for place, (name, share) in enumerate(soft.items()):
         turned = 1 - taken * (1.4 if place == 0 else 1)
-        found.append(thief(name, "defended", floor + worth * share * turned, n=n, chosen=place == 2))
+        found.append(attacker(name, "defended", floor + worth * share * turned, n=n, chosen=place == 2))
         if twin:
-            found.append(thief(name, "undefended", floor + worth * share, n=n, chosen=place == 0))
-    found.append(thief("label-only", "defended", floor, reads="labels", n=n, chosen=True))
-    found.append(thief("label-smooth", "defended", floor - 0.3, reads="labels", n=n))
+            found.append(attacker(name, "undefended", floor + worth * share, n=n, chosen=place == 0))
+    found.append(attacker("label-only", "defended", floor, reads="labels", n=n, chosen=True))
+    found.append(attacker("label-smooth", "defended", floor - 0.3, reads="labels", n=n))
     if twin:
-        found.append(thief("label-only", "undefended", floor - 0.1, reads="labels", n=n, chosen=True))
-    found.append(thief("student alone", "alone", floor + 0.4, reads="nothing", n=n, chosen=True))
+        found.append(attacker("label-only", "undefended", floor - 0.1, reads="labels", n=n, chosen=True))
+    found.append(attacker("student alone", "alone", floor + 0.4, reads="nothing", n=n, chosen=True))
     return tuple(found)
 
 
@@ -108,7 +110,7 @@ def card(
     serving: str = "probs", questions: int = 200, *, taken: float = 0.7, twin: bool = True, n: int = 5, **changes: Any
 ) -> ThreatModelResult:
     """One card's result; changes are its fields."""
-    own = with_gains(changes.pop("thieves", None) or thieves(serving, questions, taken=taken, twin=twin, n=n))
+    own = with_gains(changes.pop("thieves", None) or attackers(serving, questions, taken=taken, twin=twin, n=n))
     best = max((t for t in own if t.side == "defended" and t.accuracy), key=_mean, default=None)
     other = max((t for t in own if t.side == "undefended" and t.accuracy), key=_mean, default=None)
     floor, worth = FLOOR[questions], WORTH[questions] * SERVINGS[serving]
@@ -219,8 +221,8 @@ def line(place: int, **changes: Any) -> Line:
 def flags(cards: tuple[ThreatModelResult, ...]) -> tuple[Flag, ...]:
     """Two about everything, one about the first card."""
     return (
-        Flag(name="one architecture", about="every thief is a cnn, width 0.25"),
-        Flag(name="no public weights", about="every thief started from random weights", cells=("a", "b")),
+        Flag(name="one architecture", about="every attacker is a cnn, width 0.25"),
+        Flag(name="no public weights", about="every attacker started from random weights", cells=("a", "b")),
         Flag(
             name="temperature masking",
             about="τ 1 gets 2.1 points more than the τ 4 of its training",
@@ -238,7 +240,7 @@ def judgement(*, twin: bool = True, n: int = 5, taken: float = 0.7, **changes: A
     victims = [victim("nasty", "defended", serving) for serving in served]
     victims += [victim("normal", "undefended", serving) for serving in served] if twin else []
     values: dict[str, Any] = {
-        "title": "What does a thief get from nasty?",
+        "title": "What does an attacker get from nasty?",
         "suite": "standard@1",
         "question": "model",
         "verdicts": True,
@@ -254,8 +256,8 @@ def judgement(*, twin: bool = True, n: int = 5, taken: float = 0.7, **changes: A
         ),
         "flags": flags(cards),
         "not_tried": (
-            "No thief started from public weights: none were given.",
-            "No thief that knows this defense was written.",
+            "No attacker started from public weights: none were given.",
+            "No attacker that knows this defense was written.",
             "An attack that nobody has thought of cannot be tried.",
         ),
         "lines": tuple(map(line, range(24))),
@@ -272,12 +274,12 @@ def judgement(*, twin: bool = True, n: int = 5, taken: float = 0.7, **changes: A
 def hostile() -> AuditResult:
     """Every name is an attack on the page."""
     own = (
-        thief(HOSTILE, "defended", 94.0),
-        thief(LONG, "undefended", 95.0),
-        thief("学生", "alone", 93.0, reads="nothing"),
-        thief("lost", "defended", None),
+        attacker(HOSTILE, "defended", 94.0),
+        attacker(LONG, "undefended", 95.0),
+        attacker("学生", "alone", 93.0, reads="nothing"),
+        attacker("lost", "defended", None),
     )
-    cards = (card(thieves=own, title=HOSTILE, sentence=HOSTILE, why=HOSTILE, card=HOSTILE, id="x"), card("label", 50))
+    cards = (card(attackers=own, title=HOSTILE, sentence=HOSTILE, why=HOSTILE, card=HOSTILE, id="x"), card("label", 50))
     return judgement(
         title=HOSTILE,
         suite=HOSTILE,
@@ -297,10 +299,10 @@ def _mean(found: AttackResult | None) -> float:
 
 def _sentence(serving: str, questions: int, best: AttackResult | None, count: int) -> str:
     if best is None or best.accuracy is None:
-        return f"With {questions:,} unlabelled photos and your {serving}, no thief was measured."
+        return f"With {questions:,} unlabelled photos and your {serving}, no attacker was measured."
     found = best.accuracy
     sure = f" (95 %: {found.low:.1f}–{found.high:.1f})" if found.low is not None else ""
     return (
-        f"With {questions:,} unlabelled photos and your {serving}, the best of {count} thieves reached "
+        f"With {questions:,} unlabelled photos and your {serving}, the best of {count} attackers reached "
         f"{found.mean:.1f} %{sure}; your model has 98.6."
     )

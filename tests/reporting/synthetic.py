@@ -40,8 +40,8 @@ GRID: dict[
 }
 
 
-def thief(seed: int = 0, accuracy: float | None = 90.0, victim: str = "nasty", **changes: Any) -> Cell:
-    """One thief; changes are fields of the cell."""
+def attacker(seed: int = 0, accuracy: float | None = 90.0, victim: str = "nasty", **changes: Any) -> Cell:
+    """One attacker; changes are fields of the cell."""
     values: dict[str, Any] = {
         "victim": victim,
         "victim_id": f"{victim}-{seed}",
@@ -72,13 +72,13 @@ def thief(seed: int = 0, accuracy: float | None = 90.0, victim: str = "nasty", *
 def control(seed: int = 0, accuracy: float | None = 97.0, **changes: Any) -> Cell:
     """A student alone."""
     own = {"kind": "control", "victim_id": "", "defense": {}, "attack": "scratch", "attack_settings": {}, "queries": 0}
-    return thief(seed, accuracy, "none", **{**own, "seeds": {"student": seed}, "agreement": None, **changes})
+    return attacker(seed, accuracy, "none", **{**own, "seeds": {"student": seed}, "agreement": None, **changes})
 
 
 def victim(seed: int = 0, accuracy: float | None = 99.0, name: str = "normal", **changes: Any) -> Cell:
     """A teacher."""
     own = {"kind": "victim", "attack": "", "attack_settings": {}, "card": "", "queries": 0, "seeds": {"victim": seed}}
-    return thief(seed, accuracy, name, **{**own, "student_settings": {"width": 1.0}, "agreement": None, **changes})
+    return attacker(seed, accuracy, name, **{**own, "student_settings": {"width": 1.0}, "agreement": None, **changes})
 
 
 def figure(classes: tuple[str, ...] = ("zero", "one", "two"), **changes: Any) -> tuple[Cell, dict[str, Any]]:
@@ -115,7 +115,7 @@ def grid() -> list[Cell]:
             settings = {"temperature": hot, "alpha": 0.9} if hot else {}
             own: dict[str, Any] = {"card": card, "attack": attack, "attack_settings": settings, "experiment": "demo"}
             own |= {"images": 50, "queries": 50, "student_settings": {"width": 0.5}} if card == API else {}
-            cells.append(control(seed, accuracy, **own) if whose == "none" else thief(seed, accuracy, whose, **own))
+            cells.append(control(seed, accuracy, **own) if whose == "none" else attacker(seed, accuracy, whose, **own))
     return cells
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from reporting.synthetic import API, control, figure, grid, thief, victim, write
+from reporting.synthetic import API, attacker, control, figure, grid, victim, write
 from undistill.errors import RunError, UsageError
 from undistill.experiments.cell import Cell
 from undistill.reporting import attack
 from undistill.reporting.paired import difference
 from undistill.reporting.report import Report, write_report
-from undistill.reporting.summary import Group, summarise
+from undistill.reporting.summary import Group, summarize
 
 APPROVED = Path(__file__).parent / "approved" / "attack.md"
 
@@ -125,7 +125,7 @@ def test_links_lead_to_the_cells(demo: Report) -> None:
 
 
 def test_the_same_cells_give_the_same_bytes(tmp_path: Path) -> None:
-    folder = write(tmp_path, [victim(0), thief(0), control(0)], figure())
+    folder = write(tmp_path, [victim(0), attacker(0), control(0)], figure())
     files = [
         write_report([folder], folder / "report").page.parent / name
         for name in ("index.html", "report.md", "report.json")
@@ -138,8 +138,10 @@ def test_the_same_cells_give_the_same_bytes(tmp_path: Path) -> None:
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     cells = [
         victim(0, data_note=HOSTILE),
-        thief(0, data_note=HOSTILE, student=HOSTILE, victim=HOSTILE, experiment=HOSTILE, card=HOSTILE, attack=HOSTILE),
-        thief(1, None, status="failed", why=HOSTILE, env={"torch": HOSTILE}),
+        attacker(
+            0, data_note=HOSTILE, student=HOSTILE, victim=HOSTILE, experiment=HOSTILE, card=HOSTILE, attack=HOSTILE
+        ),
+        attacker(1, None, status="failed", why=HOSTILE, env={"torch": HOSTILE}),
     ]
     report = write_report([write(tmp_path, cells, figure((HOSTILE, "{{ 7 * 7 }}", "two")))], tmp_path / "report")
     page = Visible(report.page.read_text())
@@ -151,7 +153,9 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 def test_one_cell_is_enough(tmp_path: Path) -> None:
-    report = write_report([write(tmp_path, [thief(0, 91.2, experiment="attack", reported=87.1)])], tmp_path / "report")
+    report = write_report(
+        [write(tmp_path, [attacker(0, 91.2, experiment="attack", reported=87.1)])], tmp_path / "report"
+    )
     seen = Visible(report.page.read_text()).text
     assert "91.2" in seen
     assert "reported 87.1" in seen
@@ -164,7 +168,11 @@ def test_one_cell_is_enough(tmp_path: Path) -> None:
 
 def test_lost_cells_are_counted(tmp_path: Path) -> None:
     why = "the loss was not finite at step 3"
-    cells = [thief(0, 90.0), thief(1, None, status="diverged", why=why), thief(0, None, "normal", status="diverged")]
+    cells = [
+        attacker(0, 90.0),
+        attacker(1, None, status="diverged", why=why),
+        attacker(0, None, "normal", status="diverged"),
+    ]
     report = write_report([write(tmp_path, cells)], tmp_path / "report")
     assert "90.0 (n = 1, 1 diverged)" in report.text
     assert "– (1 diverged)" in report.text
@@ -173,14 +181,14 @@ def test_lost_cells_are_counted(tmp_path: Path) -> None:
 
 def test_nothing_but_lost_cells_still_makes_a_page(tmp_path: Path) -> None:
     assert write_report(
-        [write(tmp_path, [thief(0, None, status="failed", curve=[])])], tmp_path / "report"
+        [write(tmp_path, [attacker(0, None, status="failed", curve=[])])], tmp_path / "report"
     ).page.is_file()
 
 
 def test_mixtures_of_experiments(tmp_path: Path) -> None:
     one = write(tmp_path / "one", grid())
-    two = write(tmp_path / "two", [thief(7, 88.8, experiment="attack", data="other", data_note="other data")])
-    three = write(tmp_path / "three", [thief(0, 77.7, experiment="attack", card=API), figure()[0]])
+    two = write(tmp_path / "two", [attacker(7, 88.8, experiment="attack", data="other", data_note="other data")])
+    three = write(tmp_path / "three", [attacker(0, 77.7, experiment="attack", card=API), figure()[0]])
     seen = Visible(write_report([one, two, three], tmp_path / "report").page.read_text()).text
     assert "88.8" in seen
     assert "77.7" in seen
@@ -195,7 +203,7 @@ def test_no_folder_no_cells(tmp_path: Path) -> None:
 
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
-    write(tmp_path, [thief(0)])
+    write(tmp_path, [attacker(0)])
     (tmp_path / "cells" / "0000.json").write_text('{"schema": 1, "id": "x"}')
     with pytest.raises(RunError, match=r"0000\.json is no cell: victim: Field required"):
         write_report([tmp_path], tmp_path / "report")
@@ -212,8 +220,8 @@ def test_a_figure_without_its_arrays_is_named(tmp_path: Path) -> None:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    first = Group((thief(0, 90.0), thief(1, 92.0), thief(2, 97.0)))
-    second = Group((thief(2, 96.0, "normal"), thief(0, 95.0, "normal"), thief(1, 95.0, "normal")))
+    first = Group((attacker(0, 90.0), attacker(1, 92.0), attacker(2, 97.0)))
+    second = Group((attacker(2, 96.0, "normal"), attacker(0, 95.0, "normal"), attacker(1, 95.0, "normal")))
     change = difference(first, second)
     assert change is not None
     assert change.each == [-5.0, -3.0, 1.0]
@@ -225,54 +233,56 @@ def test_differences_are_paired_by_seed() -> None:
 
 
 def test_seeds_without_a_partner_are_counted_not_used() -> None:
-    change = difference(Group((thief(0, 90.0), thief(1, None, status="diverged"))), Group((thief(0, 95.0, "normal"),)))
+    change = difference(
+        Group((attacker(0, 90.0), attacker(1, None, status="diverged"))), Group((attacker(0, 95.0, "normal"),))
+    )
     assert change is not None
     assert (change.each, change.unpaired, change.interval) == ([-5.0], 1, None)
 
 
 def test_no_pair_no_difference() -> None:
-    assert difference(Group((thief(0),)), Group((thief(1, victim="normal"),))) is None
-    assert difference(None, Group((thief(0),))) is None
+    assert difference(Group((attacker(0),)), Group((attacker(1, victim="normal"),))) is None
+    assert difference(None, Group((attacker(0),))) is None
 
 
 def test_a_contrast_gives_both_means_and_the_paired_interval() -> None:
-    text = attack.of_students(summarise(grid()).sections[0])[0]
+    text = attack.of_students(summarize(grid()).sections[0])[0]
     for value in ("92.0 %", "97.4 %", "−5.4 points", "−7.4 to −3.4"):
         assert value in text
 
 
 def test_an_interval_around_zero_and_few_seeds_conclude_nothing() -> None:
-    summary = summarise(grid())
+    summary = summarize(grid())
     labels = next(text for text in attack.other_contrasts(summary.sections[0]) if text.startswith("Victim's"))
     assert "no measurable difference" in labels
     assert attack.doubts(summary) == []
-    few = summarise([cell for cell in grid() if max(cell.seeds.values()) < 2])
+    few = summarize([cell for cell in grid() if max(cell.seeds.values()) < 2])
     assert "nothing can be concluded from 2 seeds" in attack.of_students(few.sections[0])[0]
     assert attack.doubts(few)
 
 
 def test_headroom_is_what_soft_outputs_add_to_labels() -> None:
-    text = attack.headroom(summarise(grid()).sections[1])
+    text = attack.headroom(summarize(grid()).sections[1])
     assert text is not None
     assert "+6.9 points" in text  # 97.33 − 90.40
     assert "6.9 of these points are removed" in text
 
 
 def test_the_cost_to_users_is_paired_with_the_control() -> None:
-    [text] = attack.of_victims(summarise(grid()))
+    [text] = attack.of_victims(summarize(grid()))
     for value in ("98.8 %", "99.6 %", "−0.8 points"):
         assert value in text
-    assert attack.of_victims(summarise([thief(0)])) == []
+    assert attack.of_victims(summarize([attacker(0)])) == []
 
 
 def test_missing_baselines_and_repeated_seeds_are_doubts() -> None:
-    assert any("no baseline" in doubt for doubt in attack.doubts(summarise([thief(0, 90.0)])))
-    twice = summarise([*grid(), thief(0, 95.0, accuracy_val=1.0, experiment="demo")])
+    assert any("no baseline" in doubt for doubt in attack.doubts(summarize([attacker(0, 90.0)])))
+    twice = summarize([*grid(), attacker(0, 95.0, accuracy_val=1.0, experiment="demo")])
     assert any("more than once" in doubt for doubt in attack.doubts(twice))
 
 
 @pytest.mark.parametrize(
-    ("cells", "count"), [([thief(0)], 5), ([thief(0, card=API), control(0, card=API)], 5), ([victim(0)], 1)]
+    ("cells", "count"), [([attacker(0)], 5), ([attacker(0, card=API), control(0, card=API)], 5), ([victim(0)], 1)]
 )
 def test_limits_follow_the_cells(cells: list[Cell], count: int) -> None:
-    assert len(attack.limits(summarise(cells))) == count
+    assert len(attack.limits(summarize(cells))) == count

@@ -79,10 +79,10 @@ def test_a_comparison_draws_everything_quietly_and_fits(
     visit.context.close()
 
 
-def test_every_thief_is_drawn(visit: Visit) -> None:
-    thieves = len(small().threat_models[0].attacks)
-    assert visit.page.locator("[data-spec=dots-0] .mark-symbol.role-mark path").count() == thieves
-    assert visit.page.locator("[data-spec=gains-0] .mark-symbol.role-mark path").count() == thieves - 1
+def test_every_attacker_is_drawn(visit: Visit) -> None:
+    attackers = len(small().threat_models[0].attacks)
+    assert visit.page.locator("[data-spec=dots-0] .mark-symbol.role-mark path").count() == attackers
+    assert visit.page.locator("[data-spec=gains-0] .mark-symbol.role-mark path").count() == attackers - 1
 
 
 def test_dark_changes_page_and_charts_at_once(visit: Visit) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from reporting import audits
-from reporting.audits import HOSTILE, LONG, card, judgement, line, thief, victim
+from reporting.audits import HOSTILE, LONG, attacker, card, judgement, line, victim
 from undistill.auditing.result import AuditResult, Flag
 from undistill.reporting.audit import first, story
 from undistill.reporting.audit.compare import write_comparison
 from undistill.reporting.audit.first import ACTION, HELPS
 from undistill.reporting.audit.lanes import gains, label_floor
 from undistill.reporting.audit.page import draw, render
-from undistill.reporting.audit.words import serving_text, twin_of
+from undistill.reporting.audit.words import control_of, serving_text
 from undistill.reporting.audit.words import shown as named_verdict
 from undistill.reporting.audit.write import write_audit
 from undistill.reporting.written import Report
@@ -238,7 +238,7 @@ def test_a_card_where_all_failed_still_has_its_place() -> None:
     lost = card(
         "probs",
         200,
-        thieves=(thief("KD", "defended", None),),
+        attackers=(attacker("KD", "defended", None),),
         A_label=None,
         label_equivalents=None,
         verdict="inconclusive",
@@ -264,15 +264,17 @@ def test_what_is_not_resolved_or_not_done_is_said_at_once() -> None:
 
 
 def test_a_row_with_fewer_seeds_is_compared_on_those() -> None:
-    floor = thief("label-only", "defended", 86.4, reads="labels", n=5, each=(70.0, 88.0, 90.0, 92.0, 92.0), chosen=True)
-    whole = thief("KD", "defended", 87.4, n=5, each=(71.0, 89.0, 91.0, 93.0, 93.0))
-    wide = thief("twice the width", "defended", 84.0, n=3, each=(72.0, 89.0, 91.0))  # 2.4 below the mean of five
-    text = seen(judgement(cards=(card(thieves=(floor, whole, wide)),)))
+    floor = attacker(
+        "label-only", "defended", 86.4, reads="labels", n=5, each=(70.0, 88.0, 90.0, 92.0, 92.0), chosen=True
+    )
+    whole = attacker("KD", "defended", 87.4, n=5, each=(71.0, 89.0, 91.0, 93.0, 93.0))
+    wide = attacker("twice the width", "defended", 84.0, n=3, each=(72.0, 89.0, 91.0))  # 2.4 below the mean of five
+    text = seen(judgement(cards=(card(attackers=(floor, whole, wide)),)))
     assert "Rows with fewer seeds are compared on those seeds alone." in text
-    assert "Rows with fewer seeds" not in seen(judgement(cards=(card(thieves=(floor, whole)),)))
+    assert "Rows with fewer seeds" not in seen(judgement(cards=(card(attackers=(floor, whole)),)))
 
 
-def test_the_page_says_where_thieves_were_searched() -> None:
+def test_the_page_says_where_attackers_were_searched() -> None:
     cards = (card("probs", 50), card("probs", 200), card("label", 50))
     lines = (line(0), line(1, phase="selection", card=cards[0].threat_model))
     text = seen(judgement(cards=cards, lines=lines))
@@ -288,12 +290,12 @@ def test_no_loss_is_said_too() -> None:
 
 
 def test_the_floor_is_what_the_search_chose() -> None:
-    best = thief("label-smooth", "defended", 91.0, reads="labels")
-    chosen = thief("label-only", "defended", 90.0, reads="labels", chosen=True)
-    other = thief("label-only", "undefended", 95.0, reads="labels", chosen=True)
-    assert label_floor(card(thieves=(best, chosen, other))) == chosen
-    assert label_floor(card(thieves=(best, other))) == best
-    soft = card(thieves=(thief("KD", "defended", 92.0),))
+    best = attacker("label-smooth", "defended", 91.0, reads="labels")
+    chosen = attacker("label-only", "defended", 90.0, reads="labels", chosen=True)
+    other = attacker("label-only", "undefended", 95.0, reads="labels", chosen=True)
+    assert label_floor(card(attackers=(best, chosen, other))) == chosen
+    assert label_floor(card(attackers=(best, other))) == best
+    soft = card(attackers=(attacker("KD", "defended", 92.0),))
     assert label_floor(soft) is None
     assert gains(soft, judgement(cards=(soft,))) is None
 
@@ -318,12 +320,12 @@ def test_ways_of_serving_have_words(code: str, text: str) -> None:
 def test_users_are_set_against_the_twin_that_is_served_alike() -> None:
     own = small()
     by_name = {(v.name, v.access): v for v in own.victims}
-    assert twin_of(own, by_name["nasty", "label"]) is by_name["normal", "label"]
-    assert twin_of(own, by_name["normal", "label"]) is None
+    assert control_of(own, by_name["nasty", "label"]) is by_name["normal", "label"]
+    assert control_of(own, by_name["normal", "label"]) is None
     two = small(
         victims=(victim("a", "defended"), victim("b", "defended"), victim("c", "undefended"), victim("d", "undefended"))
     )
-    assert twin_of(two, two.victims[1]) is two.victims[3]
+    assert control_of(two, two.victims[1]) is two.victims[3]
 
 
 def test_failed_cells_are_told(shown: Visible) -> None:
@@ -348,7 +350,7 @@ def test_a_sentence_begins_and_ends(text: str, shown: str) -> None:
 
 def test_an_interrupted_audit_answers_from_the_budgets_that_it_has() -> None:
     """The largest budget comes last: as long as it is not there, the next one is what is known."""
-    lost = card("probs", 200, thieves=(thief("KD", "defended", None),), A_def=None, verdict="inconclusive")
+    lost = card("probs", 200, attackers=(attacker("KD", "defended", None),), A_def=None, verdict="inconclusive")
     answer = first.gets(judgement(cards=(card("probs", 50), lost), learning=()))
     assert "Not known yet" not in answer.text
     assert "50 queries" in answer.text

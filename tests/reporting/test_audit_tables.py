@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reporting import audits
-from reporting.audits import card, judgement, thief
+from reporting.audits import attacker, card, judgement
 from reporting.test_audit_page import Visible, small
 from undistill.auditing.result import AuditResult, Contrast
 from undistill.reporting.audit import cells, curves, first, lanes, tables
@@ -89,7 +89,7 @@ def test_differences_with_their_bounds() -> None:
     assert [row[0].text for row in tables.behind(same, small()).rows] == ["H", "took"]
 
 
-def test_thieves_stand_soft_first_then_labels_then_controls() -> None:
+def test_attackers_stand_soft_first_then_labels_then_controls() -> None:
     own = card()
     reads = [each.reads for each in tables.ranked(own)]
     assert reads == sorted(reads, key=["soft", "labels", "nothing"].index)
@@ -103,13 +103,13 @@ def test_thieves_stand_soft_first_then_labels_then_controls() -> None:
 
 
 def test_latex_is_escaped_and_booktabs(tmp_path: Path) -> None:
-    own = card(thieves=(thief("a_b & 50 % $x$ \\input{evil}", "defended", 94.0),))
+    own = card(attackers=(attacker("a_b & 50 % $x$ \\input{evil}", "defended", 94.0),))
     write_audit(judgement(cards=(own,), title="100 % of_it", learning=()), tmp_path)
     text = (tmp_path / "report.tex").read_text()
     assert r"a\_b \& 50 \% \$x\$ \textbackslash{}input\{evil\}" in text
     assert "\\input" not in text
     assert text.startswith(r"% 100 \% of\_it")
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3  # exposure, one card's thieves, users
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3  # exposure, one card's attackers, users
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
 
 
@@ -138,7 +138,7 @@ def test_every_cell_is_a_row_with_its_command() -> None:
     assert [row[-1].text for row in rows] == [line.command for line in own.lines]
 
 
-def test_dots_hold_every_thief_once() -> None:
+def test_dots_hold_every_attacker_once() -> None:
     own = card()
     spec = lanes.accuracies(own, small())
     assert spec is not None
@@ -166,7 +166,7 @@ def test_questions_have_a_curve_a_serving_and_the_student_alone() -> None:
     curve = curves.by_questions(judgement())
     assert curve is not None
     assert [name for name, _ in curve.lines][-1] == "baseline, no access, by labeled images"
-    assert [name for name, _ in curve.lines][-2] == curves.TWIN
+    assert [name for name, _ in curve.lines][-2] == curves.CONTROL
     assert len(curve.lines) == 6
     assert [point.x for point in curve.lines[0][1]] == [50, 200, 1000]
     assert len({(look[0], look[1]) for look in curve.looks.values()}) == 6

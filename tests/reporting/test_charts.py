@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reporting.synthetic import figure, grid, thief
+from reporting.synthetic import attacker, figure, grid
 from undistill.errors import RunError
 from undistill.reporting import charts
 from undistill.reporting.response import picture, response, softened
-from undistill.reporting.summary import summarise
+from undistill.reporting.summary import summarize
 
 
 def _values(spec: dict[str, Any]) -> list[list[dict[str, Any]]]:
@@ -22,7 +22,7 @@ def _values(spec: dict[str, Any]) -> list[list[dict[str, Any]]]:
 
 
 def test_every_seed_is_a_point_and_every_group_a_tick() -> None:
-    summary = summarise(grid())
+    summary = summarize(grid())
     section = summary.sections[0]
     _, _, points, means = _values(charts.dots(section, summary.names))
     assert sorted(point["accuracy"] for point in points) == sorted(cell.accuracy or 0 for cell in section.cells)
@@ -31,26 +31,26 @@ def test_every_seed_is_a_point_and_every_group_a_tick() -> None:
 
 
 def test_points_of_one_group_share_a_lane_that_no_other_group_has() -> None:
-    summary = summarise(grid())
+    summary = summarize(grid())
     _, _, points, _ = _values(charts.dots(summary.sections[0], summary.names))
     assert len({point["y"] for point in points}) == len({(point["arm"], point["victim"]) for point in points})
 
 
 def test_lost_cells_are_not_drawn_at_zero() -> None:
-    summary = summarise([thief(0), thief(1, None, status="diverged")])
+    summary = summarize([attacker(0), attacker(1, None, status="diverged")])
     _, _, points = _values(charts.dots(summary.sections[0], summary.names))
     assert [point["accuracy"] for point in points] == [90.0]
 
 
 def test_the_same_cells_give_the_same_specification() -> None:
-    summary = summarise(grid())
+    summary = summarize(grid())
     assert charts.dots(summary.sections[0], summary.names) == charts.dots(summary.sections[0], summary.names)
 
 
 def test_a_victim_has_one_colour_and_shape_in_every_chart() -> None:
-    names = summarise(grid()).names
-    both = summarise(grid()).sections[0]
-    only = summarise([thief(0)]).sections[0]
+    names = summarize(grid()).names
+    both = summarize(grid()).sections[0]
+    only = summarize([attacker(0)]).sections[0]
     encodings = [charts.dots(section, names)["layer"][2]["encoding"] for section in (both, only)]
     for channel in ("color", "shape"):
         looks = [dict(zip(e[channel]["scale"]["domain"], e[channel]["scale"]["range"], strict=True)) for e in encodings]
@@ -58,14 +58,14 @@ def test_a_victim_has_one_colour_and_shape_in_every_chart() -> None:
 
 
 def test_mean_curve_by_hand() -> None:
-    short = thief(1, curve=[{"epoch": 1, "loss": 4.0}])
-    long = thief(0, curve=[{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "accuracy_val": 50.0}])
+    short = attacker(1, curve=[{"epoch": 1, "loss": 4.0}])
+    long = attacker(0, curve=[{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "accuracy_val": 50.0}])
     assert charts.mean_curve([long, short], "loss") == [(1, 3.0), (2, 1.0)]
     assert charts.mean_curve([long, short], "accuracy_val") == [(2, 50.0)]
 
 
 def test_long_curves_are_thinned_but_keep_their_end() -> None:
-    cell = thief(0, curve=[{"epoch": e, "loss": float(e)} for e in range(1, 1001)])
+    cell = attacker(0, curve=[{"epoch": e, "loss": float(e)} for e in range(1, 1001)])
     spec = charts.curves({"nasty": [cell]}, ["nasty"], "loss", "x")
     [values] = _values(spec)
     assert len(values) <= charts.THIN_TO + 1

@@ -80,7 +80,7 @@ def test_the_twin_takes_part_once_and_can_win() -> None:
     useless, good, twin = contest.entrants
     assert useless.beaten == (2, 3)
     assert good.beaten == ()
-    assert twin.beaten == (2,)  # the same users, a thief who gets less
+    assert twin.beaten == (2,)  # the same users, an attacker who gets less
     assert useless.lost["accuracy"] == pytest.approx(9.2)
     assert twin.lost["accuracy"] == 0.0
 

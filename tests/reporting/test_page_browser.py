@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reporting.browsing import DESK, PHONE, QUIET, Visit
-from reporting.synthetic import figure, grid, thief, write
+from reporting.synthetic import attacker, figure, grid, write
 from undistill.reporting.report import Report, write_report
 
 if TYPE_CHECKING:
@@ -132,7 +132,10 @@ def test_without_scripts_the_tables_say_it_all(browser: Browser, report: Report)
 
 def test_hostile_names_run_nothing(browser: Browser, tmp_path: Path) -> None:
     hostile = "</script><img src=x onerror=console.error(1)>"
-    cells = [*grid(), thief(0, 80.0, student=hostile, victim=hostile, attack=hostile, data_note=hostile, card=hostile)]
+    cells = [
+        *grid(),
+        attacker(0, 80.0, student=hostile, victim=hostile, attack=hostile, data_note=hostile, card=hostile),
+    ]
     folder = write(tmp_path, cells, figure((hostile, "<b>one</b>", "two")))
     page = write_report([folder], folder / "report").page
     visit = Visit(browser, page, size=DESK, scheme="light")

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from reporting.reproduced import CLASSES, cell_of, figure_of, fill, plan_of
-from reporting.synthetic import thief
+from reporting.synthetic import attacker
 from reporting.synthetic import write as write_cells
 from reporting.test_attack import BANNED, HOSTILE, Visible
 from undistill.errors import RunError, UsageError
@@ -199,7 +199,7 @@ def test_arrays_that_do_not_fit_are_named(tmp_path: Path, damage: dict[str, Any]
 
 def test_reproductions_and_others_do_not_mix(tmp_path: Path) -> None:
     one = fill(tmp_path / "one", plan_of("table1", seeds=1))
-    two = write_cells(tmp_path / "two", [thief(0)])
+    two = write_cells(tmp_path / "two", [attacker(0)])
     with pytest.raises(UsageError, match=r"one holds a reproduction and .*two does not"):
         write_report([two, one], tmp_path / "report")
     with pytest.raises(UsageError, match=r"two holds no reproduction"):

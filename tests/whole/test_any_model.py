@@ -296,8 +296,8 @@ def test_components_of_a_plugin_work_from_the_shell(shell: Shell, tmp_path: Path
     assert trained["status"] == "ok"
     hardened = done(shell("protect", run, "--with", "toy-defense", *toy, "-q", "--json", "-o", twin))
     assert hardened["defense"]["name"] == "toy-defense"
-    thief = ["--with", "toy-attack", "--student", "toy-net", *toy, "-q", "--json"]
-    cell = done(shell("attack", twin, *thief, "-o", tmp_path / "out"))
+    attacker = ["--with", "toy-attack", "--student", "toy-net", *toy, "-q", "--json"]
+    cell = done(shell("attack", twin, *attacker, "-o", tmp_path / "out"))
     assert (cell["attack"], cell["victim"], cell["student"]) == ("toy-attack", "toy-defense", "toy-net")
 
 

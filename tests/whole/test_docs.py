@@ -329,12 +329,12 @@ def test_plugins_are_listed(known: None, shell: Shell) -> None:
 
 
 def test_plugins_train_harden_and_steal(toys: Path, shell: Shell, tmp_path: Path) -> None:
-    hardened, thief = tmp_path / "hardened", tmp_path / "thief"
+    hardened, attacker = tmp_path / "hardened", tmp_path / "thief"
     outcome = shell("protect", toys, *FLAGS, "--with", "toy-defense", *SMALL, "-o", hardened)
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["defense"] == {"name": "toy-defense", "lie": 0.3}
     student = ("--student", "toy", "-s", "student.width=0.25")
-    outcome = shell("attack", hardened, *FLAGS, "--with", "toy-attack", *student, *SMALL, "-o", thief)
+    outcome = shell("attack", hardened, *FLAGS, "--with", "toy-attack", *student, *SMALL, "-o", attacker)
     assert outcome.code == 0, outcome.err
     cell = json.loads(outcome.out)
     assert (cell["attack"], cell["victim"], cell["student"]) == ("toy-attack", "toy-defense", "toy")

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from undistill.attacks.base import ATTACKS, Attack
-from undistill.attacks.kd import Distillation
+from undistill.attacks.base import ATTACKS, Lesson
+from undistill.attacks.kd import Distills
 from undistill.attacks.sanitise import counted_once, probabilities
 from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet
@@ -27,15 +27,15 @@ from undistill.types import Batch
 
 
 @ATTACKS.register
-class Average(Attack):
+class Average(Distills):
     """Query each image several times and distil the mean output.
 
     `kd` on the mean answer about each image: α τ² KL(mean ‖ student) + (1 − α) CE(student, label).
 
     The mean is of probabilities over `copies` views of the image, those of the first passes; without views the copies are the
     image itself, and only answers given at random differ. Each copy is a question, asked at the start: a budget Q pays for
-    ⌊Q / copies⌋ images, and the thief trains on those alone, in more passes: as many steps an epoch as the recipe takes on all of
-    its images, to the nearest whole pass. Training on any view reads the mean of its image. On a card without labels the second
+    ⌊Q / copies⌋ images, and the attacker trains on those alone, in more passes: as many steps an epoch as the recipe takes on all
+    of its images, to the nearest whole pass. Training on any view reads the mean of its image. On a card without labels the second
     term uses the mean's top class.
 
     Source: our own; `kd` as in Ma et al. 2021, equation 1.
@@ -43,8 +43,6 @@ class Average(Attack):
 
     name: Literal["average"] = "average"
     copies: int = Field(3, ge=2)
-    temperature: float = Field(4.0, gt=0)
-    alpha: float = Field(0.9, ge=0, le=1)
     needs: ClassVar[Access | None] = Access.TOPK
     knows: ClassVar[tuple[str, ...]] = ("noise",)
 
@@ -64,7 +62,7 @@ class Average(Attack):
         batches = image_batches(held, recipe, role="thief", device=str(device))
         with counted_once(oracle, resumed=state is not None):
             means = Noted.of(batches, self.mean(oracle, batches))
-        objective = Distillation(means, self.temperature, self.alpha, recipe.training.smoothing)
+        objective = Lesson(self.loss, means, recipe.training.smoothing)
         return fit(student, batches, objective, recipe.training, seed=recipe.seed, state=state)
 
     def affordable(self, images: ImageSet, budget: int | None, seed: int) -> ImageSet:
@@ -107,7 +105,7 @@ def _steps(images: int, batch: int) -> int:
 
 @dataclass(frozen=True)
 class Noted:
-    """What a thief wrote down about its images."""
+    """What an attacker wrote down about its images."""
 
     answers: Answer
     row_N: Tensor

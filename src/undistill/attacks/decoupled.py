@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor
 
 from undistill.attacks.base import ATTACKS, Attack
 from undistill.attacks.sanitise import completed
-from undistill.data.image_set import ImageSet
 from undistill.losses import decoupled_kl, smoothed_cross_entropy
-from undistill.oracle.oracle import Answer, Oracle, Questions
+from undistill.oracle.oracle import Answer
 from undistill.threat_model import Access
-from undistill.training.loop import EpochRecord, State, fit
-from undistill.training.objectives import hits
-from undistill.training.recipe import Recipe
-from undistill.training.train import image_batches
-from undistill.types import Batch, Terms
+from undistill.types import Terms
 
 
 @ATTACKS.register
@@ -44,51 +36,14 @@ class Decoupled(Attack):
     needs: ClassVar[Access | None] = Access.TOPK
     knows: ClassVar[tuple[str, ...]] = ("nasty", "nasty-head")
 
-    def steal(
-        self,
-        oracle: Oracle,
-        student: nn.Module,
-        images: ImageSet,
-        recipe: Recipe,
-        *,
-        device: torch.device,
-        state: State | None = None,
-    ) -> Iterator[EpochRecord]:
-        """Distil the oracle's confidence into `student`."""
-        batches = image_batches(images, recipe, role="thief", device=str(device))
-        questions = Questions(oracle, batches, recipe.training)
-        return fit(
-            student,
-            batches,
-            Confidence(questions, self, recipe.training.smoothing),
-            recipe.training,
-            seed=recipe.seed,
-            state=state,
+    def loss(self, logits_BC: Tensor, response: Answer, labels_B: Tensor, smoothing: float) -> Terms:
+        """`loss`, `kd` and `ce`."""
+        scores_BC = completed(response.values).log() if response.access is Access.TOPK else response.scores_BC
+        kd = decoupled_kl(
+            *(scores_BC, logits_BC, response.labels_B),
+            temperature=self.temperature,
+            target=self.target,
+            beta=self.beta,
         )
-
-
-@dataclass(frozen=True)
-class Confidence:
-    """The objective."""
-
-    questions: Callable[[Batch], Answer]
-    settings: Decoupled
-    smoothing: float = 0.0
-    modules: Mapping[str, nn.Module] = field(default_factory=dict)
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Terms:
-        """`loss` and `agreement`."""
-        answer, settings = self.questions(batch), self.settings
-        logits_BC = model(batch.images_BCHW)
-        labels_B = answer.labels_B if batch.labels_B is None else batch.labels_B
-        some = answer.access is Access.TOPK
-        soft = decoupled_kl(
-            completed(answer.values).log() if some else answer.scores_BC,
-            logits_BC,
-            answer.labels_B,
-            temperature=settings.temperature,
-            target=settings.target,
-            beta=settings.beta,
-        )
-        hard = smoothed_cross_entropy(logits_BC, labels_B, self.smoothing)
-        return {"loss": soft + settings.hard * hard, "agreement": hits(logits_BC, answer.labels_B)}
+        ce = smoothed_cross_entropy(logits_BC, labels_B, smoothing)
+        return {"loss": kd + self.hard * ce, "kd": kd, "ce": ce}

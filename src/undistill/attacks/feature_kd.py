@@ -70,8 +70,8 @@ class FeatureKD(Attack):
     ) -> Iterator[EpochRecord]:
         """Train `student` and the adapter; UsageError where victim or student does not end in a linear layer on features."""
         victim, head = linear_head(frozen(oracle.weights(), device), self.name, "victim")
-        thief, own = linear_head(student, self.name, "student", biased=self.variant != "fitnet")
-        read_out(thief, images.seen(slice(0, 2), device))
+        attacker, own = linear_head(student, self.name, "student", biased=self.variant != "fitnet")
+        read_out(attacker, images.seen(slice(0, 2), device))
         features_ND, logits_NC = read_all(victim, images, device)
         if state is None:
             oracle.forwards += len(images)

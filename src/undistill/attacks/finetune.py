@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from undistill.attacks.base import ATTACKS, Attack
+from undistill.attacks.base import ATTACKS, Lesson
 from undistill.attacks.insider import PAST_ANSWERS, Inside, frozen, said
-from undistill.attacks.kd import Distillation
+from undistill.attacks.kd import Distills
 from undistill.data.image_set import ImageSet
 from undistill.oracle.oracle import Oracle
 from undistill.seeds import derive
@@ -25,13 +25,13 @@ from undistill.training.train import image_batches
 
 
 @ATTACKS.register
-class Finetune(Attack):
+class Finetune(Distills):
     """Fine-tune a copy of the victim on labels first, then distil that copy; needs the weights.
 
     CE(copy of the victim, label) for `epochs` epochs, then α τ² KL(that copy ‖ student) + (1 − α) CE(student, label).
 
     The copy takes the recipe's batches and views, SGD at a constant `lr`, its batch normalisations in training mode. Labels are the
-    true ones where the thief holds them, else the victim's own top classes of the images as they are; the student's second term
+    true ones where the attacker holds them, else the victim's own top classes of the images as they are; the student's second term
     then uses the copy's top class. Source: our own; fine-tuning as it is done to any network, against a victim whose wrong answers
     were trained into it.
     """
@@ -40,8 +40,6 @@ class Finetune(Attack):
     epochs: int = Field(10, ge=1)
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    temperature: float = Field(4.0, gt=0)
-    alpha: float = Field(0.9, ge=0, le=1)
     needs: ClassVar[Access | None] = Access.WEIGHTS
     reads: ClassVar[Access] = Access.WEIGHTS
     knows: ClassVar[tuple[str, ...]] = PAST_ANSWERS
@@ -67,7 +65,7 @@ class Finetune(Attack):
         # A copy of the victim again, not the one that was trained: its memory layout is that of a resumed run.
         tuned = frozen(oracle.weights(), device)
         tuned.load_state_dict(copied.state_dict())
-        lesson = Distillation(Inside(oracle, tuned), self.temperature, self.alpha, recipe.training.smoothing)
+        lesson = Lesson(self.loss, Inside(oracle, tuned), recipe.training.smoothing)
         batches = image_batches(images, recipe, role="thief", device=str(device))
         past = {**state, "epoch": done - self.epochs} if state is not None and done > self.epochs else None
         for record in fit(student, batches, lesson, recipe.training, seed=recipe.seed, state=past):

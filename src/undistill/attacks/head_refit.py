@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from undistill.attacks.base import ATTACKS, Attack
+from undistill.attacks.base import ATTACKS, Lesson
 from undistill.attacks.insider import PAST_ANSWERS, Inside, frozen
-from undistill.attacks.kd import Distillation
+from undistill.attacks.kd import Distills
 from undistill.data.image_set import ImageSet
 from undistill.oracle.oracle import Oracle
 from undistill.seeds import generator
@@ -30,14 +30,14 @@ from undistill.training.train import image_batches
 
 
 @ATTACKS.register
-class HeadRefit(Attack):
+class HeadRefit(Distills):
     """Fit a new last layer on the features of the victim, then distil that; needs the weights.
 
     A new last layer of the victim minimises Σ CE(W z + b, label) + l2/2 · ‖W‖², z its standardised features.
 
-    `labels_per_class` images of each class are used, drawn at (seed, "thief", "refit"); None uses all that the thief holds. Labels
-    are the true ones where it holds them, else the victim's own top classes, which weights give for nothing. Then the student
-    learns from the victim with that layer: α τ² KL(victim ‖ student) + (1 − α) CE(student, label). Source: our own. A defense that
+    `labels_per_class` images of each class are used, drawn at (seed, "thief", "refit"); None uses all that the attacker holds.
+    Labels are the true ones where it holds them, else the victim's own top classes. Then the student learns from the victim with
+    that layer: α τ² KL(victim ‖ student) + (1 − α) CE(student, label). Source: our own. A defense that
     is trained on answers leaves features that tell classes apart, for else its accuracy would be gone; the layer that reads them
     is cheap to fit again.
     """
@@ -45,8 +45,6 @@ class HeadRefit(Attack):
     name: Literal["head-refit"] = "head-refit"
     labels_per_class: int | None = Field(20, ge=1)
     l2: float = Field(1.0, gt=0)
-    temperature: float = Field(4.0, gt=0)
-    alpha: float = Field(0.9, ge=0, le=1)
     needs: ClassVar[Access | None] = Access.WEIGHTS
     reads: ClassVar[Access] = Access.WEIGHTS
     knows: ClassVar[tuple[str, ...]] = PAST_ANSWERS
@@ -66,7 +64,7 @@ class HeadRefit(Attack):
         device: torch.device,
         state: State | None = None,
     ) -> Iterator[EpochRecord]:
-        """Refit, then train `student`; a resumed thief refits again, to the same layer.
+        """Refit, then train `student`; a resumed attacker refits again, to the same layer.
 
         UsageError for a victim without a linear head. In the records `refit` is how often the new layer and the victim name the
         same class, percent of the images held.
@@ -77,7 +75,7 @@ class HeadRefit(Attack):
             oracle.forwards += len(images)
         agreement = refit(head, features_ND, logits_NC, images, self.labels_per_class, self.l2, recipe.seed)
         batches = image_batches(images, recipe, role="thief", device=str(device))
-        lesson = Distillation(Inside(oracle, victim), self.temperature, self.alpha, recipe.training.smoothing)
+        lesson = Lesson(self.loss, Inside(oracle, victim), recipe.training.smoothing)
         for record in fit(student, batches, lesson, recipe.training, seed=recipe.seed, state=state):
             yield replace(record, terms={**record.terms, "refit": agreement})
 

@@ -1,4 +1,4 @@
-"""How thieves who hold the weights look inside the victim, without ever changing it.
+"""How attackers who hold the weights look inside the victim, without ever changing it.
 
 Legend: B batch, C channels or classes, H height, W width.
 """
@@ -32,7 +32,7 @@ PAST_ANSWERS = (
     "top1",
     "answer-top1",
 )
-"""Defenses of answers, which whoever reads weights and features goes around."""
+"""Defenses of outputs, which attackers with the weights bypass."""
 
 
 def frozen(victim: nn.Module, device: torch.device | str) -> nn.Module:
@@ -42,7 +42,7 @@ def frozen(victim: nn.Module, device: torch.device | str) -> nn.Module:
 
 @dataclass(frozen=True)
 class Inside:
-    """How a thief's batches meet a frozen victim that it holds itself: no question, but the oracle counts the images computed."""
+    """A frozen victim that the attacker holds: no query, but the oracle counts the images computed."""
 
     oracle: Oracle
     victim: nn.Module

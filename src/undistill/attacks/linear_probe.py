@@ -1,34 +1,33 @@
-"""A linear layer on public features: what a thief gets who trains nothing but the last layer of somebody else's network.
+"""A linear layer on public features: an attacker who trains only the last layer of a public network.
 
 Legend: B batch, C classes, D features, N images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from undistill.attacks.base import ATTACKS, Attack
+from undistill.attacks.base import ATTACKS, Lesson
+from undistill.attacks.kd import Distills
 from undistill.data.image_set import ImageSet
-from undistill.losses import distillation_loss, smoothed_cross_entropy
+from undistill.losses import smoothed_cross_entropy
 from undistill.oracle.oracle import Answer, Oracle
 from undistill.seeds import derive
 from undistill.threat_model import Access
 from undistill.training.evaluate import batch_for
 from undistill.training.features import FeatureBatches, Scale, check_head, linear_head, read_all, write_head
 from undistill.training.loop import EpochRecord, State, fit
-from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe
-from undistill.types import Batch, Terms
+from undistill.types import Terms
 
 
 @ATTACKS.register
-class LinearProbe(Attack):
+class LinearProbe(Distills):
     """Train only a linear layer on the fixed features of the student.
 
     α τ² KL(victim ‖ W z + b) + (1 − α) CE(W z + b, label), z the standardised features of the student, which stay as they are.
@@ -40,13 +39,17 @@ class LinearProbe(Attack):
     """
 
     name: Literal["linear-probe"] = "linear-probe"
-    temperature: float = Field(4.0, gt=0)
-    alpha: float = Field(0.9, ge=0, le=1)
     needs: ClassVar[Access | None] = Access.LABEL
 
     def check(self, student: nn.Module, victim: nn.Module | None = None) -> None:
         """UsageError for a student without a linear head that has a bias."""
         check_head(student, self.name, "student", biased=True)
+
+    def loss(self, logits_BC: Tensor, response: Answer, labels_B: Tensor, smoothing: float) -> Terms:
+        """`loss`, `kd` and `ce`; of labels `loss` alone."""
+        if response.access is Access.LABEL:
+            return {"loss": smoothed_cross_entropy(logits_BC, response.labels_B, smoothing)}
+        return super().loss(logits_BC, response, labels_B, smoothing)
 
     def steal(
         self,
@@ -73,43 +76,15 @@ class LinearProbe(Attack):
         past: dict[str, Any] | None = None
         if state is not None:
             past = {**state, "model": state["modules"]["probe"], "modules": {}}
-        lesson = Probing(answer, self.temperature, self.alpha, training.smoothing)
+        lesson = Lesson(self.loss, lambda batch: answer.take(batch.index_B), training.smoothing)
         for record in fit(probe, batches, lesson, training, seed=recipe.seed, state=past):
             write_head(head, *scale.off(probe.weight, probe.bias))
             kept = {"probe": probe.state_dict(), "answers": {"values": answer.values}}
             yield replace(record, state={**record.state, "model": student.state_dict(), "modules": kept})
 
 
-@dataclass(frozen=True)
-class Probing:
-    """The objective on features, against answers that were given before."""
-
-    answer: Answer
-    temperature: float
-    alpha: float
-    smoothing: float = 0.0
-    modules: Mapping[str, nn.Module] = field(default_factory=dict)
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Terms:
-        """`loss` and `agreement`."""
-        answer = self.answer.take(batch.index_B)
-        logits_BC = model(batch.images_BCHW)
-        if answer.access is Access.LABEL:
-            loss = smoothed_cross_entropy(logits_BC, answer.labels_B, self.smoothing)
-        else:
-            loss = distillation_loss(
-                logits_BC,
-                answer.scores_BC,
-                answer.labels_B if batch.labels_B is None else batch.labels_B,
-                temperature=self.temperature,
-                alpha=self.alpha,
-                smoothing=self.smoothing,
-            )
-        return {"loss": loss, "agreement": hits(logits_BC, answer.labels_B)}
-
-
 def asked(oracle: Oracle, images: ImageSet, device: torch.device, state: State | None) -> Answer:
-    """The answer about each image, asked once; without a budget, a resumed thief reads those that it was given before."""
+    """The answer about each image, asked once; without a budget, a resumed attacker reads those that it was given before."""
     if state is not None and oracle.budget is None:
         return Answer(oracle.access, state["modules"]["answers"]["values"].to(device))
     rows = images.chunks(batch_for(images, device))

@@ -13,24 +13,20 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from undistill.attacks.base import ATTACKS, Attack
-from undistill.attacks.kd import Distillation
+from undistill.attacks.base import ATTACKS, Responses
+from undistill.attacks.kd import Distills
 from undistill.data.batches import ImageBatches
-from undistill.data.image_set import ImageSet
 from undistill.oracle.oracle import Answer, Oracle, Questions
 from undistill.threat_model import Access
 from undistill.training.evaluate import batch_for
-from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.recipe import Recipe
-from undistill.training.train import image_batches
 from undistill.types import Batch
 
 
 @ATTACKS.register
-class Sanitise(Attack):
+class Sanitise(Distills):
     """Remove false peaks from the outputs, then distil them.
 
     `kd` on cleaned answers: α τ² KL(cleaned ‖ student) + (1 − α) CE(student, label); the top class keeps its place.
@@ -45,31 +41,16 @@ class Sanitise(Attack):
 
     name: Literal["sanitise"] = "sanitise"
     variant: Literal["clip", "top1", "class-means", "second"] = "top1"
-    temperature: float = Field(4.0, gt=0)
-    alpha: float = Field(0.9, ge=0, le=1)
     needs: ClassVar[Access | None] = Access.TOPK
     knows: ClassVar[tuple[str, ...]] = ("nasty", "nasty-head")
 
-    def steal(
-        self,
-        oracle: Oracle,
-        student: nn.Module,
-        images: ImageSet,
-        recipe: Recipe,
-        *,
-        device: torch.device,
-        state: State | None = None,
-    ) -> Iterator[EpochRecord]:
-        """Distil cleaned answers into `student`."""
-        batches = image_batches(images, recipe, role="thief", device=str(device))
+    def responses(self, oracle: Oracle, batches: ImageBatches, recipe: Recipe, *, resumed: bool) -> Responses:
+        """Cleaned responses."""
         questions = Questions(oracle, batches, recipe.training)
-        if self.variant == "class-means":
-            means_CC = class_means(first_answers(oracle, batches, questions, resumed=state is not None))
-            cleaned = Cleaned(questions, lambda probs_BC: by_class(probs_BC, means_CC))
-        else:
-            cleaned = Cleaned(questions, CLEAN[self.variant])
-        objective = Distillation(cleaned, self.temperature, self.alpha, recipe.training.smoothing)
-        return fit(student, batches, objective, recipe.training, seed=recipe.seed, state=state)
+        if self.variant != "class-means":
+            return Cleaned(questions, CLEAN[self.variant])
+        means_CC = class_means(first_answers(oracle, batches, questions, resumed=resumed))
+        return Cleaned(questions, lambda probs_BC: by_class(probs_BC, means_CC))
 
 
 @dataclass(frozen=True)
@@ -87,7 +68,7 @@ class Cleaned:
 def first_answers(oracle: Oracle, batches: ImageBatches, questions: Questions, *, resumed: bool) -> Tensor:
     """N × C completed probabilities for the images as they are: the stored answers, or a question each where there is no budget.
 
-    A `resumed` thief repeats those questions, which the oracle has counted already.
+    A `resumed` attacker repeats those questions, which the oracle has counted already.
     """
     images, device = batches.images, batches.device
     if oracle.budget is not None:
@@ -100,7 +81,7 @@ def first_answers(oracle: Oracle, batches: ImageBatches, questions: Questions, *
 
 @contextmanager
 def counted_once(oracle: Oracle, *, resumed: bool) -> Iterator[None]:
-    """For the questions that a thief begins with: a `resumed` one repeats them, but without a budget they are counted already."""
+    """For the queries that an attacker begins with: a `resumed` one repeats them, counted already without a budget."""
     counted = oracle.queries
     if resumed and oracle.budget is None:
         oracle.queries = 0

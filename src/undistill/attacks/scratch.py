@@ -22,7 +22,7 @@ from undistill.training.train import image_batches
 class Scratch(Attack):
     """The baseline: train on true labels, without the victim.
 
-    CE(student, true label). Asks nothing; labels are handed to it on any card, because it is a control and no thief.
+    CE(student, true label). Asks nothing; labels are handed to it on any card, because it is a control and no attacker.
     """
 
     name: Literal["scratch"] = "scratch"

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor
 
 from undistill.attacks.base import ATTACKS, Attack
-from undistill.data.image_set import ImageSet
 from undistill.losses import smoothed_cross_entropy, standardised_kl
-from undistill.oracle.oracle import Answer, Oracle, Questions
+from undistill.oracle.oracle import Answer
 from undistill.threat_model import Access
-from undistill.training.loop import EpochRecord, State, fit
-from undistill.training.objectives import hits
-from undistill.training.recipe import Recipe
-from undistill.training.train import image_batches
-from undistill.types import Batch, Terms
+from undistill.types import Terms
 
 
 @ATTACKS.register
@@ -38,38 +30,8 @@ class StandardisedKD(Attack):
     weight: float = Field(9.0, gt=0)
     needs: ClassVar[Access | None] = Access.TOPK
 
-    def steal(
-        self,
-        oracle: Oracle,
-        student: nn.Module,
-        images: ImageSet,
-        recipe: Recipe,
-        *,
-        device: torch.device,
-        state: State | None = None,
-    ) -> Iterator[EpochRecord]:
-        """Distil the oracle into `student`, both standardised."""
-        batches = image_batches(images, recipe, role="thief", device=str(device))
-        questions = Questions(oracle, batches, recipe.training)
-        objective = Standardised(questions, self.temperature, self.weight, recipe.training.smoothing)
-        return fit(student, batches, objective, recipe.training, seed=recipe.seed, state=state)
-
-
-@dataclass(frozen=True)
-class Standardised:
-    """The objective."""
-
-    questions: Callable[[Batch], Answer]
-    temperature: float
-    weight: float
-    smoothing: float = 0.0
-    modules: Mapping[str, nn.Module] = field(default_factory=dict)
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Terms:
-        """`loss` and `agreement`."""
-        answer = self.questions(batch)
-        logits_BC = model(batch.images_BCHW)
-        labels_B = answer.labels_B if batch.labels_B is None else batch.labels_B
-        soft = standardised_kl(answer.scores_BC, logits_BC, self.temperature)
-        hard = smoothed_cross_entropy(logits_BC, labels_B, self.smoothing)
-        return {"loss": self.weight * soft + hard, "agreement": hits(logits_BC, answer.labels_B)}
+    def loss(self, logits_BC: Tensor, response: Answer, labels_B: Tensor, smoothing: float) -> Terms:
+        """`loss`, `kd` and `ce`."""
+        kd = standardised_kl(response.scores_BC, logits_BC, self.temperature)
+        ce = smoothed_cross_entropy(logits_BC, labels_B, smoothing)
+        return {"loss": self.weight * kd + ce, "kd": kd, "ce": ce}

@@ -256,7 +256,9 @@ def _victims(evidence: Evidence) -> Iterator[VictimResult]:
         yield VictimResult(
             name=subject.name,
             side=subject.side,
-            label=(subject.label or cell.victim).replace(", the twin", " (control)"),
+            label=(subject.label or cell.victim)
+            .replace(", the twin", " (control)")
+            .replace(", the control", " (control)"),
             network=subject.network or cell.student,
             defense=subject.defense or cell.defense,
             output_defenses=subject.behind,

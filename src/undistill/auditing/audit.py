@@ -1,4 +1,4 @@
-"""`audit`: what a thief still gets from a model, by how it is served and how often it may be asked."""
+"""`audit`: what an attacker still gets from a model, by how it is served and how often it may be asked."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from undistill.attacks.base import ATTACKS
 from undistill.auditing.compute import AuditFolder, plan_of
 from undistill.auditing.config import (
     ALWAYS_SKIPPED,
+    GIVEN,
     AuditConfig,
+    attackers_of,
     cards_of,
+    check,
     left_out,
     seeds_of,
-    thieves_of,
+    subject,
+    teachers,
     time_of,
     with_more,
     without_search,
@@ -25,7 +29,6 @@ from undistill.auditing.config import (
 from undistill.auditing.evidence import read as read_evidence
 from undistill.auditing.planner import Planner
 from undistill.auditing.precision import ENOUGH, precision
-from undistill.auditing.subjects import GIVEN, check, subject, teachers
 from undistill.auditing.suite import Suite, expected_resolution, suite, usual_delta
 from undistill.data import Splits
 from undistill.data.load import load
@@ -156,9 +159,9 @@ def _plan(
     cards = cards_of(config, chosen, data, victims)
     chosen, unsearched = _searchable(chosen, cards[0], data, victims)
     seeds = seeds_of(config, chosen, recipe.seed)
-    thieves = thieves_of(config, recipe, data, next(iter(victims.values()), None))
+    attackers = attackers_of(config, recipe, data, next(iter(victims.values()), None))
     found, skipped = Planner(
-        chosen, subjects, cards, thieves, seeds, data.fingerprint, _unfit(data, thieves.students[0], victims)
+        chosen, subjects, cards, attackers, seeds, data.fingerprint, _unfit(data, attackers.students[0], victims)
     ).plan()
     return Plan(
         title=_title(subjects, config),
@@ -333,4 +336,4 @@ def _title(subjects: Sequence[Subject], config: AuditConfig) -> str:
         return f"the method {name}, {config.teachers} teachers"
     first = next(subject for subject in subjects if subject.side == "defended")
     twin = next((subject.label for subject in subjects if subject.side == "undefended"), None)
-    return first.label if twin is None else f"{first.label} against {twin.removesuffix(', the twin')}"
+    return first.label if twin is None else f"{first.label} against {twin.removesuffix(', the control')}"

@@ -1,4 +1,4 @@
-"""What an audit is asked to do, and what that means: cards, attacks, seeds, attacks of one's own."""
+"""What an audit is asked to do, and what that means: threat models, attacks, seeds, and its victims."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 
 from undistill.attacks.base import ATTACKS
-from undistill.auditing.making import Thieves
+from undistill.auditing.making import Attackers
 from undistill.auditing.suite import FIRST_SEARCH_SEED, NAIVE, Suite
+from undistill.auditing.verdict import check_control
 from undistill.data import Splits
 from undistill.errors import UsageError
-from undistill.experiments.plan import Skipped
+from undistill.experiments.plan import Skipped, Subject
 from undistill.experiments.runtime import Config
 from undistill.models.base import FIXED, MODELS
 from undistill.oracle.black_box import BlackBox
-from undistill.oracle.victim import Victim
-from undistill.registry import problem
+from undistill.oracle.output_defense import chain, shown
+from undistill.oracle.victim import Model, Victim
+from undistill.registry import problem, registry
 from undistill.threat_model import Access, ThreatModel
-from undistill.training.recipe import Recipe, Student
+from undistill.training.evaluate import accuracy, predict
+from undistill.training.recipe import Recipe, Student, component, read
+from undistill.training.run_folder import Run
 
 USUAL_HOLDINGS = "unlabelled/fresh"
 USUAL_TIME = 600.0
@@ -37,6 +41,8 @@ ALWAYS_SKIPPED = (
     ),
     Skipped(what="attackers with images of another kind (knockoff)", why="not built yet"),
 )
+GIVEN = "(given)"
+"""Stands for the path of a model that was handed over in Python."""
 
 
 class AuditConfig(Config):
@@ -206,7 +212,7 @@ def _budgets(chosen: Suite, pool: int, classes: int) -> tuple[int, ...]:
 
 
 def _playable(victim: Victim, base: ThreatModel, counts: Sequence[int | None], config: AuditConfig) -> None:
-    """UsageError for a victim that no attack of these cards could be tried on."""
+    """UsageError for a victim that no attack of these threat models could be tried on."""
     if base.pool == "fresh" and not (victim.fresh_pool or config.assume_fresh):
         raise UsageError(
             f"nothing says which images {victim.label} and what it came from were trained on, so none are known to be fresh; if "
@@ -237,11 +243,11 @@ def _base(card: str | ThreatModel) -> tuple[ThreatModel, bool]:
     return ThreatModel.parse(card), True
 
 
-def thieves_of(config: AuditConfig, recipe: Recipe, data: Splits, victim: Victim | None) -> Thieves:
+def attackers_of(config: AuditConfig, recipe: Recipe, data: Splits, victim: Victim | None) -> Attackers:
     """How attacks are trained: as the recipe has it, for steps that fit the size of the images."""
     values = recipe.dump()
     steps = config.steps or (400 if data.train.image_size <= 16 else 1500)
-    return Thieves(
+    return Attackers(
         training=values["training"],
         views=values["data"]["views"],
         students=tuple(_student(item, config) for item in config.students) or (_own(recipe, victim, config),),
@@ -286,7 +292,7 @@ def _student(item: str | dict[str, Any], config: AuditConfig) -> dict[str, Any]:
         try:
             item = {"name": name, "width": float(width)} if colon else {"name": item}
         except ValueError:
-            item = {"name": item}  # a network of somebody's: package.module:callable
+            item = {"name": item}  # a network by its code: package.module:callable
     MODELS.make(item["name"])
     try:
         Student.model_validate(item)
@@ -308,3 +314,69 @@ def left_out(chosen: Suite, cards: Sequence[ThreatModel], config: AuditConfig) -
             Skipped(what="attackers who start from public weights", why="none were named; --public WEIGHTS tries them")
         )
     return found
+
+
+def check(victims: Mapping[str, Victim], data: Splits, delta: float) -> None:
+    """UsageError for a victim that the data do not fit, or a control that is none."""
+    for victim in victims.values():
+        victim.check(data)
+    if len({victim.id for victim in victims.values()}) < len(victims):
+        raise UsageError(
+            "the control is the audited model itself, by its weights or its name: they could not be told apart"
+        )
+    if len(victims) == 2 and not any(isinstance(victim.model, BlackBox) for victim in victims.values()):
+        ours, twin = victims["defended"], victims["undefended"]
+        reached = [accuracy(predict(v.network, data.test), data.test.labels_N) for v in (ours, twin)]
+        prints = [v.data_fingerprint or data.fingerprint for v in (ours, twin)]
+        check_control(reached[0], reached[1], delta, prints)
+
+
+def subject(side: Any, given: Model, victim: Victim, config: AuditConfig) -> Subject:
+    """A victim as the plan keeps it."""
+    path = given.folder if isinstance(given, Run) else given if isinstance(given, str | Path) else GIVEN
+    black = isinstance(victim.model, BlackBox)
+    return Subject(
+        name=side,
+        side=side,
+        model=str(path),
+        id=victim.id,
+        label=victim.label if side == "defended" else f"{victim.label}, the control",
+        network=victim.label if black else str(victim.network.config["name"]),
+        defense=victim.defense,
+        behind=tuple(item.model_dump(mode="json") for item in victim.behind),
+        shows=shown(Access.LOGITS, victim.behind).label if victim.behind else Access.WEIGHTS.label,
+        answers=config.outputs if black else None,
+        unseen=config.assume_fresh,
+    )
+
+
+def teachers(config: AuditConfig, recipe: Recipe) -> tuple[Subject, ...]:
+    """Pairs of teachers that the audit trains itself: an ordinary one and its hardened version, or the same behind a defense."""
+    wanted = config.method
+    name = wanted if isinstance(wanted, str) else str((wanted or {}).get("name"))
+    answers = name in registry("answer-defense").classes()
+    settings = {} if answers else read(component(recipe.dump(), "defense", wanted)).dump()["defense"]
+    behind = tuple(item.model_dump(mode="json") for item in chain([wanted])) if answers and wanted else ()
+    found = []
+    for number in range(config.teachers):
+        seed = recipe.seed + number
+        values = read({**recipe.dump(), "seed": seed}).dump()
+        twin = f"teachers/normal-s{seed}"
+        common: dict[str, Any] = {"teacher": number, "recipe": values, "network": recipe.model.name}
+        found.append(
+            Subject(name=f"undefended-{number}", side="undefended", model=twin, label=f"normal {seed}", **common)
+        )
+        found.append(
+            Subject(
+                name=f"defended-{number}",
+                side="defended",
+                model=twin if answers else f"teachers/{name}-s{seed}",
+                label=f"{name} {seed}",
+                defense=settings,
+                behind=behind,
+                shows=shown(Access.LOGITS, chain(behind)).label if behind else Access.WEIGHTS.label,
+                adversary=f"undefended-{number}",
+                **common,
+            )
+        )
+    return tuple(found)

@@ -1,4 +1,4 @@
-"""How one cell of an audit is planned: the card that it needs, the cards that it counts for, the hash of all that fixes it."""
+"""How one cell of an audit is planned: the least access that it needs, the threat models it counts for, and its key."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from undistill.experiments.plan import Choice, Planned, Role, Subject, key_of
 from undistill.threat_model import Access, ThreatModel
 
 EPOCHS = 20
-"""Lines in a thief's log; its steps are spread over them."""
+"""Lines in a attacker's log; its steps are spread over them."""
 
 
 @dataclass(frozen=True)
-class Thieves:
-    """How thieves are trained: a training section and views; with a budget of questions, so many steps.
+class Attackers:
+    """How attacks are trained: a training section and views; with a query budget, so many steps.
 
     `pool` and `trained` count the fresh images and those that the victim was trained on; `public` is the digest of public weights.
     """
@@ -32,15 +32,15 @@ class Thieves:
     public: str = ""
 
     def size(self, card: ThreatModel) -> int:
-        """How many images a card's pool has."""
+        """How many images a threat model's pool has."""
         return 0 if card.pool == "none" else self.pool if card.pool == "fresh" else self.trained
 
     def images(self, card: ThreatModel) -> int:
-        """How many images the thief of a card holds."""
+        """How many images the attack of a threat model holds."""
         return card.questions or round(card.share * self.size(card))
 
     def recipe(self, card: ThreatModel) -> dict[str, Any]:
-        """Training and views on a card: few images are seen so often that the steps are those asked for."""
+        """Training and views on a threat model: few images are seen so often that the steps are those asked for."""
         training = dict(self.training)
         if card.questions is not None:
             training["batch"] = max(2, min(training["batch"], card.questions))
@@ -56,16 +56,16 @@ class Maker:
     """Plans single cells; `alpha` is what attacks that mix soft and hard answers weigh soft ones by."""
 
     cards: tuple[ThreatModel, ...]
-    thieves: Thieves
+    attackers: Attackers
     fingerprint: str
     alpha: float
     teachers: Mapping[str, str]
     """The key of the cell that trains a victim, by its name, where the audit does that itself."""
     alone_after: tuple[str, ...] = ()
-    """What students alone wait for: the cell that makes the first victim."""
+    """What baselines wait for: the cell that makes the first victim."""
 
     def served(self, subject: Subject, card: ThreatModel) -> Planned:
-        """What users get from a victim as it is served on a card; the first such cell of a teacher trains it."""
+        """What users get from a victim under the output access of a threat model; the first such cell of a teacher trains it."""
         key = key_of({"served": str(card), "of": _identity(subject), "data": self.fingerprint})
         label = f"{subject.label} served as {card.serving}"
         first = self.teachers.get(subject.name)
@@ -76,7 +76,7 @@ class Maker:
             key=key, side=subject.side, role="served", label=label, card=str(card), victim=subject.name, after=after
         )
 
-    def thief(
+    def attack(
         self,
         subject: Subject | None,
         role: Role,
@@ -91,7 +91,7 @@ class Maker:
         stage: int = 1,
         label: str = "",
     ) -> Planned:
-        """A thief of a victim, or a student alone; on the weakest card that shows all that its attack reads.
+        """An attacker of a victim, or a baseline; on the weakest threat model that shows all that its attack reads.
 
         Either `attack` or `choice` says which attack it is.
         """
@@ -103,16 +103,16 @@ class Maker:
             "attack": attack,
             "changes": changes or {},
             "times": times or {},
-            "student": student or self.thieves.students[0],
-            "recipe": self.thieves.recipe(card),
+            "student": student or self.attackers.students[0],
+            "recipe": self.attackers.recipe(card),
             "seed": seed,
         }
-        if subject is None:  # alone, a card only says how many images there are
+        if subject is None:  # alone, a threat model only says how many images there are
             card = card.served("label")
             fixed["card"] = str(card)
         phase = "selection" if role == "search" else "report"
         chosen = None if choice is None else choice.model_dump()
-        public = {"public": self.thieves.public} if self.thieves.public else {}
+        public = {"public": self.attackers.public} if self.attackers.public else {}
         key = key_of(
             {**fixed, **public, "choice": chosen, "of": _identity(subject), "phase": phase, "data": self.fingerprint}
         )
@@ -132,7 +132,7 @@ class Maker:
         )
 
     def _counts(self, card: ThreatModel, role: Role) -> tuple[str, ...]:
-        """The audit's cards that a cell of this card counts for: those that show as much or more."""
+        """The audit's threat models that a cell of this threat model counts for: those that show as much or more."""
         if role in ("search", "curve", "effort"):
             return (str(card),)
         return tuple(str(other) for other in self.cards if includes(other, card))
@@ -153,7 +153,7 @@ def _squeezed(schedule: dict[str, Any], by: float) -> dict[str, Any]:
 
 
 def includes(strong: ThreatModel, weak: ThreatModel) -> bool:
-    """Whether a thief of one card can do all that one of the other can: the same images and budget, as much or more shown."""
+    """Whether one threat model lets an attacker do all that the other does: the same images and budget, as much or more shown."""
     if strong.served("label") != weak.served("label") or strong.access < weak.access:
         return False
     if weak.access is Access.LABEL or strong.access >= Access.LOGITS:
@@ -163,7 +163,7 @@ def includes(strong: ThreatModel, weak: ThreatModel) -> bool:
 
 
 def without(cell: Planned, cards: Sequence[str]) -> Planned:
-    """The cell, counting no longer for these cards."""
+    """The cell, counting no longer for these threat models."""
     return cell.model_copy(update={"cards": tuple(card for card in cell.cards if card not in cards)})
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from undistill.attacks.base import ATTACKS
-from undistill.auditing.making import Maker, Thieves, without
+from undistill.auditing.making import Attackers, Maker, without
 from undistill.auditing.suite import FIRST_SEARCH_SEED, NAIVE, Settings, Suite
 from undistill.experiments.plan import Choice, Planned, Role, Skipped, Subject
 from undistill.threat_model import Access, ThreatModel
 
 FEW = 3
 """Report seeds where only a curve or a doubt rests on them."""
-ALONE: Settings = {"name": "scratch"}
+BASELINE: Settings = {"name": "scratch"}
 
 
 @dataclass
@@ -39,19 +39,19 @@ class Planner:
         suite: Suite,
         subjects: Sequence[Subject],
         cards: Sequence[ThreatModel],
-        thieves: Thieves,
+        attackers: Attackers,
         seeds: Sequence[int],
         fingerprint: str,
         unfit: Callable[[Settings], str] = lambda _: "",
     ) -> None:
         self.unfit = unfit
         self.suite, self.subjects, self.cards = suite, tuple(subjects), tuple(cards)
-        self.thieves, self.seeds, self.first = thieves, tuple(seeds), cards[0]
+        self.attackers, self.seeds, self.first = attackers, tuple(seeds), cards[0]
         self.alpha = 0.9 if self.first.data == "labelled" else 1.0
-        plain = Maker(self.cards, thieves, fingerprint, self.alpha, {})
+        plain = Maker(self.cards, attackers, fingerprint, self.alpha, {})
         trains = {s.name: plain.served(s, self._shown()[0]).key for s in subjects if s.recipe is not None}
         alone = tuple(trains[s.name] for s in subjects[:1] if s.name in trains)
-        self.make = Maker(self.cards, thieves, fingerprint, self.alpha, trains, alone)
+        self.make = Maker(self.cards, attackers, fingerprint, self.alpha, trains, alone)
         self.unplayed: dict[str, Skipped] = {}
         self.found: dict[tuple[str, str], tuple[str, ...]] = {}
         """Keys of the search, by side and by what was searched: `soft`, `inside`, an attack of labels, `alone`."""
@@ -71,12 +71,12 @@ class Planner:
             needs = "" if card == first else _called(first)
             groups.append(Group(_called(card), list(cells), (str(card),), needs))
         groups += [
-            Group(f"student {student['name']}", list(self._student(student))) for student in self.thieves.students[1:]
+            Group(f"student {student['name']}", list(self._student(student))) for student in self.attackers.students[1:]
         ]
         return self._kept(groups)
 
     def _shown(self) -> list[ThreatModel]:
-        """The first card's ways of serving, to measure what users get. Weights are served with probabilities beside them.
+        """The first threat model's output accesses, to measure what users get. Weights are served with probabilities beside them.
 
         A suite without verdicts does not measure what users of bare labels get: their accuracy is that of any other answer.
         """
@@ -88,14 +88,14 @@ class Planner:
     # -- groups ------------------------------------------------------------------------------------------------------
 
     def _main(self) -> Iterable[Planned]:
-        """The search, and every thief and control of the first card."""
+        """The search, and every attack and control of the first threat model."""
         card = self.first
         yield from self._search()
         for subject in self.subjects:
             seeds = self._own(subject, self.seeds)
             if _readable(subject, card):
                 naive = {**NAIVE, "alpha": self.alpha}
-                yield from (self.make.thief(subject, "naive", card, seed, attack=naive) for seed in seeds)
+                yield from (self.make.attack(subject, "naive", card, seed, attack=naive) for seed in seeds)
             yield from self._soft(subject, card, seeds, self.suite.ranks)
             if card.access is Access.WEIGHTS:
                 yield from self._inside(subject, card, seeds)
@@ -105,7 +105,7 @@ class Planner:
         yield from self._effort()
 
     def _other(self, card: ThreatModel, seeds: Sequence[int]) -> Iterable[Planned]:
-        """Another way of serving: the best thief of the first card, and what is made for this one."""
+        """Another output access: the best attack of the first threat model, and what is made for this one."""
         shared = seeds
         for subject in self.subjects:
             seeds = self._own(subject, shared)
@@ -118,7 +118,7 @@ class Planner:
                     yield from self._each(subject, "soft", card, made, seeds)
 
     def _more(self, card: ThreatModel, seeds: Sequence[int]) -> Iterable[Planned]:
-        """Another number of questions: the best thief, one of labels, and a student alone."""
+        """Another query budget: the best attack, a label-only attack, and a baseline."""
         shared = seeds
         for subject in self.subjects:
             seeds = self._own(subject, shared)
@@ -130,7 +130,7 @@ class Planner:
         yield from self._alone("alone", card, shared)
 
     def _student(self, student: dict[str, Any]) -> Iterable[Planned]:
-        """Another network for the thief, on the first card."""
+        """Another network for the attack, on the first threat model."""
         for subject in self.subjects:
             seeds = self._own(subject, self.seeds)
             yield from self._soft(subject, self.first, seeds, 1, student)
@@ -155,7 +155,7 @@ class Planner:
                 yield from cells
         if seeds:
             cells = [
-                self.make.thief(None, "search", self.first, seed, attack=ALONE, times=times)
+                self.make.attack(None, "search", self.first, seed, attack=BASELINE, times=times)
                 for times in self._rates()
                 for seed in seeds
             ]
@@ -172,12 +172,12 @@ class Planner:
             for alpha in self.suite.alphas
             if alpha != self.alpha
         ]
-        clip = None if self.thieves.training.get("clip") else 1.0
+        clip = None if self.attackers.training.get("clip") else 1.0
         for rank in (1, 2):
             best = Choice(among=_keys(cells), rank=rank)
             tried += [{"choice": best, "times": times} for times in self._rates()[1:]]
             tried += [{"choice": best, "changes": {"training.clip": clip}}] if rank == 1 else []
-        cells += [self.make.thief(subject, "search", card, s, stage=2, **how) for how in tried for s in seeds]
+        cells += [self.make.attack(subject, "search", card, s, stage=2, **how) for how in tried for s in seeds]
         self.found[subject.side, "soft"] = _keys(cells)
         yield from cells
 
@@ -185,7 +185,7 @@ class Planner:
         """Labels alone: the learning rate of the first of these attacks is searched, the others are taken as they come."""
         for number, settings in enumerate(self.suite.labels):
             cells = [
-                self.make.thief(subject, "search", self.first, seed, attack=settings, times=times)
+                self.make.attack(subject, "search", self.first, seed, attack=settings, times=times)
                 for times in (self._rates() if number == 0 else [{}])
                 for seed in seeds
             ]
@@ -200,10 +200,10 @@ class Planner:
         return tuple(subject for subject in self.subjects if subject.teacher == 0)
 
     def _own(self, subject: Subject, seeds: Sequence[int]) -> list[int]:
-        """The seeds of one teacher's thieves: its own, so that teachers are independent units."""
+        """The seeds of one teacher's attackers: its own, so that teachers are independent units."""
         return [seed + subject.teacher * len(self.seeds) for seed in seeds]
 
-    # -- thieves and controls ----------------------------------------------------------------------------------------
+    # -- attacks and controls ----------------------------------------------------------------------------------------
 
     def _each(
         self,
@@ -216,7 +216,7 @@ class Planner:
     ) -> Iterable[Planned]:
         """Each of these attacks, as it comes, on each seed."""
         return [
-            self.make.thief(subject, role, card, s, attack=settings, student=student)
+            self.make.attack(subject, role, card, s, attack=settings, student=student)
             for settings in attacks
             for s in seeds
         ]
@@ -235,7 +235,7 @@ class Planner:
             yield from self._each(subject, "soft", card, self._soft_attacks(), seeds, student)
 
     def _inside(self, subject: Subject, card: ThreatModel, seeds: Sequence[int]) -> Iterable[Planned]:
-        """Thieves who hold the weights: from the inside, and by scores where no weaker card has such a thief of the raw network."""
+        """Attackers who hold the weights: inside attacks, and soft ones where no weaker access has these of the raw network."""
         if (subject.side, "inside") in self.found:
             yield from self._best(subject, card, seeds, "inside", 1)
         else:
@@ -246,7 +246,7 @@ class Planner:
             if (side, "soft") in self.found:
                 choice = Choice(among=self.found[side, "soft"])
                 for seed in seeds:
-                    yield self.make.thief(
+                    yield self.make.attack(
                         subject, "soft", card, seed, choice=choice, stage=3, label="rank 1, raw answers"
                     )
             else:
@@ -266,7 +266,7 @@ class Planner:
         for rank in range(1, ranks + 1):
             choice = Choice(among=self.found[subject.side, what], rank=rank)
             for seed in seeds:
-                yield self.make.thief(
+                yield self.make.attack(
                     subject,
                     "soft",
                     card,
@@ -292,7 +292,7 @@ class Planner:
                 yield from self._each(subject, "labels", card, [settings], seeds, student)
                 continue
             for seed in seeds:
-                yield self.make.thief(
+                yield self.make.attack(
                     subject, "labels", card, seed, choice=Choice(among=among), student=student, stage=3,
                     label=settings["name"],
                 )  # fmt: skip
@@ -304,32 +304,32 @@ class Planner:
             return
         among = self.found.get(("alone", "alone"))
         how: dict[str, Any] = (
-            {"attack": ALONE} if among is None else {"choice": Choice(among=among), "stage": 3, "label": "alone"}
+            {"attack": BASELINE} if among is None else {"choice": Choice(among=among), "stage": 3, "label": "alone"}
         )
         every = dict.fromkeys(seed for subject in self.subjects for seed in self._own(subject, seeds))
-        yield from (self.make.thief(None, role, card, seed, student=student, **how) for seed in every)
+        yield from (self.make.attack(None, role, card, seed, student=student, **how) for seed in every)
 
     def _curve(self) -> Iterable[Planned]:
-        """A student alone on fewer and more labelled images, for label-equivalents."""
+        """A baseline on fewer and more labelled images, for label-equivalents."""
         for times in self.suite.curve:
-            count = round(times * self.thieves.images(self.first))
-            if self.first.questions is not None and 2 <= count <= self.thieves.size(self.first):
+            count = round(times * self.attackers.images(self.first))
+            if self.first.questions is not None and 2 <= count <= self.attackers.size(self.first):
                 role: Role = "alone" if any(card.questions == count for card in self.cards) else "curve"
                 yield from self._alone(role, self.first.model_copy(update={"questions": count}), self.seeds[:2])
 
     def _effort(self) -> Iterable[Planned]:
-        """The best thief of the defended model with twice the steps, and with a student twice as wide."""
+        """The best attack of the defended model with twice the steps, and with a student twice as wide."""
         defended = next(subject for subject in self.subjects if subject.side == "defended")
         what = "soft" if ("defended", "soft") in self.found else self.suite.labels[0]["name"]
         card = self.first if what == "soft" else self.first.served("label")
         if ("defended", what) not in self.found:
             return
         choice = Choice(among=self.found["defended", what])
-        fixed_width = self.first.start == "public" or ":" in str(self.thieves.students[0]["name"])
+        fixed_width = self.first.start == "public" or ":" in str(self.attackers.students[0]["name"])
         more = [("steps", "training.passes")] + ([] if fixed_width else [("width", "student.width")])
         for name, times in more:
             for seed in self.seeds[: self.suite.effort]:
-                yield self.make.thief(
+                yield self.make.attack(
                     defended,
                     "effort",
                     card,
@@ -341,13 +341,13 @@ class Planner:
                 )
 
     def _soft_attacks(self) -> tuple[Settings, ...]:
-        """The suite's attacks on scores that can be played, and that there are enough questions for."""
+        """The suite's attacks on scores that can be played, and that there are enough queries for."""
         found = self._played(self.suite.soft + (self.suite.public if self.first.start == "public" else ()), self.first)
         few = self.first.questions is not None and self.first.questions < 6
         return tuple(settings for settings in found if not (few and settings["name"] == "average"))
 
     def _played(self, attacks: Iterable[Settings], card: ThreatModel) -> tuple[Settings, ...]:
-        """Those that a card shows enough for; the others are told as left out."""
+        """Those that a threat model shows enough for; the others are told as left out."""
         found = []
         for settings in attacks:
             needs = ATTACKS.find(settings["name"]).needs
@@ -383,7 +383,7 @@ class Planner:
 
 
 def _readable(subject: Subject, card: ThreatModel) -> bool:
-    """Whether a thief of this card gets more than labels from a victim."""
+    """Whether an attacker of this threat model gets more than labels from a victim."""
     return min(card.access, Access.parse(subject.shows)) > Access.LABEL
 
 

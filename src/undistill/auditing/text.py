@@ -116,7 +116,7 @@ def shown(threat_model: ThreatModel) -> str:
 
 def name_of_model(subject: Subject, plan: Plan) -> str:
     """The model's own name: the last telling part of its path, `predict` of `my_api.py:predict`, else its label."""
-    label = (subject.label or subject.name).removesuffix(", the twin")
+    label = (subject.label or subject.name).removesuffix(", the twin").removesuffix(", the control")
     if plan.question == "method" or subject.model.startswith("("):
         return label
     if ":" in subject.model:

@@ -69,11 +69,11 @@ def demo(
     Takes about two minutes on two cores; needs no GPU and no download. The same command goes on where it was interrupted.
     """
     from undistill.experiments.runtime import Runtime
-    from undistill.oracle.logit_cache import Bank
+    from undistill.oracle.logit_cache import LogitCache
     from undistill.paper.demo import Demo, run_demo
     from undistill.reporting.report import write_report
 
-    kept = Bank.of(cache, cache_limit)
+    kept = LogitCache.of(cache, cache_limit)
     with Reporter(quiet=quiet) as reporter:
         verbs.begin_in(out, reporter, fresh=fresh)
         demo = Demo(seed, teachers, draws, quick)

@@ -83,25 +83,25 @@ class Kept:
 def _caches(bank: Path | None) -> dict[str, Kept]:
     from undistill.data import cache as images
     from undistill.files import cache_root
-    from undistill.oracle.logit_cache import Bank
+    from undistill.oracle.logit_cache import LogitCache
 
-    decoded, logits = images.entries(), Bank.of(bank).entries()
+    decoded, logits = images.entries(), LogitCache.of(bank).entries()
     return {
         "images": Kept(sum(decoded.values()), len(decoded), str(cache_root() / "images")),
-        "logits": Kept(sum(logits.values()), len(logits), str(Bank.of(bank).place)),
+        "logits": Kept(sum(logits.values()), len(logits), str(LogitCache.of(bank).place)),
     }
 
 
 def _prune(kind: str, bank: Path | None) -> None:
     """Remove all of one kind."""
     from undistill.data import cache as images
-    from undistill.oracle.logit_cache import Bank
+    from undistill.oracle.logit_cache import LogitCache
 
     if kind == "images":
         for key in images.entries():
             images.remove(key)
         return
-    kept = Bank.of(bank)
+    kept = LogitCache.of(bank)
     for entry in kept.entries():
         kept.remove(entry)
 

@@ -17,7 +17,7 @@ from undistill.errors import UsageError
 from undistill.paper.experiments import NAMES
 
 if TYPE_CHECKING:
-    from undistill.oracle.logit_cache import Bank
+    from undistill.oracle.logit_cache import LogitCache
 
 Function = TypeVar("Function", bound=Callable[..., None])
 BANK_GB = 10.0
@@ -300,11 +300,11 @@ class Options:
         choose_device(self.device)
         self.open_bank()
 
-    def open_bank(self) -> Bank:
+    def open_bank(self) -> LogitCache:
         """The logit cache, checked."""
-        from undistill.oracle.logit_cache import Bank
+        from undistill.oracle.logit_cache import LogitCache
 
-        return Bank.of(self.cache, self.cache_limit)
+        return LogitCache.of(self.cache, self.cache_limit)
 
     def use_threads(self) -> None:
         """Use as many CPU threads as were asked for, if a number was."""

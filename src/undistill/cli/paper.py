@@ -53,10 +53,10 @@ def reproduce(
     if dry_run:
         return _dry_run(names, fixed, folder, jobs, device, as_json=as_json)
     from undistill.experiments.runtime import Runtime
-    from undistill.oracle.logit_cache import Bank
+    from undistill.oracle.logit_cache import LogitCache
     from undistill.reporting.report import write_report
 
-    kept = Bank.of(cache, cache_limit)
+    kept = LogitCache.of(cache, cache_limit)
     with Reporter(quiet=quiet) as reporter:
         verbs.begin_in(folder, reporter, fresh=fresh)
         runtime = Runtime(device, kept, jobs, log=reporter.say)

@@ -36,7 +36,7 @@ def run(
     """
     from undistill import plugins
     from undistill.experiments.runtime import Runtime
-    from undistill.oracle.logit_cache import Bank
+    from undistill.oracle.logit_cache import LogitCache
 
     use_plugins(plugin)
     for name in trust or []:
@@ -50,7 +50,7 @@ def run(
     if kind != AUDIT and (key is not None or index is not None):
         raise UsageError("single cells can be computed of an audit only; leave out KEY and --index")
     with Reporter(quiet=quiet) as reporter:
-        runtime = Runtime(device, Bank.of(cache, cache_limit), jobs, log=None if kind == AUDIT else reporter.say)
+        runtime = Runtime(device, LogitCache.of(cache, cache_limit), jobs, log=None if kind == AUDIT else reporter.say)
         if key is not None or index is not None:
             line = _cell(folder, key, index, cells, runtime, threads)
         else:

@@ -10,7 +10,7 @@ import torch
 from undistill.data import ImageSet, Splits
 from undistill.errors import UsageError
 from undistill.models import Classifier
-from undistill.oracle.logit_cache import Bank
+from undistill.oracle.logit_cache import LogitCache
 from undistill.oracle.output_defense import ANSWER_DEFENSES
 from undistill.registry import Component, Registry
 from undistill.training.loop import EpochRecord, State
@@ -34,7 +34,7 @@ class TrainedDefense(Component):
         *,
         device: torch.device,
         state: State | None = None,
-        bank: Bank | None = None,
+        bank: LogitCache | None = None,
     ) -> Iterator[EpochRecord]:
         """Train `network` in place, an epoch at a time.
 

@@ -15,7 +15,7 @@ from undistill.defenses.base import DEFENSES, TrainedDefense
 from undistill.losses import self_undermining_loss
 from undistill.models import Classifier
 from undistill.oracle.inference import Frozen
-from undistill.oracle.logit_cache import Bank, answers
+from undistill.oracle.logit_cache import LogitCache, answers
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import hits
 from undistill.training.recipe import Recipe
@@ -45,7 +45,7 @@ class Nasty(TrainedDefense):
         *,
         device: torch.device,
         state: State | None = None,
-        bank: Bank | None = None,
+        bank: LogitCache | None = None,
     ) -> Iterator[EpochRecord]:
         """Train `network` away from `adversary`."""
         training = recipe.training

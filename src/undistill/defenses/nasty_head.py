@@ -16,7 +16,7 @@ from undistill.defenses.base import DEFENSES, Start, TrainedDefense
 from undistill.errors import UsageError
 from undistill.losses import self_undermining_loss
 from undistill.models import Classifier
-from undistill.oracle.logit_cache import Bank
+from undistill.oracle.logit_cache import LogitCache
 from undistill.seeds import derive
 from undistill.training.evaluate import accuracy, batch_for
 from undistill.training.features import FeatureBatches, read_out
@@ -51,7 +51,7 @@ class NastyHead(TrainedDefense):
         *,
         device: torch.device,
         state: State | None = None,
-        bank: Bank | None = None,
+        bank: LogitCache | None = None,
     ) -> Iterator[EpochRecord]:
         """Train `network.head` away from `adversary`; UsageError for a network without a linear head."""
         held = _held(network, adversary, images, recipe, self.copies, device)

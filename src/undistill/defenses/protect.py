@@ -1,4 +1,4 @@
-"""`protect`: a hardened twin of a trained classifier, into a run folder."""
+"""`protect`: a protected version of a trained classifier, into a run folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from undistill.defenses.base import Start, TrainedDefense
 from undistill.errors import Diverged, UsageError
 from undistill.models import Classifier
 from undistill.models.base import FIXED
-from undistill.oracle.logit_cache import USUAL, Bank
+from undistill.oracle.logit_cache import LogitCache
 from undistill.oracle.victim import Victim, finite_logits, resolve
 from undistill.training.environment import choose_device, describe
 from undistill.training.evaluate import accuracy, predict
@@ -37,7 +37,7 @@ def protect(
     accept_accuracy: bool = False,
     resume: bool = False,
     device: str = "auto",
-    bank: Bank | None = USUAL,
+    bank: LogitCache | None = None,
     watch: Watch | None = None,
 ) -> Run:
     """Harden a network of `model`'s architecture.

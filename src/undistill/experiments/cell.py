@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +18,19 @@ from undistill.files import read_json, write_bytes
 
 SCHEMA = 1
 Array = NDArray[Any]
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Cell(BaseModel):
-    """One measurement, as it lies on disk.
+    """One measurement, as it is stored.
 
-    `kind`: `victim` is the model itself, `cell` a thief, `control` a student without a victim, `figure` data for a picture.
-    Accuracies, agreement (with the victim's top class on the test images) and ECE are percent; NLL is in nats. `queries` counts
-    what this thief asked, `forwards` what the victim computed, less what a bank had kept. `vouched`: that the images are fresh is
-    somebody's word. `key` is the hash of the plan's settings that it was made for, `numbers` are those of a figure. `curve` holds
-    one dict an epoch.
-    `held_out` (percent) is what searches choose by: on images that nobody trained on, never the test images, against true
-    labels for a thief that holds labels and against the victim's top class for others. A cell of phase `selection` has no
-    accuracy. `accuracy` is null unless `status` is ok.
+    `kind`: `victim` is the model itself, `cell` an extracted model, `control` a baseline, `figure` data for a picture. Accuracies,
+    `agreement` (fidelity: how often it names the victim's top class on the test images) and ECE are percent; NLL is in nats.
+    `queries` counts the attacker's, `forwards` what the victim computed beyond the logit cache. `vouched`: that the images are
+    fresh was asserted by the user. `key` is the hash of the plan's settings that it was made for, `numbers` are those of a figure.
+    `curve` holds one dict an epoch. `held_out` (percent) is what searches choose by: on images that nothing was trained on, never
+    the test images, against true labels if the attacker holds labels and else against the victim's top class. A cell of phase
+    `selection` has no accuracy. `accuracy` is null unless `status` is ok.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True)
@@ -100,16 +100,24 @@ def save(folder: Path, cell: Cell, arrays: dict[str, Array] | None = None, *, la
 
 def read(path: Path) -> Cell:
     """One cell; RunError names a damaged file, UsageError one of a newer schema."""
+    return read_record(path, Cell, SCHEMA, "is no cell")
+
+
+def read_record(path: Path, kind: type[Kind], schema: int, damaged: str) -> Kind:
+    """A file of a versioned record; UsageError for a newer schema, RunError with the words `damaged` for what is none."""
     values = read_json(path)
-    if not isinstance(values, dict) or not isinstance(values.get("schema"), int):
-        raise RunError(f"{path} is no cell: it states no schema")
-    if values["schema"] > SCHEMA:
-        raise UsageError(f"{path} has schema {values['schema']}, this version reads up to {SCHEMA}; update undistill")
+    stated = (
+        values.get("schema", values.get("schema_")) if isinstance(values, dict) else None
+    )  # reproductions once said schema_
+    if not isinstance(stated, int):
+        raise RunError(f"{path} {damaged}: it states no schema")
+    if stated > schema:
+        raise UsageError(f"{path} has schema {stated}, this version reads up to {schema}; update undistill")
     try:
-        return Cell.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise RunError(f"{path} is no cell: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}") from None
+        raise RunError(f"{path} {damaged}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def read_arrays(folder: Path, cell: Cell) -> dict[str, Array]:

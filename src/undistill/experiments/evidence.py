@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,7 @@ from pydantic import ValidationError
 
 from undistill.errors import RunError, UsageError
 from undistill.experiments.cell import Array, Cell, read, read_arrays, save
+from undistill.experiments.store import Store
 from undistill.files import read_json, write_bytes, write_text
 
 SUFFIX = ".parquet"
@@ -244,14 +244,11 @@ def _packed(path: Path, folder: Path, places: tuple[str, ...]) -> Row:
 def _places(folder: Path) -> dict[Path, list[str]]:
     """FOLDER/KEY of every marker below `folder`, by the file of the cell that it names."""
     found: dict[Path, list[str]] = {}
-    for marker in sorted(folder.rglob("done/*.json")):
-        told: Any = read_json(marker)
-        if not isinstance(told, dict) or not isinstance(told.get("cell"), str):
-            raise RunError(f"{marker} is damaged: it names no cell")
-        home = marker.parents[1]
-        cell = (home / str(told.get("cells", "cells")) / f"{told['cell']}.json").resolve()
-        place = f"{_relative(home, folder)}/{marker.stem}".removeprefix("./")
-        found.setdefault(cell, []).append(place)
+    for home in sorted(done.parent for done in folder.rglob("done") if done.is_dir()):
+        store = Store(home)
+        for key in store.marked():
+            if (cell := store.place(key)) is not None:
+                found.setdefault(cell.resolve(), []).append(f"{_relative(home, folder)}/{key}".removeprefix("./"))
     return found
 
 

@@ -147,7 +147,7 @@ def _begin(environment: dict[str, str]) -> None:
 
 
 def _follow() -> None:
-    """Die with the parent: one that was killed can stop nobody, and would leave workers behind that hold its folders."""
+    """Die with the parent: a parent that was killed cannot stop them, and would leave workers behind that hold its folders."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

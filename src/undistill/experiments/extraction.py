@@ -24,7 +24,7 @@ from undistill.models import Classifier, build
 from undistill.models import model_folder as models
 from undistill.oracle.black_box import BlackBox, to_bytes
 from undistill.oracle.inference import Frozen
-from undistill.oracle.logit_cache import Bank, recalled
+from undistill.oracle.logit_cache import LogitCache, recalled
 from undistill.oracle.oracle import Oracle, cut
 from undistill.oracle.output_defense import AnswerDefense
 from undistill.oracle.query_log import Answers, Ledger, same_victim
@@ -179,7 +179,7 @@ class Extraction:
         recipe: Recipe,
         config: AttackConfig,
         device: torch.device,
-        cache: Bank | None = None,
+        cache: LogitCache | None = None,
     ) -> None:
         self.victim, self.data, self.recipe, self.asked = victim, data, recipe, config
         self.device, self.cache, self.phase = device, cache, config.phase
@@ -394,7 +394,7 @@ class Extraction:
         return {name: round(value, 6) for name, value in numbers.items()}
 
     def held_out(self) -> float | None:
-        """The student's score on images that nobody trained on and it was not measured on; None without any."""
+        """The student's score on images that were neither trained on nor measured on; None without any."""
         found = [images for images in spare(self.data, self.images) if len(images)]
         right = count = 0
         for images in found:
@@ -452,7 +452,7 @@ def plan_recipe(
 
 
 def permit(attack: Attack, card: ThreatModel) -> Access:
-    """The access that the oracle is opened with: what the attack reads, cut to what the card gives."""
+    """The access that the oracle is opened with: what the attack reads, cut to what the threat model gives."""
     if attack.holds_images and card.data == "none":
         raise UsageError(f"{attack.name} learns from images, and the threat model {card} leaves the attacker none")
     if not attack.holds_images and card.data != "none":
@@ -499,11 +499,11 @@ def remembering(victim: Victim, path: Path) -> Victim:
 
 
 def top_class(
-    victim: Classifier | BlackBox, images: ImageSet, *, ask: bool = False, bank: Bank | None = None
+    victim: Classifier | BlackBox, images: ImageSet, *, ask: bool = False, bank: LogitCache | None = None
 ) -> Tensor | None:
     """N classes, what the victim says about each image; None for a black box that has not said it, unless it is to be asked.
 
-    A `bank` spares a network from answering about the same images for each of its thieves.
+    A `bank` spares a network from answering about the same images for each of its attacks.
     """
     if not isinstance(victim, BlackBox):
         name = f"the victim {victim.config['name']}"
@@ -527,7 +527,7 @@ def top_class(
 
 
 def hold(data: Splits, card: ThreatModel, attack: Attack, seed: int, victim: Victim | None = None) -> ImageSet:
-    """The images an attacker holds under this threat model, drawn at (seed, "thief", "pick"); without labels where that has none.
+    """The images an attacker holds under this threat model, drawn at (seed, "attack", "pick"); without labels where that has none.
 
     Of a closed victim only images that it has answered about can be held. Without data it is a set of 0 images, which
     still tells their classes, channels and size.

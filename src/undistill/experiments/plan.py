@@ -7,36 +7,35 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from undistill.errors import RunError, UsageError
-from undistill.files import read_json, write_json
+from undistill.errors import UsageError
+from undistill.experiments.cell import read_record
+from undistill.files import write_json
 from undistill.threat_model import ThreatModel
 
 FILE = "audit.json"
 SCHEMA = 1
 Side = Literal["defended", "undefended", "alone"]
-"""Whose answers a thief learns from: the audited model's, its undefended twin's, nobody's."""
+"""Whose outputs an attacker learns from: the audited model's, its undefended control's, no victim's."""
 Role = Literal["served", "search", "soft", "labels", "naive", "alone", "curve", "effort"]
 """What a cell is for.
 
-`served`: what users get from a victim. `search`: a setting tried on selection seeds, never measured on test images. `soft`:
-a thief
-that reads more than labels, `labels`: one that reads them alone; `naive`: the paper's student as it comes. `alone`: a student
-without a victim, on true labels, as many images as the card's thief. `curve`: the same on other numbers of images. `effort`:
-the best
-thief once more, with twice the steps or a wider student.
+`served`: what users get from a victim. `search`: a setting tried on selection seeds, never measured on test images. `soft`: an
+attack that reads more than labels; `labels`: one that reads labels alone; `naive`: the paper's student with its usual settings.
+`alone`: a baseline, trained without the victim on as many true labels as the attacker has images. `curve`: baselines on other
+numbers of images. `effort`: the best attack with twice the steps or a wider student.
 """
 
 
 class Record(BaseModel):
-    """Frozen, and closed to what nobody knows."""
+    """Immutable; unknown fields are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Choice(Record):
-    """A thief's settings that are only known when cells of the search are done: the best of some attack, by rank.
+    """An attack's settings that are only known when cells of the search are done: the best of some attacks, by rank.
 
     Attacks are ranked by their best settings' mean score on images held out; `rank` 1 is the best.
     """
@@ -48,9 +47,9 @@ class Choice(Record):
 class Planned(Record):
     """One cell to compute.
 
-    It is computed on `card` and counts for every card in `cards`: who sees probabilities can do all that can be done with
-    labels, so a thief of labels is computed once and counts for each way of serving. `Plan.of(card)` finds what counts for one.
-    `victim` names one of the plan's victims, "" for a student alone. Either `attack` is given whole, or `choice` says how it is
+    It is computed on `card` and counts for every threat model in `cards`: who sees probabilities can do all that can be done with
+    labels, so a label-only attack is computed once and counts for each output access. `Plan.of(card)` finds what counts for one.
+    `victim` names one of the plan's victims, "" for a baseline. Either `attack` is given whole, or `choice` says how it is
     found; `changes` go on top of what is found (`attack.alpha`, `training.clip`), `times` multiply (`training.optimizer.lr`,
     `training.passes`, `student.width`). `after` are cells to wait for besides those of the choice. `key` is the hash of all that
     fixes the numbers, choices among them.
@@ -81,12 +80,10 @@ class Planned(Record):
 
 
 class Subject(Record):
-    """A victim of the plan: where it is, whose weights these are, what stands in front of it.
+    """A victim of the plan: its path, the id of its weights, its output defenses (`behind`).
 
-    `teacher` numbers the victims of one side where a method is audited on several. `recipe`, `defense` say how it is trained
-    where the
-    audit trains it itself; `model` is then a folder below the audit's own. `shows` is the most that is left behind what stands in
-    front.
+    `teacher` numbers the victims of one side where a method is audited on several. `recipe` and `defense` say how the audit
+    trains it, if it does; `model` is then a folder below the audit's own. `shows` is the most access that its defenses leave.
     """
 
     name: str
@@ -115,11 +112,9 @@ class Skipped(Record):
 class Plan(Record):
     """A whole audit: victims, cells and how they will be judged.
 
-    `delta` is the smallest difference that matters, in points of accuracy, fixed before the run; `resolves` the smallest one
-    that the
-    plan is expected to tell from nothing. `known` lists, by attack, the defenses that it was written against. `verdicts`:
-    the suite is
-    large enough for them; a smaller one gives an indication.
+    `delta` is the smallest difference that matters, in points of accuracy, fixed before the run; `resolves` the smallest one that
+    the plan is expected to tell from nothing. `known` lists, by attack, the defenses that it was written against. `verdicts`: the
+    suite is large enough for verdicts; a smaller one gives an indication.
     """
 
     schema_: int = Field(SCHEMA, alias="schema")
@@ -153,16 +148,16 @@ class Plan(Record):
 
     @property
     def controlled(self) -> bool:
-        """Whether an undefended twin is there to compare with."""
+        """Whether an undefended control is there to compare with."""
         return any(subject.side == "undefended" for subject in self.subjects)
 
     def of(self, card: str) -> tuple[Planned, ...]:
-        """The cells that count for a card."""
+        """The cells that count for a threat model."""
         return tuple(cell for cell in self.cells if card in (cell.cards or (cell.card,)))
 
     @property
     def cards(self) -> tuple[str, ...]:
-        """The cards that are reported, those of thieves of the defended model: by questions, the strongest access first."""
+        """The threat models that are reported, those of attacks of the defended model: by queries, the strongest access first."""
         roles = ("soft", "labels", "naive")
         found = [cell for cell in self.cells if cell.side == "defended" and cell.role in roles]
         names = dict.fromkeys(card for cell in found for card in (cell.cards or (cell.card,)))
@@ -192,8 +187,8 @@ def _strength(text: str) -> tuple[int, int, int]:
 def missing_control(plan: Plan) -> str:
     """What a plan lacks to be judged, in words; "" for nothing.
 
-    For every card that is reported: a student alone and a thief of labels with the seeds of each thief; what users get from each
-    victim; and where there is a twin, for each thief of the defended model the twin's thieves, soft and of labels.
+    For every threat model that is reported: a baseline and a label-only attack with the seeds of each attack; what users get from
+    each victim; and where there is a control, for each attack on the defended model the same on the control, soft and of labels.
     """
     served = {cell.victim for cell in plan.cells if cell.role == "served"}
     for subject in plan.subjects:
@@ -217,7 +212,7 @@ def missing_control(plan: Plan) -> str:
 
 
 def without_images(card: str) -> bool:
-    """Whether a card's thief holds no images."""
+    """Whether a threat model's attack holds no images."""
     return card.split("/")[1] == "none"
 
 
@@ -255,16 +250,7 @@ def read(folder: Path) -> Plan:
     path = folder / FILE
     if not path.is_file():
         raise UsageError(f"{folder} holds no audit: it has no {FILE}; `undistill audit plan` writes it")
-    values = read_json(path)
-    if not isinstance(values, dict) or not isinstance(values.get("schema"), int):
-        raise RunError(f"{path} is damaged: it states no schema")
-    if values["schema"] > SCHEMA:
-        raise UsageError(f"{path} has schema {values['schema']}, this version reads up to {SCHEMA}; update undistill")
-    try:
-        return Plan.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RunError(f"{path} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return read_record(path, Plan, SCHEMA, "is damaged")
 
 
 def _fixed(plan: Plan) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which thief is best, by images held out alone: the search of an audit, read back. Never imports torch."""
+"""Which attack is best, by images held out alone: the search of an audit, read back. Never imports torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from undistill.experiments.plan import Planned
 
 @dataclass(frozen=True)
 class Ranked:
-    """An attack with its best settings, as a thief of the report takes them over.
+    """An attack with its best settings, as an attacker of the report takes them over.
 
     `score` is the mean of `held_out` over the search's seeds, percent; −inf where a cell diverged. `cells` are those of these
     settings.
@@ -38,7 +38,7 @@ class Ranked:
 
 
 def signature(cell: Cell) -> str:
-    """What makes two cells the same thief but for seeds and victim: attack, training section, student, as JSON text."""
+    """What makes two cells the same attack but for seeds and victim: attack, training section, student, as JSON text."""
     return json.dumps(
         [cell.attack, cell.attack_settings, cell.recipe.get("training", {}), cell.student, cell.student_settings],
         sort_keys=True,
@@ -52,7 +52,7 @@ def scores(cells: Iterable[Cell]) -> list[Ranked]:
     scores −inf.
 
     Raises:
-        RunError: a cell failed, or is done without a score. Whoever chooses among the rest would choose by what crashed.
+        RunError: a cell failed, or is done without a score. Choosing among the rest would choose by what crashed.
     """
     groups: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -137,6 +137,6 @@ def _score(cell: Cell) -> float:
         return -math.inf
     if cell.status == "failed" or cell.held_out is None:
         raise RunError(
-            f"no thief can be chosen: {cell.attack} of the search, cell {cell.id}, has no score: {cell.why or cell.status}"
+            f"no attacker can be chosen: {cell.attack} of the search, cell {cell.id}, has no score: {cell.why or cell.status}"
         )
     return cell.held_out

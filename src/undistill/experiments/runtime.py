@@ -12,7 +12,7 @@ from undistill.errors import UsageError
 from undistill.registry import problem
 
 if TYPE_CHECKING:
-    from undistill.oracle.logit_cache import Bank
+    from undistill.oracle.logit_cache import LogitCache
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Runtime:
     """
 
     device: str = "auto"
-    cache: Bank | None = None
+    cache: LogitCache | None = None
     jobs: int | None = None
     log: Callable[[str], None] | None = None
     watch: Callable[..., None] | None = None
@@ -38,7 +38,7 @@ class Runtime:
         return replace(self, jobs=1, log=None, watch=None)
 
     def say(self, line: str) -> None:
-        """Log a line, where somebody listens."""
+        """Log a line, where there is a listener."""
         if self.log is not None:
             self.log(line)
 

@@ -32,6 +32,10 @@ class Store:
         """The file that names the cell of a task."""
         return self.folder / "done" / f"{key}.json"
 
+    def marked(self) -> list[str]:
+        """The tasks that have a marker."""
+        return sorted(path.stem for path in (self.folder / "done").glob("*.json"))
+
     def place(self, key: str) -> Path | None:
         """The file of a task's cell, or None if it is not computed; RunError for a damaged marker."""
         marker = self.marker(key)

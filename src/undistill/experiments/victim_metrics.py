@@ -20,7 +20,7 @@ from undistill.data.augment import centre
 from undistill.experiments.cell import Array, Cell, identify
 from undistill.files import read_json
 from undistill.oracle.black_box import BlackBox
-from undistill.oracle.logit_cache import Bank
+from undistill.oracle.logit_cache import LogitCache
 from undistill.oracle.oracle import Answer, Oracle
 from undistill.oracle.query_log import Ledger
 from undistill.oracle.victim import Victim, resolve
@@ -42,9 +42,9 @@ NOTHING = 1e-6
 
 
 def served(
-    victim: Victim, data: Splits, card: ThreatModel, *, seed: int = 0, bank: Bank | None = None
+    victim: Victim, data: Splits, card: ThreatModel, *, seed: int = 0, bank: LogitCache | None = None
 ) -> tuple[Numbers, Tensor]:
-    """(numbers, N predicted classes): what the victim's answers to the test images are worth, served as the card says.
+    """(numbers, N predicted classes): what the victim's answers to the test images are worth, served as the threat model says.
 
     A user completes an answer: what a row lacks to 1 is spread evenly over the classes that were not shown, and a row is divided
     by its sum. Means are over test images. Percent: `accuracy` (the top class, of equals the first), `top5` (the true class is
@@ -64,7 +64,7 @@ def served(
         bank: keeps a network's raw answers.
 
     Raises:
-        Refused: the card gives more than a black box says.
+        Refused: the threat model gives more than a black box says.
         UsageError: a file of answers that does not hold the test images.
     """
     return _Counter(victim, data, card, seed, bank).measure()
@@ -76,7 +76,7 @@ class _Counter:
     data: Splits
     card: ThreatModel
     seed: int
-    bank: Bank | None
+    bank: LogitCache | None
 
     def measure(self) -> tuple[Numbers, Tensor]:
         """`served`."""
@@ -103,7 +103,7 @@ class _Counter:
         return torch.device("cpu") if box else next(self.victim.network.parameters(), torch.empty(0)).device
 
     def door(self, model: nn.Module | BlackBox, queries: int = 0) -> Oracle:
-        """The victim as the card serves it."""
+        """The victim as the threat model serves it."""
         return Oracle(
             model,
             self.card.access,

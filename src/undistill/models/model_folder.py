@@ -67,7 +67,7 @@ def save(
     """Write the three files, `config.json` last, so that a folder that has it is whole.
 
     `origin` travels with the model: the data's fingerprint, the seed, how it was made and by which defense. Class names are
-    None where nobody knows them.
+    None where they are unknown.
     """
     write_bytes(folder / "model.safetensors", tensors_to_bytes(model.state_dict()))
     write_text(folder / "README.md", card)
@@ -223,7 +223,7 @@ def _of_timm(config: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str] |
 
 
 def read_origin(folder: Path) -> dict[str, Any]:
-    """What is known of where a model folder's weights come from; empty where nothing is. RunError for what nobody wrote so."""
+    """What is known of where a model folder's weights come from; empty where nothing is. RunError for another form."""
     config = read_json(folder / "config.json")
     origin = config.get("origin") if isinstance(config, dict) else None
     if not isinstance(origin, dict):

@@ -35,7 +35,7 @@ class Frozen:
     """
 
     def __init__(self, network: nn.Module, precision: Wanted = "fp32", *, whole: bool = True) -> None:
-        """`whole` False lets go of the network itself once it is arranged, where nobody will ask for a `copy`."""
+        """`whole` False lets go of the network itself once it is arranged, where no `copy` will be asked for."""
         self._whole = whole
         self._network = copy.deepcopy(network).eval().requires_grad_(False)
         self._folded: nn.Module | None = None
@@ -108,7 +108,7 @@ class Frozen:
             folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if self.alike(self._answer(folded, images_BCHW), whole, images_BCHW.device):
                 return folded
-        except Exception:  # noqa: BLE001  what a foreign network does when traced is anybody's guess, and it need not be
+        except Exception:  # noqa: BLE001  a foreign network may do anything when traced, and need not be
             return self._network
         return self._network
 

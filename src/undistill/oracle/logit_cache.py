@@ -57,14 +57,14 @@ class Held(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bank:
+class LogitCache:
     """A folder of logits, `undistill/bank` in the user's cache if none is named, of at most `limit` bytes; 0 keeps none."""
 
     folder: Path | None = None
     limit: int = LIMIT
 
     @classmethod
-    def of(cls, folder: str | Path | None = None, gigabytes: float = LIMIT / 10**9) -> Bank:
+    def of(cls, folder: str | Path | None = None, gigabytes: float = LIMIT / 10**9) -> LogitCache:
         """A cache as users name it; UsageError for a negative limit."""
         if not 0 <= gigabytes < float("inf"):
             raise UsageError(f"the limit of the logit cache is a size in GB of at least 0, not {gigabytes:g}")
@@ -148,10 +148,6 @@ class Bank:
         return True
 
 
-USUAL = Bank()
-"""The cache in the user's cache folder."""
-
-
 @dataclass
 class Entry:
     """One network's logits for the views of one source, a file for each pass."""
@@ -232,7 +228,7 @@ class Entry:
 
 
 def answers(
-    network: Frozen, batches: ImageBatches, passes: int, bank: Bank | None, computed: Count = lambda _: None
+    network: Frozen, batches: ImageBatches, passes: int, bank: LogitCache | None, computed: Count = lambda _: None
 ) -> Callable[[Batch], Tensor]:
     """A function from a batch of `batches` to its B × C float32 logits: cached where they fit, else computed each time.
 
@@ -252,7 +248,7 @@ def answers(
 
 
 def recalled(
-    network: Frozen, batches: ImageBatches, passes: int, bank: Bank | None, computed: Count = lambda _: None
+    network: Frozen, batches: ImageBatches, passes: int, bank: LogitCache | None, computed: Count = lambda _: None
 ) -> Recall | None:
     """`answers` out of the cache; None without one, without room in it, and for a network that answers at random."""
     if bank is None or not bank.limit or not network.known:

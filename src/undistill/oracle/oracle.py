@@ -1,4 +1,4 @@
-"""The oracle enforces access and budget and counts questions; below WEIGHTS it is all that a thief has.
+"""The oracle enforces access and budget and counts questions; below WEIGHTS it is all that an attacker has.
 
 What the victim computes goes through the answer-side defenses in front of it, then is cut to the access, then rounded.
 
@@ -17,7 +17,7 @@ from undistill.data.batches import ImageBatches
 from undistill.errors import Refused, RunError
 from undistill.oracle.black_box import BlackBox
 from undistill.oracle.inference import Frozen, not_finite, sound
-from undistill.oracle.logit_cache import Bank, recalled
+from undistill.oracle.logit_cache import LogitCache, recalled
 from undistill.oracle.output_defense import AnswerDefense, keep_top, rounded, serve, shown, suits
 from undistill.seeds import generator
 from undistill.threat_model import Access
@@ -55,7 +55,7 @@ class Oracle:
     """A victim behind its door, always in evaluation mode and frozen.
 
     `access` is what answers show: never more than probabilities behind answer-side defenses. `queries` counts the questions this
-    thief asked, `forwards` the images the victim computed an answer for.
+    attacker asked, `forwards` the images the victim computed an answer for.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Oracle:
         queries: int = 0,
         forwards: int = 0,
         top_k: int = 5,
-        bank: Bank | None = None,
+        bank: LogitCache | None = None,
         precision: Wanted = "fp32",
         behind: Sequence[AnswerDefense] = (),
         digits: int | None = None,
@@ -84,7 +84,7 @@ class Oracle:
             top_k: classes that `TOPK` shows.
             bank: keeps a network's raw answers, those from before any defense.
             precision: what a network computes them in.
-            behind: answer-side defenses, the first acts first. At WEIGHTS none acts, for the thief holds the network.
+            behind: answer-side defenses, the first acts first. At WEIGHTS none acts, for the attacker holds the network.
             digits: behind the point of shown probabilities; None for all.
             seed: of random defenses, which draw anew for each batch of questions: at (seed, "victim", "answers/N") after N of them.
         """
@@ -134,7 +134,7 @@ class Oracle:
         self.queries += count
 
     def check(self) -> None:
-        """RunError where an answer was not finite. On a GPU an answer is not waited for; whoever trains on them calls this.
+        """RunError where an answer was not finite. On a GPU an answer is not waited for; a training loop calls this.
 
         −∞ is finite here, for some classes: their probability is 0.
         """
@@ -186,7 +186,7 @@ def cut(values: Tensor, access: Access, top_k: int = 5, *, given: Access = Acces
 
 
 class Questions:
-    """How a thief's batches meet the oracle.
+    """How an attacker's batches meet the oracle.
 
     Without a budget each view is a question, and an oracle with a bank computes no answer twice. With one, each image is asked
     once, as it is, and training on its views reads the stored answer.

@@ -1,4 +1,4 @@
-"""Answer-side defenses: what stands between a victim and whoever asks it, and changes answers alone.
+"""Answer-side defenses: they change responses and nothing else.
 
 Legend: B batch, C classes.
 """
@@ -83,7 +83,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def shown(access: Access, defenses: Sequence[AnswerDefense]) -> Access:
-    """The access that is left behind a chain: never more than probabilities, unless the thief holds the weights anyway."""
+    """The access that is left behind a chain: never more than probabilities, unless the attacker holds the weights anyway."""
     if access is Access.WEIGHTS or not defenses:
         return access
     return min(access, Access.PROBS, *(defense.shows for defense in defenses))

@@ -70,7 +70,7 @@ class Answers:
             num_classes: how many classes there are, for labels in a file that does not say.
 
         Raises:
-            UsageError: no such file, other columns, or a kind that nobody declared.
+            UsageError: no such file, other columns, or an undeclared kind.
             RunError: a damaged file, or answers that are not what they are declared to be.
         """
         import pyarrow as pa

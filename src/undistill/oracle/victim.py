@@ -219,7 +219,7 @@ def resolve(
 
     Raises:
         UsageError: nothing there, an unfinished run, a student that diverged, a newer schema, weights that do not fit, code that
-            nobody trusted.
+            is not trusted.
         RunError: damaged files.
     """
     kind = Access.parse(answers) if isinstance(answers, str) else answers
@@ -279,7 +279,7 @@ def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
 
 
 def _answers(model: str) -> bool:
-    """Whether this names a function or a table of answers, of which somebody may have to say what they answer with."""
+    """Whether this names a function or a table of answers, whose kind of output may have to be declared."""
     path = Path(model).expanduser()
     return _code(model) or (path.suffix == ".parquet" and not path.is_dir() and not model.startswith(FAMILIES))
 

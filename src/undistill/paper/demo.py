@@ -58,8 +58,8 @@ class Demo:
 
     def tasks(self, attackers: Sequence[Attacker] = ATTACKERS) -> dict[str, Task]:
         """Each pair of teachers, with its figure and its attackers after it."""
-        whole, thief = self.recipe(TEACHERS).dump(), self.recipe(ATTACKER).dump()
-        student = {**thief["student"], "recipe": None}
+        whole, own = self.recipe(TEACHERS).dump(), self.recipe(ATTACKER).dump()
+        student = {**own["student"], "recipe": None}
         found: dict[str, Task] = {}
 
         def add(kind: Any, label: str, settings: dict[str, Any], needs: tuple[str, ...], seed: int) -> str:
@@ -76,7 +76,7 @@ class Demo:
                 for attacker in attackers:
                     attack = ATTACKS.make(dict(attacker.attack)).model_dump(mode="json")
                     for teacher in attacker.teachers or (NORMAL,):
-                        settings: dict[str, Any] = {"recipe": bare(thief), "student": student, "attack": attack}
+                        settings: dict[str, Any] = {"recipe": bare(own), "student": student, "attack": attack}
                         settings |= {"card": attacker.threat_model, "victim": victims[teacher]}
                         add("attack", f"{attacker.name}-{teacher}", settings, (victims[teacher],), draw)
         return found

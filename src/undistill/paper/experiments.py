@@ -234,7 +234,7 @@ _ALL = (
     ),
     Experiment(
         "fraction",
-        "Ablation: the share of the training images that the thief holds",
+        "Ablation: the share of the training images that the attacker holds",
         "Teachers were trained on all of them.",
         "cifar10",
         "sweep",

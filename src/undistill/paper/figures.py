@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from undistill.attacks.base import ATTACKS
-from undistill.attacks.deep_inversion import DeepInversion
-from undistill.attacks.inversion import invert
+from undistill.attacks.deep_inversion import DeepInversion, invert
 from undistill.data import ImageSet, Splits
 from undistill.data.augment import to_float
 from undistill.errors import UsageError

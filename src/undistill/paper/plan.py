@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from undistill.errors import RunError, UsageError
-from undistill.files import read_json, write_text
+from undistill.errors import UsageError
+from undistill.experiments.cell import read_record
+from undistill.files import write_text
 
 SCHEMA = 1
 FILE = "reproduction.json"
@@ -76,12 +77,4 @@ def read(folder: Path) -> Plan:
     path = folder / FILE
     if not path.is_file():
         raise UsageError(f"{folder} holds no reproduction: it has no {FILE}")
-    values = read_json(path)
-    stated = values.get("schema", values.get("schema_")) if isinstance(values, dict) else None
-    if isinstance(stated, int) and stated > SCHEMA:
-        raise UsageError(f"{path} has schema {stated}, this version reads up to {SCHEMA}; update undistill")
-    try:
-        return Plan.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RunError(f"{path} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return read_record(path, Plan, SCHEMA, "is damaged")

@@ -153,7 +153,7 @@ class Planner:
         defense: dict[str, Any] | None = None,
         adversary: str = "",
     ) -> Task:
-        """A normal teacher, or its nasty twin; ω = 0 is no push, and so the normal one."""
+        """A normal teacher, or its nasty version; ω = 0 is no push, and so the normal one."""
         normal = self._teacher(experiment, role, seed)
         if arm == "normal" or (defense or {}).get("omega") == 0:
             return normal
@@ -180,14 +180,14 @@ class Planner:
         varied: dict[str, Any] | None = None,
         share: float = 1.0,
     ) -> Task:
-        """One thief of one victim."""
+        """One attack of one victim."""
         base = self.recipe(experiment.data).dump()["attack"]
         if experiment.attack == "kd":
             attack, card = {**base, **(varied or {})}, self.scale.card(share)
         else:
             attack, card = self.data_free(experiment), "weights/none/none/random"
         settings = {
-            **self._thief(experiment, teacher, column, share),
+            **self._attacker(experiment, teacher, column, share),
             "victim": victim.key,
             "attack": attack,
             "card": card,
@@ -198,12 +198,12 @@ class Planner:
     def _alone(self, experiment: Experiment, column: str, seed: int, share: float = 1.0) -> Task:
         """A student without a teacher. It needs a teacher's folder for its data, not its answers: its key does not know which."""
         teacher = experiment.teachers[0]
-        thief = self._thief(experiment, teacher, column, share)
-        settings = {**thief, "attack": {"name": "scratch"}, "card": self.scale.card(share), "seed": seed}
+        attacker = self._attacker(experiment, teacher, column, share)
+        settings = {**attacker, "attack": {"name": "scratch"}, "card": self.scale.card(share), "seed": seed}
         needs = (self._teacher(experiment, teacher, seed).key,)
         return self._keep(Task("attack", f"alone-{_safe(column)}", settings, needs, experiment.data, seed))
 
-    def _thief(self, experiment: Experiment, teacher: str, column: str, share: float) -> dict[str, Any]:
+    def _attacker(self, experiment: Experiment, teacher: str, column: str, share: float) -> dict[str, Any]:
         """The student's network and its whole recipe."""
         stage, scale = self.stage(experiment), self.scale
         student = dict(
@@ -212,11 +212,11 @@ class Planner:
         values = self.recipe(experiment.data).dump()
         if own := student.pop("recipe", None):
             values["training"] = read(own).dump()["training"]
-        changes = stage.thief
+        changes = stage.attacker
         if experiment.attack != "kd":
             changes += scale.data_free.get(experiment.name, scale.data_free.get(experiment.attack, ()))
-        elif scale.thief is not None:
-            changes += scale.thief.changes(share)
+        elif scale.attacker is not None:
+            changes += scale.attacker.changes(share)
         recipe = read(values, changes).dump()
         return {"recipe": bare(recipe), "student": {**student, "recipe": None}}
 

@@ -1,4 +1,4 @@
-"""What plays each part of the paper at each scale, as data: networks, recipes, cards, budgets. Never imports torch."""
+"""What plays each part of the paper at each scale, as data: networks, recipes, threat models, budgets. Never imports torch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ class Stage:
     """One data set at one scale.
 
     `recipe` trains teachers (`changes` on top); `networks` says what plays each role; `students` what plays a role as a student
-    where that differs (its own width, its own recipe); `thief` are settings of the students' training on top of theirs.
+    where that differs (its own width, its own recipe); `attacker` are settings of the students' training on top of theirs.
     """
 
     recipe: str | Settings
     networks: dict[str, Settings]
     changes: tuple[str, ...] = ()
     students: dict[str, Settings] = field(default_factory=dict)
-    thief: tuple[str, ...] = ()
+    attacker: tuple[str, ...] = ()
     adversaries: dict[str, str] = field(default_factory=dict)
     """Recipes of adversaries that are not trained as the teacher is, by role. A role that `networks` lacks is no adversary."""
 
 
 @dataclass(frozen=True)
-class Thief:
-    """A thief with `questions` fresh labelled images who asks once about each and trains on about `views` altered copies."""
+class Attacker:
+    """An attacker with `questions` fresh labelled images who asks once about each and trains on about `views` altered copies."""
 
     questions: int
     views: int
@@ -59,8 +59,8 @@ class Scale:
     """Settings of data-free attacks, by attack or by experiment."""
     data_free: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Settings of the students' training in data-free attacks, by attack or by experiment."""
-    thief: Thief | None = None
-    """Few fresh images, each asked about once; None for the paper's thief, who holds the victim's training images."""
+    attacker: Attacker | None = None
+    """Few fresh images, each asked about once; None for the paper's attack, who holds the victim's training images."""
     points: int = 2000
     """Test images in an embedding."""
     pictures: int = 8
@@ -68,9 +68,9 @@ class Scale:
 
     def card(self, share: float = 1.0) -> str:
         """The card of a student that distils, at a share of the images that it holds."""
-        if self.thief is None:
+        if self.attacker is None:
             return f"logits/labelled({share:g})/trained/random"
-        return f"logits/labelled/fresh/random/{self.thief.count(share)}"
+        return f"logits/labelled/fresh/random/{self.attacker.count(share)}"
 
 
 _SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5.0e-4, "nesterov": True}
@@ -176,13 +176,13 @@ _CROP = ('data.views=["crop","flip"]',)
 SMALL = Scale(
     "small",
     {
-        "cifar10": Stage(_PILOT, _CNNS, students=_THIN, thief=_CROP),
+        "cifar10": Stage(_PILOT, _CNNS, students=_THIN, attacker=_CROP),
         "cifar100": Stage(_PILOT_100, _CNNS, students=_THIN),
         "tiny-imagenet": Stage(_PILOT_TINY, _CNNS, students=_THIN),
     },
     notes=(
         *_TOLD_SMALL,
-        "The thief holds 500 fresh labelled images, asks once about each and trains on 25,000 altered copies; where it holds a "
+        "The attacker holds 500 fresh labelled images, asks once about each and trains on 25,000 altered copies; where it holds a "
         "share of them, on 22,500 to 25,000 copies of fewer. On the victim's own training images a student "
         "without any teacher is as good as the victim (small-paper-card), which leaves nothing to see.",
         "Ablations have one student, the CNN.",
@@ -204,13 +204,13 @@ SMALL = Scale(
         "deep-inversion": {"iterations": 100},
     },
     data_free={"dafl": ("training.epochs=10",), "deep-inversion": ("training.epochs=10", "training.batch=64")},
-    thief=Thief(questions=500, views=24_000, epochs=10, batch=64),
+    attacker=Attacker(questions=500, views=24_000, epochs=10, batch=64),
     points=1_000,
 )
 SMALL_PAPER_CARD = Scale(
     "small-paper-card",
     SMALL.stages,
-    notes=(*_TOLD_SMALL, "The thief holds the victim's training images, as in the paper.", *SMALL.notes[-2:]),
+    notes=(*_TOLD_SMALL, "The attacker holds the victim's training images, as in the paper.", *SMALL.notes[-2:]),
     sweep_students=("CNN",),
     attacks=SMALL.attacks,
     data_free=SMALL.data_free,

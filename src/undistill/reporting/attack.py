@@ -44,7 +44,7 @@ from undistill.reporting.naming import (
 from undistill.reporting.paired import Paired, difference, student_seed, victim_seed
 from undistill.reporting.response import Response, response
 from undistill.reporting.response import section as response_section
-from undistill.reporting.summary import Arm, Group, Summary, Victim, summarise
+from undistill.reporting.summary import Arm, Group, Summary, Victim, summarize
 from undistill.reporting.summary import Section as Students
 from undistill.reporting.theme import colour_variable
 from undistill.reporting.written import Report, link
@@ -70,7 +70,7 @@ def write_attacks(folders: Sequence[Path], out: Path) -> Report:
         raise UsageError(
             f"no cells below {', '.join(map(str, folders)) or 'no folder'}; the demo and `undistill attack` write them"
         )
-    summary, places = summarise(cell for _, cell in found), {cell.id: folder for folder, cell in found}
+    summary, places = summarize(cell for _, cell in found), {cell.id: folder for folder, cell in found}
     links = {cell.id: link(folder / f"{cell.id}.json", out) for folder, cell in found}
     whole = document(summary, _responses(summary, places), links)
     page = export.write(whole, out)

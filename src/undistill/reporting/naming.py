@@ -114,11 +114,11 @@ def card_sentence(text: str, cells: list[Cell]) -> str:
         return (
             f"The threat model of these attacks is written {text!r}." if text else "These cells name no threat model."
         )
-    thieves = [cell for cell in cells if cell.kind == "cell"]
+    attackers = [cell for cell in cells if cell.kind == "cell"]
     if card.data == "none":
         told = f"It {'has' if card.access == Access.WEIGHTS else 'sees'} {GIVES[card.access]}."
         return f"The attacker holds no images. {told} It starts from random weights."
-    images = sorted({cell.images for cell in thieves or cells})
+    images = sorted({cell.images for cell in attackers or cells})
     every = "all " if card.questions is None and card.share == 1 else ""
     held = listed([f"{count:,}" for count in images])
     whose = (
@@ -126,17 +126,17 @@ def card_sentence(text: str, cells: list[Cell]) -> str:
         if card.pool == "trained"
         else "fresh images that no victim was trained on"
     )
-    if any(cell.vouched for cell in thieves):
+    if any(cell.vouched for cell in attackers):
         whose = "images that are asserted, not verified, to be fresh"
     with_ = "with their true labels" if card.data == "labelled" else "without labels"
-    return f"The attacker holds {every}{held} {whose}, {with_}. {_asks(card, thieves)} It starts from random weights."
+    return f"The attacker holds {every}{held} {whose}, {with_}. {_asks(card, attackers)} It starts from random weights."
 
 
-def _asks(card: ThreatModel, thieves: list[Cell]) -> str:
+def _asks(card: ThreatModel, attackers: list[Cell]) -> str:
     if card.access == Access.WEIGHTS:
         return f"It has {GIVES[card.access]}."
     if card.questions is not None:
         return f"It queries each of them once and sees {GIVES[card.access]}; it trains on augmented copies of these images."
-    asked = listed([f"{count:,}" for count in sorted({cell.queries for cell in thieves})], "or")
+    asked = listed([f"{count:,}" for count in sorted({cell.queries for cell in attackers})], "or")
     counted = f" ({asked} queries each here)" if asked else ""
     return f"It queries every augmented view of them, in every epoch{counted}, and sees {GIVES[card.access]}."

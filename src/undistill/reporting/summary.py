@@ -149,19 +149,19 @@ class Summary:
 
     @property
     def fewest(self) -> int:
-        """The smallest number of values in any group that holds thieves or controls."""
+        """The smallest number of values in any group that holds attackers or controls."""
         return min((group.n for section in self.sections for group in section.groups.values()), default=0)
 
 
-def summarise(cells: Iterable[Cell]) -> Summary:
+def summarize(cells: Iterable[Cell]) -> Summary:
     """Group cells by experiment, data, card, student and its training; within, by attack and victim."""
     found = sorted(cells, key=_seed_order)
     victims = [cell for cell in found if cell.kind == "victim"]
-    thieves = [cell for cell in found if cell.kind in ("cell", "control")]
+    attackers = [cell for cell in found if cell.kind in ("cell", "control")]
     figures = [cell for cell in found if cell.kind == "figure"]
-    name_of = _victim_names([*victims, *thieves, *figures])
+    name_of = _victim_names([*victims, *attackers, *figures])
     by_section: dict[str, list[Cell]] = defaultdict(list)
-    for cell in thieves:
+    for cell in attackers:
         by_section[_stable(_section_key(cell))].append(cell)
     notes = _training_notes(list(by_section.values()))
     sections = [_section(group, name_of, note) for group, note in zip(by_section.values(), notes, strict=True)]
@@ -297,8 +297,8 @@ def _training_notes(sections: list[list[Cell]]) -> list[str]:
     names = [_stable(_section_key(cells[0])[:-2]) for cells in sections]
     notes = []
     for name, own in zip(names, flat, strict=True):
-        twins = [other for other_name, other in zip(names, flat, strict=True) if other_name == name]
-        differing = [key for key in own if any(other.get(key) != own[key] for other in twins)]
+        alike = [other for other_name, other in zip(names, flat, strict=True) if other_name == name]
+        differing = [key for key in own if any(other.get(key) != own[key] for other in alike)]
         notes.append(", ".join(f"{key} {own[key]}" for key in differing))
     return notes
 

@@ -1,4 +1,4 @@
-"""Where a network's first weights come from: drawn, or somebody's."""
+"""Where a network's first weights come from: drawn, or given."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def network_in(folder: Path) -> Network:
 
 
 def begin(network: Network, data: Splits, weights: Path, *, seed: int, role: str) -> tuple[Classifier, dict[str, Any]]:
-    """A network that fits the data, with somebody's weights in it, and what to write down about them.
+    """A network that fits the data, with given weights in it, and what to write down about them.
 
     Args:
         network: what to build.

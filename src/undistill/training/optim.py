@@ -38,7 +38,7 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
 
 @cache
 def lean(kind: type[Any]) -> type[Any]:
-    """An optimiser of PyTorch whose steps do not begin with importing PyTorch's compiler, which nobody uses on them.
+    """An optimiser of PyTorch whose steps do not begin with importing PyTorch's compiler, which is not used on them.
 
     The import takes longer than many a training of a small network. What is left out is what keeps the compiler's hands off.
     """

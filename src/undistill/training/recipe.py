@@ -32,7 +32,7 @@ OF_ONE_SET = ("dir", "image_column", "label_column", "size", "stored", "channels
 
 
 class Record(BaseModel):
-    """Frozen, and closed to settings nobody knows."""
+    """Immutable; unknown settings are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -81,7 +81,7 @@ class Training(Record):
 
 
 class Student(Record):
-    """The thief's network with its own settings, and the recipe that trains it (none: the victim's training section).
+    """The attacker's network with its own settings, and the recipe that trains it (none: the victim's training section).
 
     `weights`: a model folder, run folder or state dict with the public weights that it starts from; only on a card that starts so.
     """

@@ -158,17 +158,19 @@ def ranks(contest: Contest, delta: float) -> list[tuple[int, Entrant]]:
 
     Those within δ of the first of a rank share it, and are ordered by what users lose.
     """
-    there = sorted((e for e in contest.entrants if e.thief is not None), key=lambda e: e.thief.mean if e.thief else 0.0)
+    there = sorted(
+        (e for e in contest.entrants if e.attacker is not None), key=lambda e: e.attacker.mean if e.attacker else 0.0
+    )
     found: list[tuple[int, Entrant]] = []
     while there:
-        least = there[0].thief.mean if there[0].thief else 0.0
-        alike = [e for e in there if e.thief is not None and e.thief.mean <= least + delta]
+        least = there[0].attacker.mean if there[0].attacker else 0.0
+        alike = [e for e in there if e.attacker is not None and e.attacker.mean <= least + delta]
         rank = len(found) + 1
         found += [
             (rank, e) for e in sorted(alike, key=lambda e: (e.lost.get("brier") or 0.0, e.lost.get("accuracy") or 0.0))
         ]
         there = there[len(alike) :]
-    return found + [(len(found) + 1, e) for e in contest.entrants if e.thief is None]
+    return found + [(len(found) + 1, e) for e in contest.entrants if e.attacker is None]
 
 
 def ranking(block: Block, audits: Audits) -> Table:
@@ -176,14 +178,14 @@ def ranking(block: Block, audits: Audits) -> Table:
     digits = max(digits_of(judgement) for _, judgement in audits)
     rows: list[dict[str, Value]] = []
     for rank, entrant in ranks(block.contest, audits[0][1].delta):
-        thief = entrant.thief
+        attacker = entrant.attacker
         rows.append(
             {
                 "rank": rank,
                 "defense": entrant.name if entrant.defended else f"({entrant.name})",
-                "attacker": thief.mean if thief else None,
-                "low": thief.low if thief else None,
-                "high": thief.high if thief else None,
+                "attacker": attacker.mean if attacker else None,
+                "low": attacker.low if attacker else None,
+                "high": attacker.high if attacker else None,
                 "accuracy": entrant.lost.get("accuracy"),
                 "brier": entrant.lost.get("brier"),
             }
@@ -204,12 +206,12 @@ def lead(blocks: list[Block], audits: Audits) -> list[str]:
     """Which defense leaves an attacker least, at which cost, and which are dominated."""
     block = deciding(blocks)
     found, digits = ranks(block.contest, audits[0][1].delta), max(digits_of(judgement) for _, judgement in audits)
-    best = [e for rank, e in found if rank == 1 and e.thief is not None]
+    best = [e for rank, e in found if rank == 1 and e.attacker is not None]
     texts = []
-    if best and best[0].thief is not None:
+    if best and best[0].attacker is not None:
         names = [entrant.name for entrant in best]
         shown = names if len(names) <= MOST_NAMED else [*names[: MOST_NAMED - 1], f"{len(names) - MOST_NAMED + 1} more"]
-        means = [entrant.thief.mean for entrant in best if entrant.thief]
+        means = [entrant.attacker.mean for entrant in best if entrant.attacker]
         reached = (
             number(means[0], digits)
             if len(means) == 1
@@ -218,8 +220,8 @@ def lead(blocks: list[Block], audits: Audits) -> list[str]:
         queries = block.contest.card.queries
         budget = "" if queries is None else f" with {plural(queries, 'query', 'queries')}"
         serving = serving_text(block.contest.card.access)
-        twins = [e.thief.mean for e in block.contest.entrants if not e.defended and e.thief]
-        beside = f"; undefended {number(min(twins), digits)} %" if twins else ""
+        controls = [e.attacker.mean for e in block.contest.entrants if not e.defended and e.attacker]
+        beside = f"; undefended {number(min(controls), digits)} %" if controls else ""
         texts.append(f"Least for an attacker{budget} and {serving}: {listed(shown)} ({reached} %{beside}).")
     beaten = sorted({e.name for b in blocks for e in b.contest.entrants if e.defended and e.beaten})
     texts.append(

@@ -27,7 +27,7 @@ class Entrant:
 
     number: int
     name: str
-    thief: Estimate | None
+    attacker: Estimate | None
     exposure: float | None
     users: dict[str, float | None]
     lost: dict[str, float | None]
@@ -66,7 +66,7 @@ def contests(audits: Audits) -> list[Contest]:
             continue
         places = {name: place for place, (name, _) in enumerate(audits, start=1)}
         numbered = [replace(_entrant(name, judgement, held), number=places[name]) for name, judgement, held in there]
-        numbered += [replace(twin, number=len(audits) + k) for k, twin in enumerate(_twins(there), start=1)]
+        numbered += [replace(control, number=len(audits) + k) for k, control in enumerate(_controls(there), start=1)]
         judged = tuple(replace(entrant, beaten=_beaten(entrant, numbered, delta)) for entrant in numbered)
         present = {name for name, _, _ in there}
         found.append(Contest(card, judged, tuple(name for name, _ in audits if name not in present)))
@@ -92,14 +92,14 @@ def dominates(one: Entrant, other: Entrant, delta: float) -> bool:
     What was not measured on either side is left out; without both attacks and both users' accuracies nothing is said.
     """
     mine, theirs = one.users, other.users
-    if one.thief is None or other.thief is None or mine["accuracy"] is None or theirs["accuracy"] is None:
+    if one.attacker is None or other.attacker is None or mine["accuracy"] is None or theirs["accuracy"] is None:
         return False
     gains = [mine["accuracy"] - theirs["accuracy"]]
     if mine["brier"] is not None and theirs["brier"] is not None:
         gains.append(theirs["brier"] - mine["brier"])
-    if one.thief.mean > other.thief.mean or min(gains) < 0:
+    if one.attacker.mean > other.attacker.mean or min(gains) < 0:
         return False
-    apart = one.thief.high is not None and other.thief.low is not None and one.thief.high < other.thief.low
+    apart = one.attacker.high is not None and other.attacker.low is not None and one.attacker.high < other.attacker.low
     return apart or max(gains) > delta
 
 
@@ -157,7 +157,7 @@ def _of(judgement: AuditResult, written: str) -> ThreatModelResult | None:
 
 def _entrant(name: str, judgement: AuditResult, card: ThreatModelResult) -> Entrant:
     users = _users(served_to(judgement, "defended", card.access))
-    twin = _users(served_to(judgement, "undefended", card.access))
+    control = _users(served_to(judgement, "undefended", card.access))
     best = best_of(card, "defended")
     flags = sum(flag.threat_model in ("", card.id) for flag in judgement.flags)
     return Entrant(
@@ -166,14 +166,14 @@ def _entrant(name: str, judgement: AuditResult, card: ThreatModelResult) -> Entr
         accuracy_of(card),
         card.relative_accuracy,
         users,
-        {what: _worse(what, users[what], twin[what]) for what in USERS},
+        {what: _worse(what, users[what], control[what]) for what in USERS},
         best.name if best else "",
         card,
         flags,
     )
 
 
-def _twins(there: list[tuple[str, AuditResult, ThreatModelResult]]) -> list[Entrant]:
+def _controls(there: list[tuple[str, AuditResult, ThreatModelResult]]) -> list[Entrant]:
     """The undefended controls, each once: audits that share one have the same numbers."""
     found: dict[str, tuple[Entrant, list[str]]] = {}
     for name, judgement, card in there:
@@ -182,11 +182,11 @@ def _twins(there: list[tuple[str, AuditResult, ThreatModelResult]]) -> list[Entr
             continue
         users = _users(victims)
         lost = {what: None if value is None else 0.0 for what, value in users.items()}
-        thief = best.accuracy if best else None
+        attacker = best.accuracy if best else None
         entrant = Entrant(
-            0, "undefended", thief, card.relative_accuracy_undefended, users, lost, best.name if best else ""
+            0, "undefended", attacker, card.relative_accuracy_undefended, users, lost, best.name if best else ""
         )
-        found.setdefault(f"{users} {thief}", (entrant, []))[1].append(name)
+        found.setdefault(f"{users} {attacker}", (entrant, []))[1].append(name)
     if len(found) == 1:
         return [entrant for entrant, _ in found.values()]
     return [replace(entrant, name=f"undefended control of {listed(names)}") for entrant, names in found.values()]
@@ -202,10 +202,10 @@ def _users(victims: list[VictimResult]) -> dict[str, float | None]:
     return found
 
 
-def _worse(what: str, value: float | None, twin: float | None) -> float | None:
-    if value is None or twin is None:
+def _worse(what: str, value: float | None, control: float | None) -> float | None:
+    if value is None or control is None:
         return None
-    return twin - value if what in ("accuracy", "top5") else value - twin
+    return control - value if what in ("accuracy", "top5") else value - control
 
 
 def _beaten(entrant: Entrant, everybody: list[Entrant], delta: float) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ GREY = ("var(--series-0)", "circle", [2, 2])
 HEIGHT = 300
 DODGE = 0.02
 """Between lines at one x, as a share of it."""
-TWIN = "undefended control, best access"
+CONTROL = "undefended control, best access"
 Look = tuple[str, str, list[int]]
 """Colour, shape and dashes of a line."""
 
@@ -61,9 +61,9 @@ def by_questions(judgement: AuditResult, *, several: bool = True) -> Curve | Non
         return None
     lines = [(name, _sorted(own)) for name, own in held.items()]
     looks = {name: _look(place) for place, (name, _) in enumerate(lines)}
-    if not alike and (twin := _twin(judgement)):
-        lines.append((TWIN, twin))
-        looks[TWIN] = _side_look("undefended")
+    if not alike and (control := _control(judgement)):
+        lines.append((CONTROL, control))
+        looks[CONTROL] = _side_look("undefended")
     budgets = {point.x for _, own in lines for point in own}
     learning = tuple(point for point in judgement.learning if several or point.x in budgets)
     if learning:
@@ -78,7 +78,7 @@ def by_questions(judgement: AuditResult, *, several: bool = True) -> Curve | Non
     )
 
 
-def _twin(judgement: AuditResult) -> tuple[Point, ...]:
+def _control(judgement: AuditResult) -> tuple[Point, ...]:
     """The best extracted model of the undefended control by query budget, over all output accesses."""
     found: dict[int, Point] = {}
     for card in judgement.threat_models:

@@ -9,12 +9,12 @@ from undistill.reporting.audit import curves
 from undistill.reporting.audit.headline import VISIBLE
 from undistill.reporting.audit.words import (
     accuracy_of,
+    control_of,
     controlled,
     digits_of,
     points_text,
     served_to,
     serving_text,
-    twin_of,
 )
 from undistill.reporting.document import Chart, Columns, Document, Format, Note, Statement, Table, table
 from undistill.reporting.naming import listed, number, plural
@@ -334,7 +334,9 @@ def _cost(judgement: AuditResult) -> str:
     if card is None:
         return ""
     pairs = [
-        (v, twin) for v in served_to(judgement, "defended", card.access) if (twin := twin_of(judgement, v)) is not None
+        (v, control)
+        for v in served_to(judgement, "defended", card.access)
+        if (control := control_of(judgement, v)) is not None
     ]
     lost = {}
     for field, sign in (("accuracy", -1), ("ece", 1), ("brier", 1)):

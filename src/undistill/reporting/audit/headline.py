@@ -10,6 +10,7 @@ from undistill.reporting.audit.records import Record, numbers_of
 from undistill.reporting.audit.words import (
     accuracy_of,
     best_of,
+    control_of,
     controlled,
     digits_of,
     kind_text,
@@ -17,7 +18,6 @@ from undistill.reporting.audit.words import (
     questions_text,
     served_to,
     serving_text,
-    twin_of,
 )
 from undistill.reporting.naming import listed, number
 
@@ -29,21 +29,21 @@ COSTS = (("accuracy", "accuracy", -1), ("ece", "calibration error", 1), ("brier"
 
 def headline(judgement: AuditResult) -> Grid:
     """A row a threat model: the best extracted model, of the control too, and a baseline on as many labeled images."""
-    digits, twin = digits_of(judgement), controlled(judgement)
+    digits, control = digits_of(judgement), controlled(judgement)
     several = len({kind_text(card) for card in judgement.threat_models}) > 1
     rows, records = [], []
     for card in judgement.threat_models:
         got, other = accuracy_of(card), best_of(card, "undefended")
         held = f" ({kind_text(card)})" if several else ""
         row = [Entry(serving_text(card.access) + held), Entry(questions_text(card)), measured(got, digits)]
-        row += [measured(other.accuracy if other else None, digits)] if twin else []
+        row += [measured(other.accuracy if other else None, digits)] if control else []
         row += [measured(card.A_ref, digits), Entry(f"{got.n:,}" if got else "–")]
         rows.append(tuple(row))
         record: Record = {"card": card.threat_model, "serving": card.access, "questions": card.queries}
         record |= {**numbers_of("", got), **numbers_of("undefended_", other.accuracy if other else None)}
         records.append({**record, **numbers_of("alone_", card.A_ref)})
     heads = ["output access", "queries", "best extracted model of the audited model, %"]
-    heads += ["best extracted model of the undefended control, %"] if twin else []
+    heads += ["best extracted model of the undefended control, %"] if control else []
     heads += [
         "a baseline on as many labeled images, %",
         "teachers" if judgement.question == "method" else "seeds",
@@ -60,13 +60,13 @@ def cost(judgement: AuditResult) -> str:
     if not judgement.threat_models:
         return ""
     serving = judgement.threat_models[0].access
-    found = [(victim, twin_of(judgement, victim)) for victim in served_to(judgement, "defended", serving)]
-    pairs = [(victim, twin) for victim, twin in found if twin is not None]
+    found = [(victim, control_of(judgement, victim)) for victim in served_to(judgement, "defended", serving)]
+    pairs = [(victim, control) for victim, control in found if control is not None]
     if not pairs:
         return ""
     digits, worse, known = digits_of(judgement), [], []
     for field, name, sign in COSTS:
-        both = [(getattr(victim, field), getattr(twin, field)) for victim, twin in pairs]
+        both = [(getattr(victim, field), getattr(control, field)) for victim, control in pairs]
         both = [(mine, theirs) for mine, theirs in both if mine is not None and theirs is not None]
         if not both:
             continue

@@ -30,15 +30,15 @@ def legend(judgement: AuditResult, sides: list[str]) -> Legend:
 
 def sides_of(card: ThreatModelResult) -> list[str]:
     """The sides that any attack of the threat model learnt from, in a legend's order."""
-    return [side for side in SIDES if any(thief.side == side for thief in card.attacks)]
+    return [side for side in SIDES if any(attacker.side == side for attacker in card.attacks)]
 
 
 def accuracies(card: ThreatModelResult, judgement: AuditResult) -> Spec | None:
     """What every attack got; rules mark the model's own accuracy and the best attack of labels. None where nothing was measured."""
     points = [
-        _point(thief, judgement, thief.accuracy.mean, thief.accuracy.low, thief.accuracy.high)
-        for thief in ranked(card)
-        if thief.accuracy is not None
+        _point(attacker, judgement, attacker.accuracy.mean, attacker.accuracy.low, attacker.accuracy.high)
+        for attacker in ranked(card)
+        if attacker.accuracy is not None
     ]
     own = [v.accuracy for v in judgement.victims if v.side == "defended"]
     rules = [{"v": sum(own) / len(own), "dash": [6, 3], "what": "the model itself"}] if own else []
@@ -53,10 +53,10 @@ def gains(card: ThreatModelResult, judgement: AuditResult) -> Spec | None:
     if floor is None or floor.accuracy is None:
         return None
     points = []
-    for thief in ranked(card):
-        found = thief.gain
+    for attacker in ranked(card):
+        found = attacker.gain
         if found is not None:
-            points.append(_point(thief, judgement, found.mean, found.low, found.high, signs=True, seeds=found.n))
+            points.append(_point(attacker, judgement, found.mean, found.low, found.high, signs=True, seeds=found.n))
     rules = [{"v": 0.0, "dash": [2, 2], "what": f"labels alone: {floor.name}"}]
     about = f"{card.title}: points that each attack gains over the best attack of labels. The same numbers are in the table."
     return _drawing(points, rules, "points over the best attack of labels alone", about, card, judgement)
@@ -65,15 +65,15 @@ def gains(card: ThreatModelResult, judgement: AuditResult) -> Spec | None:
 def label_floor(card: ThreatModelResult) -> AttackResult | None:
     """The audited model's attack of labels that all others are set against."""
     own = [t for t in card.attacks if t.side == "defended" and t.reads == "labels" and t.accuracy is not None]
-    chosen = [thief for thief in own if thief.chosen]
+    chosen = [attacker for attacker in own if attacker.chosen]
     if not own:
         best = best_of(card, "defended")
         return best if best is not None and best.reads == "labels" else None
-    return max(chosen or own, key=lambda thief: thief.accuracy.mean if thief.accuracy else 0.0)
+    return max(chosen or own, key=lambda attacker: attacker.accuracy.mean if attacker.accuracy else 0.0)
 
 
 def _point(
-    thief: AttackResult,
+    attacker: AttackResult,
     judgement: AuditResult,
     value: float,
     low: float | None,
@@ -83,15 +83,15 @@ def _point(
     seeds: int | None = None,
 ) -> Record:
     write = signed if signs else number
-    name = f"{thief.name}{' (labels alone)' if thief.reads == 'labels' else ' (control)' if thief.reads == 'nothing' else ''}"
+    name = attacker.name + {"labels": " (labels alone)", "nothing": " (control)"}.get(attacker.reads, "")
     unit = "points" if signs else "%"
     sure = "no interval" if low is None or high is None else f"{write(low, 2)} to {write(high, 2)}"
     sure += f" ({unit_text(judgement, seeds)})" if seeds else ""
-    side = side_text(thief.side, judgement)
+    side = side_text(attacker.side, judgement)
     return {
-        "lane": f"{thief.reads} {thief.name}",
+        "lane": f"{attacker.reads} {attacker.name}",
         "thief": name,
-        "key": thief.side,
+        "key": attacker.side,
         "side": side,
         "v": round(value, 4),
         "low": None if low is None else round(low, 4),

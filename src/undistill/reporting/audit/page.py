@@ -55,7 +55,7 @@ class Drawn:
     exposure: Grid
     users: Grid
     answers: Grid
-    thieves: list[Grid]
+    attackers: list[Grid]
     behind: list[Grid]
     questions: Figure | None
     accuracies: list[Figure | None]
@@ -75,7 +75,7 @@ class Drawn:
 def draw(judgement: AuditResult) -> Drawn:
     """Tables and figures of a judgement."""
     cards = list(enumerate(judgement.threat_models))
-    own = [tables.thieves(card, judgement) for _, card in cards]
+    own = [tables.attackers(card, judgement) for _, card in cards]
     return Drawn(
         headline.headline(judgement),
         tables.exposure(judgement),
@@ -157,7 +157,7 @@ def _card(place: int, card: ThreatModelResult, judgement: AuditResult, drawn: Dr
     figures = [figure.block() for figure in (drawn.accuracies[place], drawn.gains[place]) if figure]
     body += [Columns(tuple((figure,) for figure in figures))] if figures else [_EMPTY]
     body += [drawn.behind[place].block()] if drawn.behind[place].rows else []
-    body.append(Details("Every attack and control", (drawn.thieves[place].block(),)))
+    body.append(Details("Every attack and control", (drawn.attackers[place].block(),)))
     body += (
         [Details("The search by temperature", _shown(drawn.temperatures[place]))] if drawn.temperatures[place] else []
     )
@@ -214,7 +214,7 @@ def provenance(judgement: AuditResult) -> dict[str, str]:
 def _accuracies(place: int, card: ThreatModelResult, judgement: AuditResult) -> Figure | None:
     spec = lanes.accuracies(card, judgement)
     caption = "Bars: 95 % intervals. Dashed: the model itself. Dotted: the best attack of labels alone."
-    lost = sum(thief.accuracy is None for thief in card.attacks)
+    lost = sum(attacker.accuracy is None for attacker in card.attacks)
     if lost:
         caption += f" {plural(lost, 'attack')} without an accuracy cannot be drawn."
     legend = lanes.legend(

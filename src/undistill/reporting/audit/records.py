@@ -38,20 +38,20 @@ def exposed(
     }
 
 
-def thief_record(card: ThreatModelResult, thief: AttackResult) -> Record:
+def attacker_record(card: ThreatModelResult, attacker: AttackResult) -> Record:
     """A row of a threat model's attacks."""
     return {
         "card": card.threat_model,
-        "thief": thief.name,
-        "attack": thief.attack,
-        "side": thief.side,
-        "role": thief.role,
-        "reads": thief.reads,
-        **numbers_of("", thief.accuracy),
-        "held_out": thief.held_out,
-        "chosen": thief.chosen,
-        "lost": thief.lost,
-        "queries": thief.queries,
+        "thief": attacker.name,
+        "attack": attacker.attack,
+        "side": attacker.side,
+        "role": attacker.role,
+        "reads": attacker.reads,
+        **numbers_of("", attacker.accuracy),
+        "held_out": attacker.held_out,
+        "chosen": attacker.chosen,
+        "lost": attacker.lost,
+        "queries": attacker.queries,
     }
 
 

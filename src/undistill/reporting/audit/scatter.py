@@ -53,13 +53,13 @@ def legend(contest: Contest) -> list[tuple[str, str, str]]:
 
 def left_out(contest: Contest, measure: str) -> list[str]:
     """Who cannot be drawn: without an attack's accuracy, or without a control to lose against."""
-    return [e.name for e in contest.entrants if e.thief is None or e.lost[measure] is None]
+    return [e.name for e in contest.entrants if e.attacker is None or e.lost[measure] is None]
 
 
 def spec(contest: Contest, measure: str) -> Spec | None:
     """The chart; None with fewer than two points."""
     values = [
-        _value(e, lost) for e in contest.entrants if e.thief is not None and (lost := e.lost[measure]) is not None
+        _value(e, lost) for e in contest.entrants if e.attacker is not None and (lost := e.lost[measure]) is not None
     ]
     if len(values) < 2:
         return None
@@ -143,17 +143,17 @@ def _placed(values: list[dict[str, Any]], domain: list[float]) -> list[dict[str,
 
 
 def _value(entrant: Entrant, lost: float) -> dict[str, Any]:
-    thief = entrant.thief
-    assert thief is not None
-    sure = thief.low is not None and thief.high is not None
+    attacker = entrant.attacker
+    assert attacker is not None
+    sure = attacker.low is not None and attacker.high is not None
     return {
         "number": str(entrant.number),
         "name": entrant.name,
         "kind": KINDS[kind(entrant)][0],
         "x": round(lost, 5),
-        "y": round(thief.mean, 4),
-        "low": thief.low if sure else None,
-        "high": thief.high if sure else None,
-        "sure": f"{number(thief.low, 2)} to {number(thief.high, 2)}" if sure else "no interval",
-        "told": f"{entrant.name}: best extracted model {number(thief.mean, 2)} %, users lose {number(lost, 3)}",
+        "y": round(attacker.mean, 4),
+        "low": attacker.low if sure else None,
+        "high": attacker.high if sure else None,
+        "sure": f"{number(attacker.low, 2)} to {number(attacker.high, 2)}" if sure else "no interval",
+        "told": f"{entrant.name}: best extracted model {number(attacker.mean, 2)} %, users lose {number(lost, 3)}",
     }

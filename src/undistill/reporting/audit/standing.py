@@ -57,7 +57,7 @@ def _row(entrant: Entrant, contest: Contest, audits: dict[str, AuditResult], dig
     by = [other for other in contest.entrants if other.number in entrant.beaten]
     return (
         Entry(f"{entrant.number}. {entrant.name}"),
-        measured(entrant.thief, digits),
+        measured(entrant.attacker, digits),
         Entry(number(entrant.exposure)),
         taken,
         Entry(number(card.reduction_share) if card is not None else "–"),
@@ -69,15 +69,15 @@ def _row(entrant: Entrant, contest: Contest, audits: dict[str, AuditResult], dig
 
 
 def _record(entrant: Entrant, contest: Contest) -> dict[str, Any]:
-    card, thief = entrant.card, entrant.thief
+    card, attacker = entrant.card, entrant.attacker
     names = {other.number: other.name for other in contest.entrants}
     return {
         "card": contest.card.threat_model,
         "defense": entrant.name,
         "defended": entrant.defended,
-        "thief": thief.mean if thief else None,
-        "thief_low": thief.low if thief else None,
-        "thief_high": thief.high if thief else None,
+        "thief": attacker.mean if attacker else None,
+        "thief_low": attacker.low if attacker else None,
+        "thief_high": attacker.high if attacker else None,
         "best": entrant.best,
         "exposure": entrant.exposure,
         "took": card.reduction.mean if card is not None and card.reduction else None,

@@ -97,8 +97,8 @@ def _model(judgement: AuditResult) -> str:
     digits, tests = digits_of(judgement), max(victim.n_test for victim in own)
     images = f"{tests:,} test images" if tests else "the test images"
     who = "The audited models get" if judgement.question == "method" else "The audited model gets"
-    twins = [victim.accuracy for victim in judgement.victims if victim.side == "undefended"]
-    beside = f" (undefended {_spread(twins, digits)})" if twins else ""
+    controls = [victim.accuracy for victim in judgement.victims if victim.side == "undefended"]
+    beside = f" (undefended {_spread(controls, digits)})" if controls else ""
     return f"{who} {_spread([victim.accuracy for victim in own], digits)} % of {images} right{beside}."
 
 

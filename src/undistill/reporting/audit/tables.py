@@ -5,11 +5,12 @@ from __future__ import annotations
 from undistill.auditing.result import AttackResult, AuditResult, Estimate, Point, ThreatModelResult
 from undistill.auditing.text import settings_text
 from undistill.reporting.audit.grid import Entry, Grid, Row
-from undistill.reporting.audit.records import Record, exposed, numbers_of, thief_record, user_record
+from undistill.reporting.audit.records import Record, attacker_record, exposed, numbers_of, user_record
 from undistill.reporting.audit.words import (
     READS,
     accuracy_of,
     best_of,
+    control_of,
     controlled,
     digits_of,
     equivalents_text,
@@ -19,7 +20,6 @@ from undistill.reporting.audit.words import (
     questions_text,
     serving_text,
     side_text,
-    twin_of,
     verdict_entry,
 )
 from undistill.reporting.naming import number, signed
@@ -27,14 +27,14 @@ from undistill.reporting.naming import number, signed
 
 def exposure(judgement: AuditResult) -> Grid:
     """A row a threat model: what the best attack found got, from the audited model and from its control."""
-    digits, twin = digits_of(judgement), controlled(judgement)
+    digits, control = digits_of(judgement), controlled(judgement)
     rows, records = [], []
     for place, card in enumerate(judgement.threat_models):
         best, other = best_of(card, "defended"), best_of(card, "undefended")
         got = accuracy_of(card)
         row = [Entry(serving_text(card.access)), Entry(questions_text(card))]
         row += [measured(got, digits), Entry(number(card.relative_accuracy)), Entry(equivalents_text(card))]
-        if twin:
+        if control:
             row += [
                 measured(other.accuracy if other else None, digits),
                 Entry(number(card.relative_accuracy_undefended)),
@@ -49,10 +49,10 @@ def exposure(judgement: AuditResult) -> Grid:
         "relative accuracy, %",
         "label-equivalent sample size",
     ]
-    heads += ["control: best extracted model, %", "control: relative accuracy, %"] if twin else []
+    heads += ["control: best extracted model, %", "control: relative accuracy, %"] if control else []
     heads += ["verdict", "best attack", "attacks tried", "the attacker holds"]
     caption = "Best attack found: accuracy on test images with its 95 % interval. Relative accuracy: as a share of the model's own."
-    caption += " Control: the undefended one." if twin else ""
+    caption += " Control: the undefended one." if control else ""
     return Grid("exposure", caption, tuple(heads), tuple(rows), tuple(records), 2, "exposure")
 
 
@@ -62,14 +62,14 @@ def users(judgement: AuditResult) -> Grid:
     heads = ("model", "stands for", "output access", "accuracy, %", "top-5, %", "NLL, nats", "ECE, %", "Brier, %")
     rows, records = [], []
     for victim in judgement.victims:
-        twin = twin_of(judgement, victim)
+        control = control_of(judgement, victim)
         row = [
             Entry(victim.label or victim.name),
             Entry(side_text(victim.side, judgement)),
             Entry(serving_text(victim.access)),
         ]
         for name, places in (("accuracy", digits), ("top5", digits), ("nll", 3), ("ece", digits), ("brier", digits)):
-            value, other = getattr(victim, name), getattr(twin, name) if twin else None
+            value, other = getattr(victim, name), getattr(control, name) if control else None
             change = (
                 f"{signed(value - other, places)} to the control" if value is not None and other is not None else ""
             )
@@ -107,7 +107,7 @@ def answers(judgement: AuditResult) -> Grid:
     return Grid("answers", caption, heads, tuple(rows), tuple(map(user_record, shown)), 3, "users")
 
 
-def thieves(card: ThreatModelResult, judgement: AuditResult) -> Grid:
+def attackers(card: ThreatModelResult, judgement: AuditResult) -> Grid:
     """A row an attack of the threat model, in the order of the dot plot."""
     digits = digits_of(judgement)
     heads = (
@@ -122,21 +122,21 @@ def thieves(card: ThreatModelResult, judgement: AuditResult) -> Grid:
         "queries",
     )
     rows, records = [], []
-    for thief in ranked(card):
-        score = Entry(number(thief.held_out, digits), "ranked first" if thief.chosen else "")
+    for attacker in ranked(card):
+        score = Entry(number(attacker.held_out, digits), "ranked first" if attacker.chosen else "")
         row: Row = (
-            Entry(thief.name),
-            Entry(READS[thief.reads]),
-            Entry(side_text(thief.side, judgement)),
-            Entry(settings_text(thief.settings) or "–"),
-            measured(thief.accuracy, digits),
-            Entry(str(thief.accuracy.n if thief.accuracy else 0)),
-            Entry(str(thief.lost)),
+            Entry(attacker.name),
+            Entry(READS[attacker.reads]),
+            Entry(side_text(attacker.side, judgement)),
+            Entry(settings_text(attacker.settings) or "–"),
+            measured(attacker.accuracy, digits),
+            Entry(str(attacker.accuracy.n if attacker.accuracy else 0)),
+            Entry(str(attacker.lost)),
             score,
-            Entry(f"{thief.queries:,}"),
+            Entry(f"{attacker.queries:,}"),
         )
         rows.append(row)
-        records.append(thief_record(card, thief))
+        records.append(attacker_record(card, attacker))
     caption = (
         f"Attacks and controls, {card.title}: accuracy on test images with its 95 % interval. "
         "Lost: cells without an accuracy."
@@ -200,10 +200,10 @@ def ranked(card: ThreatModelResult) -> list[AttackResult]:
     """Attacks that read more first, then labels, then controls; within each by what that attack got from the audited model."""
     kinds = list(READS)
     top: dict[tuple[str, str], float] = {}
-    for thief in card.attacks:
-        value = thief.accuracy.mean if thief.accuracy else -1.0
-        bonus = 1000.0 if thief.side == "defended" else 0.0
-        key = (thief.reads, thief.name)
+    for attacker in card.attacks:
+        value = attacker.accuracy.mean if attacker.accuracy else -1.0
+        bonus = 1000.0 if attacker.side == "defended" else 0.0
+        key = (attacker.reads, attacker.name)
         top[key] = max(top.get(key, -1.0), value + bonus)
     sides = ("defended", "undefended", "alone")
     return sorted(

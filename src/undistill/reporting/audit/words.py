@@ -21,7 +21,7 @@ VERDICTS = {
 }
 """What verdicts are called on pages, where that is not how they are stored."""
 READS = {"soft": "more than labels", "labels": "labels alone", "nothing": "nothing (control)"}
-NO_TWIN = "no control to compare with"
+NO_CONTROL = "no control to compare with"
 
 
 def serving_text(serving: str) -> str:
@@ -127,7 +127,7 @@ def verdict_entry(card: ThreatModelResult, judgement: AuditResult, href: str = "
 def missing_text(card: ThreatModelResult, judgement: AuditResult) -> str:
     """Why a threat model has no verdict."""
     if not controlled(judgement):
-        return NO_TWIN
+        return NO_CONTROL
     if card.access == "label":
         return "labels alone are the floor"
     return f"an indication only: {shown(card.indication)}" if card.indication else "the suite gives none"
@@ -162,10 +162,10 @@ def meanings(judgement: AuditResult) -> dict[str, str]:
 
 def best_of(card: ThreatModelResult, side: str) -> AttackResult | None:
     """The best attack found of a side: the one the judge names, else the one with the highest mean."""
-    own = [thief for thief in card.attacks if thief.side == side and thief.accuracy is not None]
+    own = [attacker for attacker in card.attacks if attacker.side == side and attacker.accuracy is not None]
     name = card.best if side == "defended" else card.best_undefended
-    named = [thief for thief in own if thief.name == name]
-    ranked = sorted(named or own, key=lambda thief: -(thief.accuracy.mean if thief.accuracy else 0.0))
+    named = [attacker for attacker in own if attacker.name == name]
+    ranked = sorted(named or own, key=lambda attacker: -(attacker.accuracy.mean if attacker.accuracy else 0.0))
     return ranked[0] if ranked else None
 
 
@@ -176,7 +176,7 @@ def served_to(judgement: AuditResult, side: str, serving: str) -> list[VictimRes
     return fitting or own
 
 
-def twin_of(judgement: AuditResult, victim: VictimResult) -> VictimResult | None:
+def control_of(judgement: AuditResult, victim: VictimResult) -> VictimResult | None:
     """The undefended control of a defended victim that is served alike: the one at the same place, else the only one."""
     mine = served_to(judgement, "defended", victim.access)
     others = served_to(judgement, "undefended", victim.access)

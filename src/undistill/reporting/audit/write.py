@@ -35,7 +35,7 @@ def write_audit(judgement: AuditResult, out: Path) -> Report:
     write_text(page, render.html(whole))
     write_text(out / "report.md", render.markdown(whole, figures))
     write_text(out / "report.json", as_json(values))
-    write_text(out / "report.tex", as_tex(story.title(judgement), [drawn.exposure, *drawn.thieves, drawn.users]))
+    write_text(out / "report.tex", as_tex(story.title(judgement), [drawn.exposure, *drawn.attackers, drawn.users]))
     return Report(f"{render.text(first.terminal(judgement))}\n\nPage: {page}", values, page)
 
 
@@ -46,7 +46,7 @@ def as_json(values: dict[str, Any]) -> str:
 
 def as_values(judgement: AuditResult, drawn: Drawn) -> dict[str, Any]:
     """For `report.json`: the judgement as it came, and the tables that the page shows."""
-    thieves = [dict(record) for grid in drawn.thieves for record in grid.records]
+    attackers = [dict(record) for grid in drawn.attackers for record in grid.records]
     return {
         "schema": 1,
         "title": story.title(judgement),
@@ -56,7 +56,7 @@ def as_values(judgement: AuditResult, drawn: Drawn) -> dict[str, Any]:
         "tables": {
             "headline": [dict(record) for record in drawn.headline.records],
             "exposure": [dict(record) for record in drawn.exposure.records],
-            "thieves": thieves,
+            "thieves": attackers,
             "contrasts": [dict(record) for grid in drawn.behind for record in grid.records],
             "users": [dict(record) for record in drawn.users.records],
         },

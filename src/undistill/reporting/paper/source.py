@@ -12,7 +12,7 @@ from pathlib import Path
 from undistill.errors import UsageError
 from undistill.experiments.cell import Cell
 from undistill.experiments.cell import read as read_cell
-from undistill.files import read_json
+from undistill.experiments.store import Store
 from undistill.paper.experiments import EXPERIMENTS, Experiment
 from undistill.paper.plan import Plan, Point, read
 from undistill.paper.published import ITSELF, SELF
@@ -200,15 +200,10 @@ def covered(sources: Iterable[Source]) -> list[Experiment]:
 def _cells(folder: Path) -> dict[str, Cell]:
     """Cells by the key that they were made for. Where settings of two tasks came to one cell, `done/KEY.json` names it."""
     by_key: dict[str, Cell] = {}
-    by_id: dict[str, Cell] = {}
     for path in sorted((folder / "cells").glob("*.json")):
         cell = read_cell(path)
-        by_id[cell.id] = cell
         old = by_key.get(cell.key)
         if cell.key and (old is None or (old.status != "ok" and cell.status == "ok")):
             by_key[cell.key] = cell
-    for marker in sorted((folder / "done").glob("*.json")):
-        values = read_json(marker)
-        if isinstance(values, dict) and values.get("cell") in by_id:
-            by_key[marker.stem] = by_id[values["cell"]]
-    return by_key
+    store = Store(folder)
+    return by_key | {key: done for key in store.marked() if (done := store.done(key)) is not None}
