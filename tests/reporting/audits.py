@@ -110,7 +110,7 @@ def card(
     serving: str = "probs", questions: int = 200, *, taken: float = 0.7, twin: bool = True, n: int = 5, **changes: Any
 ) -> ThreatModelResult:
     """One card's result; changes are its fields."""
-    own = with_gains(changes.pop("thieves", None) or attackers(serving, questions, taken=taken, twin=twin, n=n))
+    own = with_gains(changes.pop("attackers", None) or attackers(serving, questions, taken=taken, twin=twin, n=n))
     best = max((t for t in own if t.side == "defended" and t.accuracy), key=_mean, default=None)
     other = max((t for t in own if t.side == "undefended" and t.accuracy), key=_mean, default=None)
     floor, worth = FLOOR[questions], WORTH[questions] * SERVINGS[serving]

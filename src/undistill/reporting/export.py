@@ -141,8 +141,8 @@ def on_white(spec: Spec) -> Spec:
 @cache
 def palette() -> dict[str, str]:
     """The page's variables and what they are by day."""
-    blocks = [re.match(r":root \{(.*?)\n\}", asset(name), re.DOTALL) for name in ("page.css", "document.css")]
-    return {name: value for block in blocks if block for name, value in re.findall(r"(--[\w-]+): (#\w+);", block[1])}
+    block = re.match(r":root \{(.*?)\n\}", asset("document.css"), re.DOTALL)
+    return dict(re.findall(r"(--[\w-]+): (#\w+);", block[1])) if block else {}
 
 
 # tables

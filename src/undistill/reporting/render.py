@@ -11,7 +11,6 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from undistill.reporting import shell
-from undistill.reporting.blocks import chart as drawn
 from undistill.reporting.document import (
     Block,
     Chart,
@@ -50,13 +49,9 @@ SAFE = re.compile(r"(https://|#|\.{1,2}/|[\w-]+(/|\.\w+$|\.\w+#))")
 def html(document: Document) -> str:
     """One page that loads nothing from anywhere."""
     return shell.page(
-        "document.html.j2",
-        styles=("page.css", "audit/audit.css", "document.css"),
-        scripts=("page.js", "audit/audit.js", "document.js"),
         title=document.title.replace("`", ""),
         document=document,
         kind=_kind,
-        drawn=lambda chart: drawn(chart.name, dict(chart.spec), caption=chart.caption),
         groups=_groups,
         numbers=lambda table: [numeric(table, name) for name in table.columns],
         linked=linked,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from functools import cache
 from importlib.resources import files
@@ -13,38 +14,37 @@ import vl_convert
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from undistill.reporting.blocks import inline_json
 from undistill.reporting.theme import CONFIG
 
 
-def page(
-    template: str,
-    *,
-    styles: tuple[str, ...] = ("page.css",),
-    scripts: tuple[str, ...] = ("page.js",),
-    **filling: Any,
-) -> str:
-    """A self-contained page from a template, style sheets and scripts of this package."""
-    vega, script = _vega(), "\n".join(map(asset, scripts))
+def page(**filling: Any) -> str:
+    """The self-contained page of a document; `filling` is what its template asks for."""
+    vega, script = _vega(), asset("document.js")
     return (
         _environment()
-        .get_template(template)
+        .get_template("document.html.j2")
         .render(
             policy=_policy(vega, script),
-            css=Markup("\n".join(map(asset, styles))),  # noqa: S704
+            css=Markup(asset("document.css")),  # noqa: S704
             vega=Markup(vega),  # noqa: S704
             script=Markup(script),  # noqa: S704
             config=inline_json(CONFIG),
+            json=inline_json,
             **filling,
         )
     )
 
 
+def inline_json(values: object) -> Markup:
+    """JSON that no script element can be left from: `<`, `>` and `&` are written as escapes."""
+    text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
+
+
 @cache
 def asset(name: str) -> str:
-    """A file of this package by its path in it, or `report/FILE` of the documents' package."""
-    package = "undistill" if name.startswith("report/") else "undistill.reporting"
-    return files(package).joinpath(name).read_text(encoding="utf-8")
+    """A file of this package."""
+    return files("undistill.reporting").joinpath(name).read_text(encoding="utf-8")
 
 
 def _policy(*scripts: str) -> str:
@@ -67,7 +67,6 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FunctionLoader(asset), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    environment.filters["prose"] = lambda text: text.replace(" %", "\u00a0%")  # a number and its unit stay on one line
     environment.filters["ticks"] = ticks
     return environment
 

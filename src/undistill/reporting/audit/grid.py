@@ -6,10 +6,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from undistill.reporting.blocks import Entry, Head, Table
 from undistill.reporting.document import Format, Value
 from undistill.reporting.document import Table as Block
 from undistill.reporting.markup import aligned
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One table cell."""
+
+    text: str
+    spread: str = ""
+    lost: str = ""
+    href: str = ""
+
 
 Row = tuple[Entry, ...]
 NUMBER = re.compile(r"[−+]?[\d,]+(\.\d+)?")
@@ -26,10 +36,6 @@ class Grid:
     records: tuple[Mapping[str, Value], ...]
     words: int = 1
     style: str = ""
-
-    def table(self) -> Table:
-        """For the page."""
-        return Table(self.caption, [Head(head) for head in self.heads], [list(row) for row in self.rows], self.style)
 
     def block(self, *, sortable: bool = False) -> Block:
         """For a document: each entry with what is printed beside it, numbers as numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 
 from undistill.auditing.result import AuditResult
-from undistill.reporting.audit.grid import Grid
+from undistill.reporting.audit.grid import Entry, Grid
 from undistill.reporting.audit.records import Record, numbers_of
 from undistill.reporting.audit.words import (
     accuracy_of,
@@ -19,7 +19,6 @@ from undistill.reporting.audit.words import (
     served_to,
     serving_text,
 )
-from undistill.reporting.blocks import Entry
 from undistill.reporting.naming import listed, number
 
 VISIBLE = 0.3

@@ -7,9 +7,8 @@ from typing import Any
 from undistill.auditing.result import AuditResult
 from undistill.reporting.audit import story
 from undistill.reporting.audit.contest import Contest, Entrant
-from undistill.reporting.audit.grid import Grid, Row
+from undistill.reporting.audit.grid import Entry, Grid, Row
 from undistill.reporting.audit.words import digits_of, measured, serving_text, verdict_entry
-from undistill.reporting.blocks import Entry
 from undistill.reporting.naming import number, signed
 
 HEADS = (

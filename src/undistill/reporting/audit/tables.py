@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from undistill.auditing.result import AttackResult, AuditResult, Estimate, Point, ThreatModelResult
 from undistill.auditing.text import settings_text
-from undistill.reporting.audit.grid import Grid, Row
+from undistill.reporting.audit.grid import Entry, Grid, Row
 from undistill.reporting.audit.records import Record, attacker_record, exposed, numbers_of, user_record
 from undistill.reporting.audit.words import (
     READS,
@@ -22,7 +22,6 @@ from undistill.reporting.audit.words import (
     side_text,
     verdict_entry,
 )
-from undistill.reporting.blocks import Entry
 from undistill.reporting.naming import number, signed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from undistill.auditing.result import AttackResult, AuditResult, Estimate, ThreatModelResult, VictimResult
-from undistill.reporting.blocks import Entry
+from undistill.reporting.audit.grid import Entry
 from undistill.reporting.naming import decimals, number, parse_card, plural
 from undistill.threat_model import Access
 
