@@ -123,7 +123,9 @@ def excerpt(name: str) -> str:
     """Claims, tables and figures of a reproduction's report, its links bent to what docs hold."""
     whole = (report(name) / "report.md").read_text(encoding="utf-8")
     body = re.sub(r"\]\(figures/", f"](figures/{name}-", whole[whole.index("## Claims") :])
-    return re.sub(r"^## ", "### ", body, flags=re.MULTILINE).rstrip("\n")
+    body = re.sub(r"^Files: .*\n+", "", body, flags=re.MULTILINE)  # of the report's folder
+    body = re.sub(r"^Outputs in percent\.\n\n(\|.*\n)+\n*", "", body, flags=re.MULTILINE)  # the picture has them
+    return re.sub(r"^(#+) ", r"#\1 ", body, flags=re.MULTILINE).rstrip("\n")
 
 
 SCALES = ("laptop", "small")
@@ -380,6 +382,15 @@ def made(page: str) -> str:
     return found
 
 
+def with_plugins(page: str) -> str:
+    """docs/adding.md with the examples' files verbatim, each behind the link to it."""
+    for path in sorted((ROOT / "examples" / "plugins").glob("*.py")):
+        before, link, rest = page.partition(f"[`examples/plugins/{path.name}`](../examples/plugins/{path.name}):")
+        _, fence, after = rest.partition("```python\n")[2].partition("\n```\n")
+        page = f"{before}{link}\n\n```python\n{path.read_text(encoding='utf-8').rstrip()}{fence}{after}"
+    return page
+
+
 def main() -> None:
     """Write all pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -392,6 +403,8 @@ def main() -> None:
         pictures(asked.pictures)
     for page in BLOCKS:
         (ROOT / page).write_text(made(page), encoding="utf-8")
+    adding = ROOT / "docs" / "adding.md"
+    adding.write_text(with_plugins(adding.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -436,9 +436,9 @@ def test_a_ledger_for_what_is_no_function_is_refused(steal: Attacked, tmp_path: 
         steal(tmp_path / "all.parquet", "probs/unlabelled/trained/random/2", ledger=tmp_path / "more.parquet")
 
 
-def test_a_attacker_that_asks_less_is_counted_less(steal: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attacker_that_asks_less_is_counted_less(steal: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "undistill.attacks.kd.Questions", lambda oracle, batches, training: Lazy(oracle, batches.images)
+        "undistill.attacks.base.Questions", lambda oracle, batches, training: Lazy(oracle, batches.images)
     )
     api = Api()
     cell = steal(api.box, "probs/unlabelled/trained/random/10")

@@ -34,13 +34,13 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, moment: int, *, after: bool) -> Non
     written = 0
     whole = files.write_bytes
 
-    def write(path: Path, content: bytes) -> None:
+    def write(path: Path, content: bytes, **how: bool) -> None:
         nonlocal written
         written += 1
         if written == moment:
             path.parent.mkdir(parents=True, exist_ok=True)
             if after:
-                whole(path, content)
+                whole(path, content, **how)
             else:
                 (path.parent / f".{path.name}.x{files.TEMPORARY}").write_bytes(content[: len(content) // 2])
             raise Killed

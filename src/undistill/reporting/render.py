@@ -130,6 +130,11 @@ def _address(href: Value) -> str:
     return href if isinstance(href, str) and SAFE.match(href) else ""
 
 
+def _file(href: Value) -> str:
+    """An address that Markdown can follow: places of the page have none there."""
+    return "" if str(href).startswith("#") else _address(href)
+
+
 # values
 
 
@@ -281,7 +286,7 @@ def _block_markdown(block: Block, figures: Mapping[str, str]) -> list[str]:  # n
                 return [f"{'>' if block.style == 'doubt' else '###'} {inert(block.text)}", ""]
             text = inert(block.text)
             for phrase, href in block.links.items():
-                text = text.replace(inert(phrase), f"[{inert(phrase)}]({href})", 1) if _address(href) else text
+                text = text.replace(inert(phrase), f"[{inert(phrase)}]({href})", 1) if _file(href) else text
             return [text, ""]
         case Note():
             return [f"> {inert(block.text)}", ""]
@@ -311,7 +316,7 @@ def table_markdown(table: Table) -> list[str]:
     shown = printed(table)
     for place, form in enumerate(shown.values()):
         for row, line in enumerate(body):
-            if form.link and (href := _address(table.frame[form.link][row])):
+            if form.link and (href := _file(table.frame[form.link][row])):
                 line[place] = f"[{line[place]}]({href})"
     rule = "".join("---:|" if numeric(table, name) else "---|" for name in shown)
     return [markdown_row(head), f"|{rule}", *map(markdown_row, body)]
