@@ -591,7 +591,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("kind", ["attack", "student"])
 def test_an_edited_plugin_makes_other_cells(toy: Path, heist: Callable[..., Extraction], kind: str) -> None:
     plugins.trust(f"{toy}:student")
-    values = {"attack": {"attack": {"name": "toy-thief"}}, "student": {"student": {"name": f"{toy}:student"}}}[kind]
+    values = {"attack": {"attack": {"name": "toy-attacker"}}, "student": {"student": {"name": f"{toy}:student"}}}[kind]
     first, again = heist(**values), heist(**values)
     assert first.id == again.id
     toy.write_text(PLUGIN + "\n# edited\n")

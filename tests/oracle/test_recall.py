@@ -478,7 +478,7 @@ from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet
 from undistill.data.augment import Crop
 from undistill.models import build
-from undistill.oracle import Bank
+from undistill.oracle import LogitCache
 from undistill.oracle.inference import PROBE, Frozen
 from undistill.oracle.logit_cache import recalled
 
@@ -495,7 +495,7 @@ def count(number):
     time.sleep(slow)
 
 network = build("cnn", num_classes=4, in_channels=3, image_size=8, width=0.125, seed=0).eval()
-recall = recalled(Frozen(network), batches, passes, Bank(folder), count)
+recall = recalled(Frozen(network), batches, passes, LogitCache(folder), count)
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(passes):

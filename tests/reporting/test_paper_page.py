@@ -35,7 +35,7 @@ PLAN = plan_of(*NAMES, scale="small")
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    folder = fill(tmp_path_factory.mktemp("small"), PLAN)
+    folder = fill(tmp_path_factory.mktemp("small", numbered=False), PLAN)
     return write_report([folder], folder / "report")
 
 

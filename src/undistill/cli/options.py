@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., None])
 BANK_GB = 10.0
-"""What the logit cache holds at most, unless told otherwise; `Bank` has the same number, but comes with torch."""
+"""What the logit cache holds at most, unless told otherwise; `LogitCache` has the same number, but comes with torch."""
 TYPED = ("model.name=", "student.name=")
 """Settings that may name code: a user who types one trusts it."""
 MODEL = "a run folder, a model folder, timm:NAME@weights, torchvision:NAME@weights, package.module:callable"
