@@ -291,7 +291,7 @@ FREE: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("thief", FREE, ids=lambda attacker: attacker["name"])
+@pytest.mark.parametrize("attacker", FREE, ids=lambda attacker: attacker["name"])
 def test_a_cell_says_that_no_image_was_held_and_nothing_asked(
     attacker: dict[str, Any], splits: Splits, recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -304,7 +304,7 @@ def test_a_cell_says_that_no_image_was_held_and_nothing_asked(
     assert [line["epoch"] for line in cell.curve] == list(range(1, len(cell.curve) + 1))
 
 
-@pytest.mark.parametrize("thief", FREE, ids=lambda attacker: attacker["name"])
+@pytest.mark.parametrize("attacker", FREE, ids=lambda attacker: attacker["name"])
 def test_a_foreign_network_can_be_robbed(
     attacker: dict[str, Any], splits: Splits, recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -342,7 +342,7 @@ def cut_short(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-@pytest.mark.parametrize("thief", FREE, ids=lambda attacker: attacker["name"])
+@pytest.mark.parametrize("attacker", FREE, ids=lambda attacker: attacker["name"])
 def test_an_interrupted_theft_is_taken_up_again(
     attacker: dict[str, Any],
     after: int,
