@@ -28,7 +28,7 @@ def fail() -> str:
     raise RunError("it broke")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.e2e)])
 def test_a_job_starts_behind_all_that_it_waits_for(tmp_path: Path, processes: int) -> None:
     log = tmp_path / "log"
     jobs = [
@@ -42,7 +42,7 @@ def test_a_job_starts_behind_all_that_it_waits_for(tmp_path: Path, processes: in
     assert log.read_text().split()[-1] == "a+b+c"
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.e2e)])
 def test_an_error_is_told_and_raised_when_the_others_are_done(tmp_path: Path, processes: int) -> None:
     log = tmp_path / "log"
     jobs = [Job("bad", fail, ()), Job("late", note, (log, "late"), ("bad",)), Job("free", note, (log, "free"))]

@@ -130,6 +130,7 @@ def known_here(*names: str) -> str:
     return f"{os.getpid()} {[name in VIEWS.classes() for name in names]}"
 
 
+@pytest.mark.e2e
 def test_worker_processes_know_the_plugins(tmp_path: Path) -> None:
     plugins.load_plugin(toy(tmp_path / "toy.py"))
     (line,) = run_jobs([Job("views", known_here, ("toy-view", "toy-none", "flip"))], 2)

@@ -67,6 +67,7 @@ def test_a_resolved_difference_ends_the_audit_after_its_first_seeds(made: Make) 
     assert whole(ready)
 
 
+@pytest.mark.e2e
 def test_seeds_are_added_in_whole_rounds_and_their_number_is_what_the_widths_ask_for(made: Make) -> None:
     ready = made()
     first = run(ready)

@@ -125,7 +125,7 @@ def said() -> str:
     return "said"
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.e2e)])
 def test_jobs_tell_how_much_of_their_cost_is_done(processes: int) -> None:
     found: list[Step] = []
     jobs = [Job("a", said, (), cost=3.0), Job("b", said, (), ("a",))]

@@ -11,7 +11,7 @@ from golden import snapshot
 KNOWN = json.loads(snapshot.FILE.read_text())
 
 
-QUICK = {"audits-cifar10/nasty", "audits-digits/answer-top1", "audits-planted/crash", "laptop"}
+QUICK = {"audits-cifar10/nasty", "audits-digits/answer-top1"}
 REPORTS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.e2e) for name in KNOWN["reports"]]
 
 

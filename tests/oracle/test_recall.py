@@ -524,6 +524,7 @@ def done(process: subprocess.Popen[str]) -> int:
     return int(out.split()[-1])
 
 
+@pytest.mark.e2e
 def test_two_processes_compute_each_pass_once(bank: LogitCache) -> None:
     passes = 6
     workers = [worker(bank, passes, slow=0.05) for _ in range(2)]
@@ -536,6 +537,7 @@ def test_two_processes_compute_each_pass_once(bank: LogitCache) -> None:
     assert len(passes_in(bank)) == passes
 
 
+@pytest.mark.e2e
 def test_what_a_killed_process_filled_is_used_and_what_it_half_wrote_is_swept(bank: LogitCache) -> None:
     passes = 5
     killed = worker(bank, passes, slow=0.3)

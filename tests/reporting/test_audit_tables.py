@@ -11,8 +11,9 @@ from reporting import audits
 from reporting.audits import attacker, card, judgement
 from reporting.test_audit_page import Visible, small
 from undistill.auditing.result import AuditResult, Contrast
-from undistill.reporting.audit import cells, curves, first, lanes, tables
-from undistill.reporting.audit.write import plain, write_audit
+from undistill.reporting.audit import curves, first, lanes, tables
+from undistill.reporting.audit.write import write_audit
+from undistill.reporting.render import plain, rows
 from undistill.reporting.written import Report
 
 
@@ -47,19 +48,16 @@ def test_json_holds_the_judgement_as_it_came(report: Report) -> None:
 def test_exposure_rows_are_the_cards() -> None:
     own = judgement()
     grid = tables.exposure(own)
-    assert [(r["serving"], r["questions"]) for r in grid.records] == [(c.access, c.queries) for c in own.threat_models]
-    first = [entry.text for entry in grid.rows[2]]
-    assert first[:5] == ["all probabilities", "1,000", "97.2", "98.5", "more than 1,671"]
-    assert first[7:] == ["partial", "decoupled", "14", "1,000 fresh images, no labels"]
-    assert grid.rows[2][2].spread == "96.6 to 97.8"
+    assert [(r["serving"], r["questions"]) for r in grid.long] == [(c.access, c.queries) for c in own.threat_models]
+    row = rows(grid)[3]
+    assert row[:5] == ["all probabilities", "1,000", "97.2 (96.6 to 97.8)", "98.5", "more than 1,671"]
+    assert row[7:] == ["partial", "decoupled", "14", "1,000 fresh images, no labels"]
 
 
 def test_exposure_without_a_twin_has_no_columns_for_one() -> None:
     grid = tables.exposure(judgement(cards=(card(twin=False),), twin=False))
-    assert not [head for head in grid.heads if "twin" in head]
-    assert all(len(row) == len(grid.heads) for row in grid.rows)
-    assert grid.rows[0][5].text == "no verdict"
-    assert grid.rows[0][5].spread == "no control to compare with"
+    assert not [head for head in grid.columns if "control" in head]
+    assert rows(grid)[1][5] == "no verdict (no control to compare with)"
 
 
 def test_an_equivalent_beyond_the_largest_number_says_so() -> None:
@@ -68,25 +66,29 @@ def test_an_equivalent_beyond_the_largest_number_says_so() -> None:
             cards=(card(label_equivalents=4000.0, label_equivalents_beyond=True), card("label", label_equivalents=None))
         )
     )
-    assert [row[4].text for row in grid.rows] == ["more than 4,000", "–"]
+    assert [row[4] for row in rows(grid)[1:]] == ["more than 4,000", "–"]
 
 
 def test_users_lose_what_the_twin_has_more() -> None:
     grid = tables.users(small())
-    row = next(row for row in grid.rows if row[0].text == "nasty" and row[2].text == "all probabilities")
-    assert [entry.text for entry in row[3:]] == ["98.6", "99.9", "0.210", "4.1", "3.9"]
-    assert [entry.spread.split()[0] for entry in row[3:]] == ["−0.6", "−0.1", "+0.170", "+3.2", "+2.5"]
-    label = next(row for row in grid.rows if row[0].text == "normal" and row[2].text == "top class alone")
-    assert [entry.text for entry in label[3:]] == ["99.2", "–", "–", "0.9", "1.4"]
-    assert not any(entry.spread for entry in label)
+    row = next(row for row in rows(grid) if row[0] == "nasty" and row[2] == "all probabilities")
+    assert [entry.split(" to the control")[0] for entry in row[3:]] == [
+        "98.6 (−0.6",
+        "99.9 (−0.1",
+        "0.210 (+0.170",
+        "4.1 (+3.2",
+        "3.9 (+2.5",
+    ]
+    label = next(row for row in rows(grid) if row[0] == "normal" and row[2] == "top class alone")
+    assert label[3:] == ["99.2", "–", "–", "0.9", "1.4"]
 
 
 def test_differences_with_their_bounds() -> None:
     grid = tables.behind(card(), small())
-    assert [row[0].text for row in grid.rows] == ["A_soft − A_label", "headroom", "took"]
-    assert [entry.text for entry in grid.rows[1][2:]] == ["+3.2", "2.6 to 3.8", "2.7", "3.7", "5"]
+    assert [row[0] for row in rows(grid)[1:]] == ["A_soft − A_label", "headroom", "took"]
+    assert rows(grid)[2][2:] == ["+3.2", "2.6 to 3.8", "2.7", "3.7", "5"]
     same = card(contrasts=(Contrast(name="H", about="headroom", estimate=audits.estimate(3.2)),))
-    assert [row[0].text for row in tables.behind(same, small()).rows] == ["H", "took"]
+    assert [row[0] for row in rows(tables.behind(same, small()))[1:]] == ["H", "took"]
 
 
 def test_attackers_stand_soft_first_then_labels_then_controls() -> None:
@@ -130,12 +132,10 @@ def test_a_terminal_obeys_no_name() -> None:
 
 def test_every_cell_is_a_row_with_its_command() -> None:
     own = small()
-    rows = cells.rows(own)
-    assert len(rows) == len(own.lines)
-    assert all(len(row) == len(cells.columns()) for row in rows)
-    place = [column.text for column in cells.columns()].index("accuracy, %")
-    assert [row[place].number for row in rows] == ["" if x.accuracy is None else repr(x.accuracy) for x in own.lines]
-    assert [row[-1].text for row in rows] == [line.command for line in own.lines]
+    table = tables.cells(own)
+    assert [*table.frame["accuracy, %"]] == [line.accuracy for line in own.lines]
+    assert [*table.frame["command"]] == [line.command for line in own.lines]
+    assert len(rows(table)) == len(own.lines) + 1
 
 
 def test_dots_hold_every_attacker_once() -> None:

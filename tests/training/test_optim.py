@@ -253,6 +253,7 @@ def test_a_lean_state_goes_back_and_forth(
     assert all(torch.equal(*pair) for pair in zip(whole, parts, strict=True))
 
 
+@pytest.mark.e2e
 def test_training_never_imports_the_compiler() -> None:
     code = """
 import sys, torch

@@ -13,8 +13,8 @@ In every text, `words in back-ticks` are set as code; nothing else is markup, so
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 Value = str | int | float | None
 Frame = Mapping[str, Sequence[Value]]
@@ -128,6 +128,34 @@ def table(
     heads = dict.fromkeys([*columns, *beside, *(key for record in records for key in record)])
     frame = {head: [record.get(head) for record in records] for head in heads}
     return Table(name, caption, frame, columns, sortable, **more)
+
+
+class Entry(NamedTuple):
+    """A value with a few words and an address beside it, "" for none."""
+
+    value: Value
+    note: str = ""
+    link: str = ""
+
+
+def filled(
+    name: str, caption: str, columns: Mapping[str, Format], rows: Sequence[Sequence[Value | Entry]], **more: Any
+) -> Table:
+    """A table of rows in the order of `columns`; notes and links become columns beside theirs. `more`: further fields."""
+    entries = [[one if isinstance(one, Entry) else Entry(one) for one in row] for row in rows]
+    frame: dict[str, list[Value]] = {}
+    shown: dict[str, Format] = {}
+    for place, (head, form) in enumerate(columns.items()):
+        own = [row[place] for row in entries]
+        frame[head] = [one.value for one in own]
+        note, link = (f"{head} ({what})" if any(texts) else "" for what, texts in _beside(own).items())
+        frame |= {f"{head} ({what})": texts for what, texts in _beside(own).items() if any(texts)}
+        shown[head] = replace(form, note=note, link=link)
+    return Table(name, caption, frame, shown, **more)
+
+
+def _beside(entries: Sequence[Entry]) -> dict[str, list[Value]]:
+    return {"note": [one.note for one in entries], "link": [one.link for one in entries]}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from undistill.auditing.result import AuditResult
 from undistill.files import write_text
 from undistill.reporting.audit import scatter, story
 from undistill.reporting.audit.contest import Audits, Contest, Entrant, contests, definition, lonely
-from undistill.reporting.audit.grid import Grid
 from undistill.reporting.audit.page import Figure
 from undistill.reporting.audit.standing import standing
 from undistill.reporting.audit.words import digits_of, serving_text
@@ -47,7 +46,7 @@ class Block:
     """One card: its table and charts."""
 
     contest: Contest
-    grid: Grid
+    grid: Table
     figures: list[Figure]
 
 
@@ -143,7 +142,7 @@ def _section(place: int, block: Block, *, shown: bool) -> Section:
             )
         ]
     )
-    body.append(block.grid.block())
+    body.append(block.grid)
     return Section(story.heading(block.contest.card), f"card-{place}", tuple(body), folded=True)
 
 
@@ -267,7 +266,7 @@ def as_values(blocks: list[Block], audits: Audits) -> dict[str, Any]:
                 "card": block.contest.card.threat_model,
                 "title": story.heading(block.contest.card),
                 "absent": list(block.contest.absent),
-                "rows": [dict(record) for record in block.grid.records],
+                "rows": [dict(record) for record in block.grid.long],
             }
             for block in blocks
         ],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from undistill.auditing.result import AuditResult, Estimate, Outlook, Point, ThreatModelResult
+from undistill.auditing.result import AuditResult, Estimate, Outlook, ThreatModelResult
 from undistill.reporting.audit import curves
 from undistill.reporting.audit.headline import VISIBLE
+from undistill.reporting.audit.tables import points
 from undistill.reporting.audit.words import (
     accuracy_of,
     control_of,
@@ -15,6 +16,7 @@ from undistill.reporting.audit.words import (
     points_text,
     served_to,
     serving_text,
+    unfinished,
 )
 from undistill.reporting.document import Chart, Columns, Document, Format, Note, Statement, Table, table
 from undistill.reporting.naming import listed, number, plural
@@ -60,14 +62,7 @@ def warnings(judgement: AuditResult) -> list[str]:
     few = judgement.outlook.few if judgement.outlook else ""
     if few:
         found.append(f"{few[0].upper()}{few[1:]}.")
-    lost = judgement.planned - judgement.done
-    if lost > 0 or judgement.failed:
-        failed = f", {judgement.failed:,} failed" if judgement.failed else ""
-        found.append(
-            f"{judgement.done:,} of {plural(judgement.planned, 'planned cell')} are done{failed}. Missing cells can only weaken a "
-            "verdict."
-        )
-    return found
+    return [*found, *unfinished(judgement)]
 
 
 def statements(judgement: AuditResult) -> list[Statement]:
@@ -272,7 +267,7 @@ def chart(judgement: AuditResult) -> Chart | None:
     drawn = curves.by_questions(judgement, several=False)
     if drawn is None:
         return None
-    numbers = points_table("queries", drawn.title, drawn.lines, digits_of(judgement))
+    numbers = points("queries-numbers", f"{drawn.title}.", (drawn.x, drawn.y), drawn.lines, digits_of(judgement))
     dashed = f"Dashed line: {name(judgement)} itself."
     sure = (
         " Bars: 95 % intervals; differences on the same seeds have narrower ones."
@@ -280,29 +275,6 @@ def chart(judgement: AuditResult) -> Chart | None:
         else ""
     )
     return Chart("queries", drawn.title, curves.spec(drawn), dashed + sure, drawn.legend, numbers)
-
-
-def points_table(key: str, caption: str, lines: tuple[tuple[str, tuple[Point, ...]], ...], digits: int) -> Table:
-    """The numbers behind a curve of accuracies."""
-    rows = [
-        {
-            "line": line,
-            "queries": point.x,
-            "accuracy": point.y,
-            "low": point.low,
-            "high": point.high,
-            "attack": point.name or None,
-        }
-        for line, own in lines
-        for point in own
-    ]
-    columns = {
-        "line": Format("output access"),
-        "queries": Format(),
-        "accuracy": Format(digits=digits, unit="%", interval=("low", "high")),
-        "attack": Format("best attack"),
-    }
-    return table(f"{key}-numbers", f"{caption}.", rows, columns)
 
 
 def by_budget(judgement: AuditResult) -> Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from statistics import fmean
 
 from undistill.auditing.result import AuditResult
-from undistill.reporting.audit.grid import Entry, Grid
 from undistill.reporting.audit.records import Record, numbers_of
 from undistill.reporting.audit.words import (
     accuracy_of,
@@ -19,6 +18,7 @@ from undistill.reporting.audit.words import (
     served_to,
     serving_text,
 )
+from undistill.reporting.document import Entry, Format, Table, Value, filled
 from undistill.reporting.naming import listed, number
 
 VISIBLE = 0.3
@@ -27,7 +27,7 @@ COSTS = (("accuracy", "accuracy", -1), ("ece", "calibration error", 1), ("brier"
 """(field, name, which sign of a change is a loss)."""
 
 
-def headline(judgement: AuditResult) -> Grid:
+def headline(judgement: AuditResult) -> Table:
     """A row a threat model: the best extracted model, of the control too, and a baseline on as many labeled images."""
     digits, control = digits_of(judgement), controlled(judgement)
     several = len({kind_text(card) for card in judgement.threat_models}) > 1
@@ -35,24 +35,23 @@ def headline(judgement: AuditResult) -> Grid:
     for card in judgement.threat_models:
         got, other = accuracy_of(card), best_of(card, "undefended")
         held = f" ({kind_text(card)})" if several else ""
-        row = [Entry(serving_text(card.access) + held), Entry(questions_text(card)), measured(got, digits)]
+        row: list[Value | Entry] = [serving_text(card.access) + held, questions_text(card), measured(got, digits)]
         row += [measured(other.accuracy if other else None, digits)] if control else []
-        row += [measured(card.A_ref, digits), Entry(f"{got.n:,}" if got else "–")]
-        rows.append(tuple(row))
+        rows.append([*row, measured(card.A_ref, digits), got.n if got else None])
         record: Record = {"card": card.threat_model, "serving": card.access, "questions": card.queries}
         record |= {**numbers_of("", got), **numbers_of("undefended_", other.accuracy if other else None)}
         records.append({**record, **numbers_of("alone_", card.A_ref)})
-    heads = ["output access", "queries", "best extracted model of the audited model, %"]
-    heads += ["best extracted model of the undefended control, %"] if control else []
-    heads += [
-        "a baseline on as many labeled images, %",
-        "teachers" if judgement.question == "method" else "seeds",
-    ]
+    accuracy = Format(digits=digits)
+    columns = {"output access": Format(), "queries": Format()}
+    columns["best extracted model of the audited model, %"] = accuracy
+    columns |= {"best extracted model of the undefended control, %": accuracy} if control else {}
+    columns["a baseline on as many labeled images, %"] = accuracy
+    columns["teachers" if judgement.question == "method" else "seeds"] = Format()
     caption = (
         "Accuracy on test images of the best extracted model found, with its 95 % interval; a better one may exist. The baseline "
         "is the same network, trained on as many labeled images without access to the model."
     )
-    return Grid("headline", caption, tuple(heads), tuple(rows), tuple(records), 2, "headline")
+    return filled("headline", caption, columns, rows, long=records)
 
 
 def cost(judgement: AuditResult) -> str:

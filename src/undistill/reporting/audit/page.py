@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from undistill.auditing.result import AuditResult, ThreatModelResult
-from undistill.reporting.audit import cells, curves, first, glossary, headline, lanes, story, tables
+from undistill.reporting.audit import curves, first, glossary, headline, lanes, story, tables
 from undistill.reporting.audit.explained import explained
-from undistill.reporting.audit.grid import Grid
 from undistill.reporting.audit.words import digits_of, meanings, points_text, verdict_sentence
 from undistill.reporting.document import (
     Block,
@@ -20,6 +19,7 @@ from undistill.reporting.document import (
     Items,
     Note,
     Section,
+    Table,
     Text,
 )
 from undistill.reporting.naming import listed, number, plural
@@ -39,24 +39,23 @@ class Figure:
     spec: Spec
     legend: lanes.Legend
     caption: str = ""
-    numbers: Grid | None = None
+    numbers: Table | None = None
 
     def block(self) -> Chart:
         """For a document."""
-        numbers = self.numbers.block() if self.numbers else None
-        return Chart(self.name, self.title, self.spec, self.caption, self.legend, numbers)
+        return Chart(self.name, self.title, self.spec, self.caption, self.legend, self.numbers)
 
 
 @dataclass(frozen=True)
 class Drawn:
     """All figures and tables of a judgement, made once for every output."""
 
-    headline: Grid
-    exposure: Grid
-    users: Grid
-    answers: Grid
-    attackers: list[Grid]
-    behind: list[Grid]
+    headline: Table
+    exposure: Table
+    users: Table
+    answers: Table
+    attackers: list[Table]
+    behind: list[Table]
     questions: Figure | None
     accuracies: list[Figure | None]
     gains: list[Figure | None]
@@ -112,21 +111,21 @@ def render(judgement: AuditResult, drawn: Drawn) -> str:
 def _sections(judgement: AuditResult, drawn: Drawn) -> Iterator[Section]:
     about: list[Block] = [Text(text) for text in story.lead(judgement)]
     about += [Note(text) for text in story.notes(judgement)]
-    about += [drawn.headline.block()] if drawn.headline.rows else []
+    about += [drawn.headline] if len(drawn.headline) else []
     about.append(Details(glossary.TITLE, (Facts(glossary.glossary(judgement)),)))
     yield Section("The numbers, and how sure they are", "numbers", tuple(about), folded=True)
-    exposure: list[Block] = [drawn.exposure.block(), Text(story.SHARE, "quiet")]
+    exposure: list[Block] = [drawn.exposure, Text(story.SHARE, "quiet")]
     exposure += [drawn.questions.block()] if drawn.questions else []
     yield Section("What each output access gives away", "exposure", tuple(exposure), folded=True)
     yield from _cards(judgement, drawn)
-    users: list[Block] = [drawn.users.block()]
-    if drawn.answers.rows:
-        users.append(Details("How the outputs look", (drawn.answers.block(), *_shown(drawn.second))))
+    users: list[Block] = [drawn.users]
+    if len(drawn.answers):
+        users.append(Details("How the outputs look", (drawn.answers, *_shown(drawn.second))))
     yield Section("What users get", "users", tuple(users), folded=True)
     count = plural(len(judgement.flags), "flag")
     yield Section(f"Reasons to doubt: {count}", "flags", tuple(_flags(judgement)), folded=True)
     yield Section("What was not tried", "not-tried", tuple(_not_tried(judgement)), folded=True)
-    table = cells.grid(judgement).block(sortable=True) if judgement.lines else Text("The judgement lists none.")
+    table = tables.cells(judgement) if judgement.lines else Text("The judgement lists none.")
     yield Section("All cells", "cells", (table,), folded=True)
 
 
@@ -156,8 +155,8 @@ def _card(place: int, card: ThreatModelResult, judgement: AuditResult, drawn: Dr
     body.append(Text(f"{verdict_sentence(card, judgement)} {story.sentence(card.why)}{removed}{marked}"))
     figures = [figure.block() for figure in (drawn.accuracies[place], drawn.gains[place]) if figure]
     body += [Columns(tuple((figure,) for figure in figures))] if figures else [_EMPTY]
-    body += [drawn.behind[place].block()] if drawn.behind[place].rows else []
-    body.append(Details("Every attack and control", (drawn.attackers[place].block(),)))
+    body += [drawn.behind[place]] if len(drawn.behind[place]) else []
+    body.append(Details("Every attack and control", (drawn.attackers[place],)))
     body += (
         [Details("The search by temperature", _shown(drawn.temperatures[place]))] if drawn.temperatures[place] else []
     )
@@ -244,7 +243,6 @@ def _curve(name: str, curve: curves.Curve | None, judgement: AuditResult, captio
     told = (
         f"{caption} Bars: 95 % intervals." if any(p.low is not None for _, own in curve.lines for p in own) else caption
     )
-    lines = [(who, own) for who, own in curve.lines]
     digits = digits_of(judgement) if "%" in curve.y else 2
-    numbers = tables.points(name, f"{curve.title}: the numbers", (curve.x, curve.y), lines, digits)
+    numbers = tables.points(name, f"{curve.title}: the numbers", (curve.x, curve.y), curve.lines, digits)
     return Figure(name, curve.title, curves.spec(curve), curve.legend, told.strip(), numbers)

@@ -7,65 +7,48 @@ from typing import Any
 from undistill.auditing.result import AuditResult
 from undistill.reporting.audit import story
 from undistill.reporting.audit.contest import Contest, Entrant
-from undistill.reporting.audit.grid import Entry, Grid, Row
 from undistill.reporting.audit.words import digits_of, measured, serving_text, verdict_entry
+from undistill.reporting.document import Entry, Format, Table, Value, filled
 from undistill.reporting.naming import number, signed
 
-HEADS = (
-    "defense",
-    "best extracted model, %",
-    "relative accuracy, %",
-    "removed of headroom, points",
-    "reduction, %",
-    "users: accuracy, %",
-    "top-5, %",
-    "NLL, nats",
-    "ECE, %",
-    "Brier, %",
-    "verdict",
-    "flags",
-    "dominated by",
-)
 
-
-def standing(place: int, contest: Contest, audits: dict[str, AuditResult]) -> Grid:
+def standing(place: int, contest: Contest, audits: dict[str, AuditResult]) -> Table:
     """The table of a threat model: a row a defense, then the undefended control; `audits` are by name."""
     digits = max(digits_of(judgement) for judgement in audits.values())
-    rows = tuple(_row(entrant, contest, audits, digits) for entrant in contest.entrants)
-    records = tuple(_record(entrant, contest) for entrant in contest.entrants)
+    rows = [_row(entrant, contest, audits, digits) for entrant in contest.entrants]
+    records = [_record(entrant, contest) for entrant in contest.entrants]
+    points = Format(digits=digits)
+    columns = {"defense": Format(), "best extracted model, %": points, "relative accuracy, %": Format(digits=1)}
+    columns |= {"removed of headroom, points": Format(right=True), "reduction, %": Format(digits=1)}
+    columns |= {"users: accuracy, %": points, "top-5, %": points, "NLL, nats": Format(digits=3)}
+    columns |= {"ECE, %": points, "Brier, %": points, "verdict": Format(), "flags": Format()}
+    columns["dominated by"] = Format()
     caption = (
         f"{story.heading(contest.card)}, {serving_text(contest.card.access)}. Best attack found with its 95 % interval; "
         "for users the difference to the undefended control below each number. Lower is better for attacks, NLL, ECE and Brier."
     )
-    return Grid(f"card-{place}", caption, HEADS, rows, records, 1, "compare")
+    return filled(f"card-{place}", caption, columns, rows, long=records)
 
 
-def _row(entrant: Entrant, contest: Contest, audits: dict[str, AuditResult], digits: int) -> Row:
-    card = entrant.card
-    took = headroom = None
-    if card is not None:
-        took, headroom = card.reduction, card.headroom
-    taken = (
-        Entry(f"{number(took.mean, digits)} of {number(headroom.mean, digits)}") if took and headroom else Entry("–")
-    )
-    users = []
+def _row(entrant: Entrant, contest: Contest, audits: dict[str, AuditResult], digits: int) -> list[Value | Entry]:
+    card, users = entrant.card, []
+    took, headroom = (card.reduction, card.headroom) if card is not None else (None, None)
     for what, value in entrant.users.items():
         places, lost = 3 if what == "nll" else digits, entrant.lost[what]
         change = "" if lost is None or card is None else signed(-lost if what in ("accuracy", "top5") else lost, places)
-        users.append(Entry(number(value, places), change))
-    verdict = verdict_entry(card, audits[entrant.name]) if card is not None else Entry("–")
+        users.append(Entry(value, change))
     by = [other for other in contest.entrants if other.number in entrant.beaten]
-    return (
-        Entry(f"{entrant.number}. {entrant.name}"),
+    return [
+        f"{entrant.number}. {entrant.name}",
         measured(entrant.attacker, digits),
-        Entry(number(entrant.exposure)),
-        taken,
-        Entry(number(card.reduction_share) if card is not None else "–"),
+        entrant.exposure,
+        f"{number(took.mean, digits)} of {number(headroom.mean, digits)}" if took and headroom else "–",
+        card.reduction_share if card is not None else None,
         *users,
-        verdict,
-        Entry("–" if entrant.flags is None else str(entrant.flags)),
-        Entry(", ".join(str(other.number) for other in by) or "no"),
-    )
+        verdict_entry(card, audits[entrant.name]) if card is not None else "–",
+        entrant.flags,
+        ", ".join(str(other.number) for other in by) or "no",
+    ]
 
 
 def _record(entrant: Entrant, contest: Contest) -> dict[str, Any]:

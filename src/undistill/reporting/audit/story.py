@@ -9,6 +9,7 @@ from undistill.reporting.audit.words import (
     digits_of,
     points_text,
     serving_text,
+    unfinished,
     unit_text,
 )
 from undistill.reporting.naming import listed, number, plural
@@ -34,14 +35,7 @@ def lead(judgement: AuditResult) -> list[str]:
 
 def notes(judgement: AuditResult) -> list[str]:
     """What a reader must know before any number."""
-    found = []
-    lost = judgement.planned - judgement.done
-    if lost > 0 or judgement.failed:
-        failed = f", {judgement.failed:,} failed" if judgement.failed else ""
-        found.append(
-            f"{judgement.done:,} of {plural(judgement.planned, 'planned cell')} are done{failed}. Missing cells can only "
-            "weaken a verdict."
-        )
+    found = unfinished(judgement)
     if not controlled(judgement):
         found.append("No undefended control was given, so there are no verdicts: the effect of a defense is unknown.")
     elif not judgement.verdicts:

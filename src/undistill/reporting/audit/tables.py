@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from undistill.auditing.result import AttackResult, AuditResult, Estimate, Point, ThreatModelResult
+from collections.abc import Sequence
+
+from undistill.auditing.result import AttackResult, AuditResult, Estimate, Point, ThreatModelResult, VictimResult
 from undistill.auditing.text import settings_text
-from undistill.reporting.audit.grid import Entry, Grid, Row
 from undistill.reporting.audit.records import Record, attacker_record, exposed, numbers_of, user_record
 from undistill.reporting.audit.words import (
     READS,
@@ -22,129 +23,112 @@ from undistill.reporting.audit.words import (
     side_text,
     verdict_entry,
 )
+from undistill.reporting.document import Entry, Format, Table, Value, filled
 from undistill.reporting.naming import number, signed
 
 
-def exposure(judgement: AuditResult) -> Grid:
+def exposure(judgement: AuditResult) -> Table:
     """A row a threat model: what the best attack found got, from the audited model and from its control."""
     digits, control = digits_of(judgement), controlled(judgement)
     rows, records = [], []
     for place, card in enumerate(judgement.threat_models):
         best, other = best_of(card, "defended"), best_of(card, "undefended")
         got = accuracy_of(card)
-        row = [Entry(serving_text(card.access)), Entry(questions_text(card))]
-        row += [measured(got, digits), Entry(number(card.relative_accuracy)), Entry(equivalents_text(card))]
+        row: list[Value | Entry] = [serving_text(card.access), questions_text(card)]
+        row += [measured(got, digits), card.relative_accuracy, equivalents_text(card)]
         if control:
-            row += [
-                measured(other.accuracy if other else None, digits),
-                Entry(number(card.relative_accuracy_undefended)),
-            ]
-        row += [verdict_entry(card, judgement, f"#card-{place}"), Entry(best.name if best else "–")]
-        rows.append((*row, Entry(f"{card.tried:,}"), Entry(holds_text(card))))
+            row += [measured(other.accuracy if other else None, digits), card.relative_accuracy_undefended]
+        row += [verdict_entry(card, judgement, f"#card-{place}"), best.name if best else "–", card.tried]
+        rows.append([*row, holds_text(card)])
         records.append(exposed(card, best, other, got))
-    heads = [
-        "output access",
-        "queries",
-        "best extracted model, %",
-        "relative accuracy, %",
-        "label-equivalent sample size",
-    ]
-    heads += ["control: best extracted model, %", "control: relative accuracy, %"] if control else []
-    heads += ["verdict", "best attack", "attacks tried", "the attacker holds"]
+    accuracy, share = Format(digits=digits), Format(digits=1)
+    columns = {"output access": Format(), "queries": Format(), "best extracted model, %": accuracy}
+    columns |= {"relative accuracy, %": share, "label-equivalent sample size": Format(right=True)}
+    if control:
+        columns |= {"control: best extracted model, %": accuracy, "control: relative accuracy, %": share}
+    columns |= dict.fromkeys(("verdict", "best attack", "attacks tried", "the attacker holds"), Format())
     caption = "Best attack found: accuracy on test images with its 95 % interval. Relative accuracy: as a share of the model's own."
     caption += " Control: the undefended one." if control else ""
-    return Grid("exposure", caption, tuple(heads), tuple(rows), tuple(records), 2, "exposure")
+    return filled("exposure", caption, columns, rows, long=records)
 
 
-def users(judgement: AuditResult) -> Grid:
+def users(judgement: AuditResult) -> Table:
     """A row a victim: what its users get, and how far that is from the undefended control's."""
     digits = digits_of(judgement)
-    heads = ("model", "stands for", "output access", "accuracy, %", "top-5, %", "NLL, nats", "ECE, %", "Brier, %")
+    measures = {
+        "accuracy": ("accuracy, %", digits),
+        "top5": ("top-5, %", digits),
+        "nll": ("NLL, nats", 3),
+        "ece": ("ECE, %", digits),
+        "brier": ("Brier, %", digits),
+    }
+    columns = dict.fromkeys(("model", "stands for", "output access"), Format())
+    columns |= {head: Format(digits=places) for head, places in measures.values()}
     rows, records = [], []
     for victim in judgement.victims:
         control = control_of(judgement, victim)
-        row = [
-            Entry(victim.label or victim.name),
-            Entry(side_text(victim.side, judgement)),
-            Entry(serving_text(victim.access)),
-        ]
-        for name, places in (("accuracy", digits), ("top5", digits), ("nll", 3), ("ece", digits), ("brier", digits)):
+        row: list[Value | Entry] = _who(victim, judgement)
+        for name, (_, places) in measures.items():
             value, other = getattr(victim, name), getattr(control, name) if control else None
-            change = (
-                f"{signed(value - other, places)} to the control" if value is not None and other is not None else ""
-            )
-            row.append(Entry(number(value, places), change))
-        rows.append(tuple(row))
+            both = value is not None and other is not None
+            row.append(Entry(value, f"{signed(value - other, places)} to the control" if both else ""))
+        rows.append(row)
         records.append(user_record(victim))
     caption = (
         "What users get, on test images. NLL: negative log-likelihood, “–” where a true class got no probability at all. "
         "ECE: calibration error. For NLL, ECE and Brier lower is better."
     )
-    return Grid("users", caption, heads, tuple(rows), tuple(records), 3, "users")
+    return filled("users", caption, columns, rows, long=records)
 
 
-def answers(judgement: AuditResult) -> Grid:
+def answers(judgement: AuditResult) -> Table:
     """A row a victim: how its answers look."""
     shown = [victim for victim in judgement.victims if victim.spread is not None or victim.second]
     temperatures = sorted({float(t) for victim in shown for t in victim.second})
-    heads = (
-        "model",
-        "stands for",
-        "output access",
-        "logit spread",
-        *(f"runner-up / top, τ {t:g}" for t in temperatures),
-    )
+    columns = dict.fromkeys(("model", "stands for", "output access"), Format())
+    columns |= dict.fromkeys(("logit spread", *(f"runner-up / top, τ {t:g}" for t in temperatures)), Format(digits=2))
     rows = []
     for victim in shown:
         second = {float(t): value for t, value in victim.second.items()}
-        texts = [victim.label or victim.name, side_text(victim.side, judgement), serving_text(victim.access)]
-        texts += [number(victim.spread, 2), *(number(second.get(t), 2) for t in temperatures)]
-        rows.append(tuple(map(Entry, texts)))
+        rows.append([*_who(victim, judgement), victim.spread, *(second.get(t) for t in temperatures)])
     caption = (
         "Logit spread: mean standard deviation of an output's log-probabilities over the classes shown. "
         "Runner-up / top: mean ratio of their probabilities at temperature τ, from 0 to 1."
     )
-    return Grid("answers", caption, heads, tuple(rows), tuple(map(user_record, shown)), 3, "users")
+    return filled("answers", caption, columns, rows, long=[*map(user_record, shown)])
 
 
-def attackers(card: ThreatModelResult, judgement: AuditResult) -> Grid:
+def attackers(card: ThreatModelResult, judgement: AuditResult) -> Table:
     """A row an attack of the threat model, in the order of the dot plot."""
     digits = digits_of(judgement)
-    heads = (
-        "attack",
-        "reads",
-        "trained on outputs of",
-        "settings",
-        "accuracy, %",
-        "seeds",
-        "lost",
-        "search score, %",
-        "queries",
-    )
-    rows, records = [], []
+    columns = dict.fromkeys(("attack", "reads", "trained on outputs of", "settings"), Format())
+    columns |= {"accuracy, %": Format(digits=digits), "seeds": Format(), "lost": Format()}
+    columns |= {"search score, %": Format(digits=digits), "queries": Format()}
+    rows: list[list[Value | Entry]] = []
+    records = []
     for attacker in ranked(card):
-        score = Entry(number(attacker.held_out, digits), "ranked first" if attacker.chosen else "")
-        row: Row = (
-            Entry(attacker.name),
-            Entry(READS[attacker.reads]),
-            Entry(side_text(attacker.side, judgement)),
-            Entry(settings_text(attacker.settings) or "–"),
-            measured(attacker.accuracy, digits),
-            Entry(str(attacker.accuracy.n if attacker.accuracy else 0)),
-            Entry(str(attacker.lost)),
+        told = READS[attacker.reads], side_text(attacker.side, judgement), settings_text(attacker.settings) or "–"
+        got = attacker.accuracy
+        score = Entry(attacker.held_out, "ranked first" if attacker.chosen else "")
+        row: list[Value | Entry] = [
+            attacker.name,
+            *told,
+            measured(got, digits),
+            got.n if got else 0,
+            attacker.lost,
             score,
-            Entry(f"{attacker.queries:,}"),
-        )
+            attacker.queries,
+        ]
         rows.append(row)
         records.append(attacker_record(card, attacker))
     caption = (
         f"Attacks and controls, {card.title}: accuracy on test images with its 95 % interval. "
         "Lost: cells without an accuracy."
     )
-    return Grid("thieves", caption, heads, tuple(rows), tuple(records), 4, "long")
+    return filled("thieves", caption, columns, rows, long=records)
 
 
-def behind(card: ThreatModelResult, judgement: AuditResult) -> Grid:
+def behind(card: ThreatModelResult, judgement: AuditResult) -> Table:
     """The differences that the verdict rests on, with headroom and what was taken."""
     digits = digits_of(judgement)
     parts: list[tuple[str, str, Estimate]] = [(c.name, c.about, c.estimate) for c in card.contrasts]
@@ -154,46 +138,49 @@ def behind(card: ThreatModelResult, judgement: AuditResult) -> Grid:
         ("took", "how much of it the defense removed", card.reduction),
     )
     parts += [(name, about, estimate) for name, about, estimate in more if estimate and estimate not in known]
-    rows = [
-        (
-            Entry(name),
-            Entry(about),
-            Entry(signed(e.mean, digits)),
-            Entry(interval_text(e, digits)),
-            Entry(number(e.lower, digits)),
-            Entry(number(e.upper, digits)),
-            Entry(str(e.n)),
-        )
-        for name, about, e in parts
+    rows: list[list[Value | Entry]] = [
+        [name, about, e.mean, interval_text(e, digits), e.lower, e.upper, e.n] for name, about, e in parts
     ]
-    heads = ("difference", "what it is", "mean", "95 % interval", "lower bound", "upper bound", "n")
+    points = Format(digits=digits)
+    columns = {"difference": Format(), "what it is": Format(), "mean": Format(digits=digits, signed=True)}
+    columns |= {"95 % interval": Format(right=True), "lower bound": points, "upper bound": points, "n": Format()}
     records: list[Record] = [
         {"card": card.threat_model, "name": name, "about": about, **numbers_of("", e)} for name, about, e in parts
     ]
     caption = f"Differences that a verdict rests on, in points of accuracy; bounds are one-sided, 95 %. δ is {judgement.delta:g}."
-    return Grid("contrasts", caption, heads, tuple(rows), tuple(records), 2, "contrasts")
+    return filled("contrasts", caption, columns, rows, long=records)
 
 
 def points(
-    name: str, caption: str, heads: tuple[str, str], lines: list[tuple[str, tuple[Point, ...]]], digits: int
-) -> Grid:
+    name: str, caption: str, heads: tuple[str, str], lines: Sequence[tuple[str, tuple[Point, ...]]], digits: int
+) -> Table:
     """The numbers behind a curve; `heads` say what x and y are."""
-    rows = tuple(
-        (
-            Entry(who),
-            Entry(point.name or "–"),
-            Entry(f"{point.x:,g}"),
-            Entry(number(point.y, digits), _range(point, digits)),
-        )
+    x, y = heads
+    columns = {"line": Format(), "attack": Format(), x: Format(), y: Format(digits=digits)}
+    rows: list[list[Value | Entry]] = [
+        [who, point.name or "–", point.x, Entry(point.y, _range(point, digits))]
         for who, held in lines
         for point in held
-    )
-    records: list[Record] = [
-        {"line": who, "name": p.name, "x": p.x, "y": p.y, "low": p.low, "high": p.high}
-        for who, held in lines
-        for p in held
     ]
-    return Grid(name, caption, ("line", "point", *heads), rows, tuple(records), 2, "slim")
+    return filled(name, caption, columns, rows)
+
+
+def cells(judgement: AuditResult) -> Table:
+    """A row a planned cell, sortable, with the command that computes it again."""
+    digits = digits_of(judgement)
+    texts = ("cell", "trained on outputs of", "role", "victim", "attack", "settings", "student", "threat model")
+    columns = dict.fromkeys(texts, Format())
+    columns |= {"seed": Format(), "phase": Format(), "accuracy, %": Format(digits=digits)}
+    columns |= {"search score, %": Format(digits=digits), "queries": Format(), "seconds": Format(digits=1)}
+    columns |= {"status": Format(), "command": Format()}
+    rows: list[list[Value | Entry]] = []
+    for line in judgement.lines:
+        told = (line.victim, line.attack, line.settings, line.student, line.threat_model)
+        row: list[Value | Entry] = [line.key, line.side, line.role, *(text or "–" for text in told)]
+        row += [line.seed, line.phase or "–", line.accuracy, line.held_out, line.queries, line.seconds]
+        rows.append([*row, line.status + (f": {line.why}" if line.why else ""), line.command])
+    caption = f"All {len(rows):,} planned cells, with the command that computes each again."
+    return filled("cells", caption, columns, rows, sortable=True)
 
 
 def ranked(card: ThreatModelResult) -> list[AttackResult]:
@@ -225,3 +212,7 @@ def _range(point: Point, digits: int) -> str:
         if point.low is None or point.high is None
         else f"{number(point.low, digits)} to {number(point.high, digits)}"
     )
+
+
+def _who(victim: VictimResult, judgement: AuditResult) -> list[Value | Entry]:
+    return [victim.label or victim.name, side_text(victim.side, judgement), serving_text(victim.access)]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from undistill.auditing.result import AttackResult, AuditResult, Estimate, ThreatModelResult, VictimResult
-from undistill.reporting.audit.grid import Entry
+from undistill.reporting.document import Entry
 from undistill.reporting.naming import decimals, number, parse_card, plural
 from undistill.threat_model import Access
 
-NOTHING = Entry("–")
 ALL = {
     Access.LABEL: "top class alone",
     Access.PROBS: "all probabilities",
@@ -81,6 +80,15 @@ def points_text(value: float) -> str:
     return f"{value:g} point{'' if value == 1 else 's'}"
 
 
+def unfinished(judgement: AuditResult) -> list[str]:
+    """That planned cells are missing, in a sentence; none where all are done."""
+    if judgement.done >= judgement.planned and not judgement.failed:
+        return []
+    failed = f", {judgement.failed:,} failed" if judgement.failed else ""
+    planned = plural(judgement.planned, "planned cell")
+    return [f"{judgement.done:,} of {planned} are done{failed}. Missing cells can only weaken a verdict."]
+
+
 def digits_of(judgement: AuditResult) -> int:
     """Digits behind the point that the test images deserve."""
     return decimals(max((victim.n_test for victim in judgement.victims), default=0))
@@ -95,7 +103,7 @@ def interval_text(estimate: Estimate, digits: int) -> str:
 
 def measured(estimate: Estimate | None, digits: int) -> Entry:
     """A mean above its interval."""
-    return NOTHING if estimate is None else Entry(number(estimate.mean, digits), interval_text(estimate, digits))
+    return Entry(None) if estimate is None else Entry(estimate.mean, interval_text(estimate, digits))
 
 
 def accuracy_of(card: ThreatModelResult) -> Estimate | None:
@@ -120,8 +128,8 @@ def shown(verdict: str) -> str:
 def verdict_entry(card: ThreatModelResult, judgement: AuditResult, href: str = "") -> Entry:
     """The verdict, or why there is none."""
     if card.verdict is not None:
-        return Entry(shown(card.verdict), href=href)
-    return Entry("no verdict", missing_text(card, judgement), href=href)
+        return Entry(shown(card.verdict), link=href)
+    return Entry("no verdict", missing_text(card, judgement), href)
 
 
 def missing_text(card: ThreatModelResult, judgement: AuditResult) -> str:

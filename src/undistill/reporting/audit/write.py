@@ -11,9 +11,8 @@ from undistill.auditing.result import AuditResult
 from undistill.files import write_text
 from undistill.reporting import export, render
 from undistill.reporting.audit import first, story
-from undistill.reporting.audit.grid import Grid
 from undistill.reporting.audit.page import Drawn, document, draw
-from undistill.reporting.document import charts
+from undistill.reporting.document import Table, charts
 from undistill.reporting.written import Report
 
 
@@ -46,7 +45,7 @@ def as_json(values: dict[str, Any]) -> str:
 
 def as_values(judgement: AuditResult, drawn: Drawn) -> dict[str, Any]:
     """For `report.json`: the judgement as it came, and the tables that the page shows."""
-    attackers = [dict(record) for grid in drawn.attackers for record in grid.records]
+    attackers = [dict(record) for grid in drawn.attackers for record in grid.long]
     return {
         "schema": 1,
         "title": story.title(judgement),
@@ -54,17 +53,17 @@ def as_values(judgement: AuditResult, drawn: Drawn) -> dict[str, Any]:
         "lead": story.lead(judgement),
         "notes": story.notes(judgement),
         "tables": {
-            "headline": [dict(record) for record in drawn.headline.records],
-            "exposure": [dict(record) for record in drawn.exposure.records],
+            "headline": [dict(record) for record in drawn.headline.long],
+            "exposure": [dict(record) for record in drawn.exposure.long],
             "thieves": attackers,
-            "contrasts": [dict(record) for grid in drawn.behind for record in grid.records],
-            "users": [dict(record) for record in drawn.users.records],
+            "contrasts": [dict(record) for grid in drawn.behind for record in grid.long],
+            "users": [dict(record) for record in drawn.users.long],
         },
         "judgement": judgement.dump(),
     }
 
 
-def as_tex(title: str, grids: Sequence[Grid]) -> str:
+def as_tex(title: str, grids: Sequence[Table]) -> str:
     r"""Tables one below the other; needs `\usepackage{booktabs}`."""
     parts = [f"% {export.latex(title)}", ""]
     for grid in grids:
@@ -72,12 +71,7 @@ def as_tex(title: str, grids: Sequence[Grid]) -> str:
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{export.latex(grid.caption)}}}",
-            export.tex(grid.block()).rstrip(),
+            export.tex(grid).rstrip(),
         ]
         parts += [r"\end{table}", ""]
     return "\n".join(parts)
-
-
-def plain(text: str) -> str:
-    """On one line, without what a terminal would obey."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -1,0 +1,130 @@
+"""Wrong methods that the tests must notice: each is put into a copy of the source, and the tests named beside it must fail.
+
+make mutations
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+
+
+class Mutation(NamedTuple):
+    """`old`, which is in the file once, becomes `new`."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+HELD = """holds_labels: ClassVar[bool] = False
+
+    def loss(self, logits_BC: Tensor, response: Answer, labels_B: Tensor, smoothing: float) -> Terms:
+        \"\"\"`loss`.\"\"\"
+        return {"loss": smoothed_cross_entropy(logits_BC, """
+
+MUTATIONS = (
+    Mutation(
+        "the KL is flipped",
+        "losses.py",
+        "return _kl(log_p_BC, log_q_BC) * temperature**2",
+        "return _kl(log_q_BC, log_p_BC) * temperature**2",
+        "test_losses.py::test_kl_points_from_left_to_right",
+    ),
+    Mutation(
+        "τ² is dropped",
+        "losses.py",
+        "return _kl(log_p_BC, log_q_BC) * temperature**2",
+        "return _kl(log_p_BC, log_q_BC)",
+        "test_losses.py::test_tau_squared_scales_the_kl",
+    ),
+    Mutation(
+        "the victim answers in train mode",
+        "oracle/inference.py",
+        "copy.deepcopy(network).eval()",
+        "copy.deepcopy(network).train()",
+        "oracle/test_door.py::test_victim_is_never_in_train_mode",
+    ),
+    Mutation(
+        "an attack of labels is given the true ones",
+        "attacks/label_only.py",
+        HELD + "response.labels_B",
+        HELD.replace("False", "True") + "labels_B",
+        "attacks/test_attacks.py::test_label_only_never_reads_true_labels",
+    ),
+    Mutation(
+        "a search chooses by test images",
+        "experiments/ranking.py",
+        "return cell.held_out\n",
+        "return cell.accuracy\n",
+        "experiments/test_ranking.py::test_the_search_never_reads_test_images",
+    ),
+    Mutation(
+        "a plan may lack its control",
+        "experiments/plan.py",
+        '        if missing:\n            raise ValueError(f"a plan',
+        '        if not missing:\n            raise ValueError(f"a plan',
+        "experiments/test_plan.py::test_a_plan_without_a_control_cannot_be_made",
+    ),
+    Mutation(
+        "queries are counted by batch",
+        "oracle/oracle.py",
+        "self.queries += count",
+        "self.queries += 1",
+        "oracle/test_defended_door.py::test_questions_are_counted_per_image_not_per_batch",
+    ),
+    Mutation(
+        "responses from the cache bypass the output defense",
+        "oracle/oracle.py",
+        "return self._show(self._look(recall(batch)))",
+        "return Answer(self.access, cut(self._look(recall(batch)), self.access, self.top_k))",
+        "oracle/test_defended_door.py::test_a_defended_answer_never_leaks_through_the_bank",
+    ),
+)
+
+
+def fails(mutation: Mutation | None, test: str, folder: Path) -> bool:
+    """Whether the test fails with the mutation; False also where it passes without being run."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / "src", folder)
+    if mutation is not None:
+        path = folder / "undistill" / mutation.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(mutation.old) != 1:
+            raise SystemExit(f"{mutation.file} does not have {mutation.old!r} once")
+        path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", f"tests/{test}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True
+    )
+    if done.returncode not in (0, 1):
+        raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
+    return done.returncode == 1
+
+
+def main() -> int:
+    """Print a line a mutation; 1 where one is not noticed, or where a test fails without it."""
+    missed = 0
+    with tempfile.TemporaryDirectory() as place:
+        for mutation in MUTATIONS:
+            caught = fails(mutation, mutation.test, Path(place) / "src")
+            missed += not caught
+            print(f"{'caught' if caught else 'MISSED'}  {mutation.what}: {mutation.test}", flush=True)
+        for test in dict.fromkeys(mutation.test for mutation in MUTATIONS):
+            if fails(None, test, Path(place) / "src"):
+                missed += 1
+                print(f"FAILS   without a mutation: {test}")
+    return missed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
