@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from undistill.experiments.extraction import attack
     from undistill.oracle.victim import load_model
     from undistill.paper.reproduce import reproduce
-    from undistill.reporting.auditor import audit
+    from undistill.reporting.report import audit
     from undistill.reporting.report import write_report as report
     from undistill.training.recipe import read as recipe
     from undistill.training.train import train
@@ -42,7 +42,7 @@ __all__ = [
 
 _VERBS = {
     "attack": ("undistill.experiments.extraction", "attack"),
-    "audit": ("undistill.reporting.auditor", "audit"),
+    "audit": ("undistill.reporting.report", "audit"),
     "load": ("undistill.data.load", "load"),
     "load_model": ("undistill.oracle.victim", "load_model"),
     "protect": ("undistill.defenses.protect", "protect"),

@@ -14,7 +14,7 @@ from undistill.auditing.case import cases
 from undistill.auditing.evidence import read
 from undistill.auditing.flags import CHECKS, raised
 from undistill.auditing.result import Flag
-from undistill.reporting.audit.explained import explained
+from undistill.reporting.audit.glossary import explained
 
 DOCS = Path(__file__).parents[2] / "docs" / "flags.md"
 TAUS = {1.0: 85.0, 4.0: 80.0, 20.0: 70.0}

@@ -15,7 +15,6 @@ import vl_convert
 from undistill.files import write_bytes, write_text
 from undistill.reporting import render
 from undistill.reporting.document import Chart, Document, Panels, PictureFile, Table, Value, charts, every_block, tables
-from undistill.reporting.markup import inert
 from undistill.reporting.shell import asset
 from undistill.reporting.theme import CONFIG, Spec
 
@@ -150,7 +149,7 @@ def palette() -> dict[str, str]:
 
 def write_table(table: Table, folder: Path) -> None:
     """`folder/NAME.csv`, `.md`, `.tex` and `.html`."""
-    markdown = "\n".join([inert(table.caption), "", *render.table_markdown(table), ""])
+    markdown = "\n".join([render.inert(table.caption), "", *render.table_markdown(table), ""])
     for ending, text in (("csv", csv(table)), ("md", markdown), ("tex", tex(table)), ("html", html(table))):
         write_text(folder / f"{table.name}.{ending}", text)
 

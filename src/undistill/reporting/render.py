@@ -32,7 +32,6 @@ from undistill.reporting.document import (
     Text,
     Value,
 )
-from undistill.reporting.markup import inert, markdown_row
 from undistill.reporting.naming import number, signed
 
 WIDTH = 80
@@ -325,6 +324,17 @@ def table_markdown(table: Table) -> list[str]:
 def numeric(table: Table, name: str) -> bool:
     """Whether a column is set to the right."""
     return table.columns[name].right or any(isinstance(value, int | float) for value in table.frame[name])
+
+
+def markdown_row(line: Sequence[str]) -> str:
+    """One line of a table."""
+    cells = [inert(text).replace("|", "\\|") for text in line]
+    return f"| {' | '.join(cells)} |"
+
+
+def inert(text: str) -> str:
+    """Text that Markdown renders as itself: no HTML, no line breaks."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 # plain text

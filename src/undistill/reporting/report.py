@@ -1,9 +1,10 @@
-"""Folders of cells → a page, a Markdown file and a JSON file."""
+"""Folders of cells → a page, a Markdown file and a JSON file; `undistill.audit`, which computes them first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from undistill.auditing.analyze import analyze
 from undistill.errors import UsageError
@@ -16,7 +17,12 @@ from undistill.reporting.demo import write_demo
 from undistill.reporting.paper.page import write_reproduction
 from undistill.reporting.written import Report
 
-__all__ = ["Report", "write_report"]
+if TYPE_CHECKING:
+    from undistill.data import Splits
+    from undistill.experiments.runtime import Runtime
+    from undistill.oracle.victim import Model
+
+__all__ = ["Report", "audit", "write_report"]
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Report:
@@ -46,3 +52,37 @@ def write_report(folders: Sequence[Path], out: Path) -> Report:
     if len(folders) == 1 and is_demo(folders[0]):
         return write_demo(folders[0], out)
     return write_attacks(folders, out)
+
+
+def audit(
+    model: Model | None,
+    data: Splits | None = None,
+    *,
+    out: str | Path,
+    runtime: Runtime | None = None,
+    **settings: Any,
+) -> Report:
+    """Plan an audit, compute its cells, judge them and draw the page. What is in `out` already is not computed again.
+
+    Args:
+        model: as `attack` takes it; None with `method`.
+        data: the victim's; None to load what its recipe names. A model that no path leads to needs them.
+        out: folder of the audit.
+        runtime: device, logit cache, processes, log. One process where the model or the data are given as objects.
+        settings: fields of `auditing.config.AuditConfig` (control, suite, time, access, queries, students, …), and of `Runtime`
+            (device, cache, jobs, log).
+
+    Returns:
+        The report in `out/report`: `text` for a terminal, `values`, and the `page`.
+
+    Raises:
+        UsageError: models, data or settings that do not fit, a control that is none, a folder that holds another audit.
+        TypeError: an argument of another name.
+    """
+    from undistill.auditing.audit import prepare, run
+    from undistill.auditing.config import AuditConfig
+    from undistill.experiments.runtime import runtime_of
+
+    runtime, settings = runtime_of(runtime, settings)
+    run(prepare(model, data, AuditConfig.of(**settings), out=out, runtime=runtime))
+    return write_report([Path(out)], Path(out) / "report")

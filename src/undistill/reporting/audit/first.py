@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from undistill.auditing.result import AuditResult, Estimate, Outlook, ThreatModelResult
 from undistill.reporting.audit import curves
-from undistill.reporting.audit.headline import VISIBLE
+from undistill.reporting.audit.story import VISIBLE
 from undistill.reporting.audit.tables import points
 from undistill.reporting.audit.words import (
     accuracy_of,

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from undistill.auditing.result import AuditResult, ThreatModelResult
-from undistill.reporting.audit import curves, first, glossary, headline, lanes, story, tables
-from undistill.reporting.audit.explained import explained
+from undistill.reporting.audit import curves, first, glossary, lanes, story, tables
 from undistill.reporting.audit.words import digits_of, meanings, points_text, verdict_sentence
 from undistill.reporting.document import (
     Block,
@@ -76,7 +75,7 @@ def draw(judgement: AuditResult) -> Drawn:
     cards = list(enumerate(judgement.threat_models))
     own = [tables.attackers(card, judgement) for _, card in cards]
     return Drawn(
-        headline.headline(judgement),
+        tables.headline(judgement),
         tables.exposure(judgement),
         tables.users(judgement),
         tables.answers(judgement),
@@ -182,7 +181,7 @@ def _flags(judgement: AuditResult) -> Iterator[Block]:
             place = f"{heading}: " if anchor else ""
             seen.setdefault(flag.name, []).append(f"{place}{story.ended(flag.about)}")
     for name, places in seen.items():
-        meaning = explained(name)
+        meaning = glossary.explained(name)
         summary = f"`{name}`: {meaning.title}" if meaning else f"`{name}`"
         yield Text(summary)
         yield Items(tuple(places))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from undistill.auditing.result import AttackResult, AuditResult, Estimate, Point, ThreatModelResult, VictimResult
 from undistill.auditing.text import settings_text
-from undistill.reporting.audit.records import Record, attacker_record, exposed, numbers_of, user_record
 from undistill.reporting.audit.words import (
     READS,
     accuracy_of,
@@ -17,6 +16,7 @@ from undistill.reporting.audit.words import (
     equivalents_text,
     holds_text,
     interval_text,
+    kind_text,
     measured,
     questions_text,
     serving_text,
@@ -25,6 +25,35 @@ from undistill.reporting.audit.words import (
 )
 from undistill.reporting.document import Entry, Format, Table, Value, filled
 from undistill.reporting.naming import number, signed
+
+Record = dict[str, Value]
+
+
+def headline(judgement: AuditResult) -> Table:
+    """A row a threat model: the best extracted model, of the control too, and a baseline on as many labeled images."""
+    digits, control = digits_of(judgement), controlled(judgement)
+    several = len({kind_text(card) for card in judgement.threat_models}) > 1
+    rows, records = [], []
+    for card in judgement.threat_models:
+        got, other = accuracy_of(card), best_of(card, "undefended")
+        held = f" ({kind_text(card)})" if several else ""
+        row: list[Value | Entry] = [serving_text(card.access) + held, questions_text(card), measured(got, digits)]
+        row += [measured(other.accuracy if other else None, digits)] if control else []
+        rows.append([*row, measured(card.A_ref, digits), got.n if got else None])
+        record: Record = {"card": card.threat_model, "serving": card.access, "questions": card.queries}
+        record |= {**numbers_of("", got), **numbers_of("undefended_", other.accuracy if other else None)}
+        records.append({**record, **numbers_of("alone_", card.A_ref)})
+    accuracy = Format(digits=digits)
+    columns = {"output access": Format(), "queries": Format()}
+    columns["best extracted model of the audited model, %"] = accuracy
+    columns |= {"best extracted model of the undefended control, %": accuracy} if control else {}
+    columns["a baseline on as many labeled images, %"] = accuracy
+    columns["teachers" if judgement.question == "method" else "seeds"] = Format()
+    caption = (
+        "Accuracy on test images of the best extracted model found, with its 95 % interval; a better one may exist. The baseline "
+        "is the same network, trained on as many labeled images without access to the model."
+    )
+    return filled("headline", caption, columns, rows, long=records)
 
 
 def exposure(judgement: AuditResult) -> Table:
@@ -216,3 +245,59 @@ def _range(point: Point, digits: int) -> str:
 
 def _who(victim: VictimResult, judgement: AuditResult) -> list[Value | Entry]:
     return [victim.label or victim.name, side_text(victim.side, judgement), serving_text(victim.access)]
+
+
+# for programs
+
+
+def numbers_of(prefix: str, e: Estimate | None) -> Record:
+    """An estimate's fields, with a prefix; None each where it is missing."""
+    names = ("mean", "low", "high", "lower", "upper", "n")
+    return {f"{prefix}{name}": getattr(e, name) if e else None for name in names}
+
+
+def exposed(
+    card: ThreatModelResult, best: AttackResult | None, other: AttackResult | None, got: Estimate | None
+) -> Record:
+    """A row of the exposure table."""
+    return {
+        "card": card.threat_model,
+        "serving": card.access,
+        "questions": card.queries,
+        "images": card.images,
+        "labelled": card.labelled,
+        **numbers_of("", got),
+        "exposure": card.relative_accuracy,
+        "label_equivalents": card.label_equivalents,
+        "label_equivalents_beyond": card.label_equivalents_beyond,
+        "best": best.name if best else None,
+        **numbers_of("undefended_", other.accuracy if other else None),
+        "exposure_undefended": card.relative_accuracy_undefended,
+        "best_undefended": other.name if other else None,
+        "tried": card.tried,
+        "verdict": card.verdict,
+        "indication": card.indication,
+    }
+
+
+def attacker_record(card: ThreatModelResult, attacker: AttackResult) -> Record:
+    """A row of a threat model's attacks."""
+    return {
+        "card": card.threat_model,
+        "thief": attacker.name,
+        "attack": attacker.attack,
+        "side": attacker.side,
+        "role": attacker.role,
+        "reads": attacker.reads,
+        **numbers_of("", attacker.accuracy),
+        "held_out": attacker.held_out,
+        "chosen": attacker.chosen,
+        "lost": attacker.lost,
+        "queries": attacker.queries,
+    }
+
+
+def user_record(victim: VictimResult) -> Record:
+    """A row of what users get."""
+    names = ("name", "side", "label", "access", "accuracy", "top5", "nll", "ece", "brier", "spread", "n_test")
+    return {"serving" if name == "access" else name: getattr(victim, name) for name in names}
