@@ -244,8 +244,13 @@ def _base(card: str | ThreatModel) -> tuple[ThreatModel, bool]:
 
 
 def attackers_of(config: AuditConfig, recipe: Recipe, data: Splits, victim: Victim | None) -> Attackers:
-    """How attacks are trained: as the recipe has it, for steps that fit the size of the images."""
+    """How attacks are trained: as the recipe has it for students, else as for the victim; for steps that fit the images' size.
+
+    A recipe may name another one for students because its own rates suit one network alone: others diverge with them.
+    """
     values = recipe.dump()
+    if recipe.student.recipe:
+        values["training"] = read(recipe.student.recipe).dump()["training"]
     steps = config.steps or (400 if data.train.image_size <= 16 else 1500)
     return Attackers(
         training=values["training"],
