@@ -10,7 +10,7 @@ import pytest
 from reporting import audits
 from reporting.audits import attacker, card, judgement
 from reporting.test_audit_page import Visible, small
-from undistill.auditing.result import AuditResult, Contrast
+from undistill.auditing.result import AuditResult, Contrast, Outlook
 from undistill.reporting.audit import curves, first, lanes, tables
 from undistill.reporting.audit.write import write_audit
 from undistill.reporting.render import plain, rows
@@ -124,6 +124,16 @@ def test_the_last_screen_of_the_terminal_answers_and_fits(report: Report) -> Non
     assert len(lines) <= 24
     assert max(map(len, lines[:-1])) <= 80
     assert not any(line.endswith(" ") for line in lines)
+
+
+def test_attacks_that_learn_nothing_even_from_the_control_are_told_before_any_number() -> None:
+    weak = attacker("KD, τ 4, α 1", "undefended", 11.0)
+    good = attacker("KD, τ 4, α 1", "undefended", 60.0)
+    outlook = Outlook(model="nasty", chance=10.0)
+    said = [first.warnings(judgement(cards=(card(attackers=(own,)),), outlook=outlook)) for own in (weak, good)]
+    told = [[text for text in each if "ended near guessing" in text] for each in said]
+    assert [len(each) for each in told] == [1, 0]
+    assert "KD, τ 4, α 1" in told[0][0]
 
 
 def test_a_terminal_obeys_no_name() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from undistill.auditing.flags import CHANCE
 from undistill.auditing.result import AuditResult, Estimate, Outlook, ThreatModelResult
 from undistill.reporting.audit import curves
 from undistill.reporting.audit.story import VISIBLE
@@ -62,7 +63,20 @@ def warnings(judgement: AuditResult) -> list[str]:
     few = judgement.outlook.few if judgement.outlook else ""
     if few:
         found.append(f"{few[0].upper()}{few[1:]}.")
-    return [*found, *unfinished(judgement)]
+    return [*found, *_untrained(judgement), *unfinished(judgement)]
+
+
+def _untrained(judgement: AuditResult) -> list[str]:
+    """That students of the undefended control learnt nothing, so that the attack is at fault and not the model strong."""
+    chance = judgement.outlook.chance if judgement.outlook else None
+    free = [one for card in judgement.threat_models for one in card.attacks if one.side == "undefended"]
+    lost = {one.name for one in free if chance is not None and one.accuracy and one.accuracy.mean < CHANCE * chance}
+    if not lost:
+        return []
+    return [
+        f"Even from the undefended control {listed(sorted(lost))} ended near guessing: the training does not suit these students, "
+        "or queries are too few. An attacker may get more than is said here: audit with another recipe (`--config`) or network."
+    ]
 
 
 def statements(judgement: AuditResult) -> list[Statement]:
