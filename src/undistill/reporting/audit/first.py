@@ -69,13 +69,13 @@ def warnings(judgement: AuditResult) -> list[str]:
 def _untrained(judgement: AuditResult) -> list[str]:
     """That students of the undefended control learnt nothing, so that the attack is at fault and not the model strong."""
     chance = judgement.outlook.chance if judgement.outlook else None
-    free = [one for card in judgement.threat_models for one in card.attacks if one.side == "undefended"]
-    lost = {one.name for one in free if chance is not None and one.accuracy and one.accuracy.mean < CHANCE * chance}
+    free = [one.accuracy for card in judgement.threat_models for one in card.attacks if one.side == "undefended"]
+    lost = [got for got in free if got and chance is not None and got.mean < CHANCE * chance]
     if not lost:
         return []
     return [
-        f"Even from the undefended control {listed(sorted(lost))} ended near guessing: the training does not suit these students, "
-        "or queries are too few. An attacker may get more than is said here: audit with another recipe (`--config`) or network."
+        f"{len(lost)} of {plural(len(free), 'attack')} on the control ended near guessing: unfit training, or too few queries. An "
+        "attacker may get more."
     ]
 
 
