@@ -12,7 +12,7 @@ VISION := .venv-vision
 PEER := .venv-peer
 VISION_PINS := timm==1.0.31 torchvision==0.29.2
 
-.PHONY: setup demo test test-learning test-e2e test-all mutations test-avx2 test-wheel test-vision check bench bench-peer docs site constraints clean
+.PHONY: setup demo test test-learning test-e2e test-all test-avx2 test-wheel test-vision check bench bench-peer docs site constraints clean
 
 setup: $(STAMP)
 
@@ -39,10 +39,6 @@ test-learning: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "learning and not e2e" $(ARGS)
 
 test-all: test test-learning test-e2e
-
-# Wrong methods, put into a copy of the source one by one: tests must notice each.
-mutations: setup
-	$(BIN)/python tests/mutations.py
 
 # Learned accuracies move with the instruction set: what is claimed of them must hold with the smaller one too.
 test-avx2: setup

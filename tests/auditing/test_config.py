@@ -248,7 +248,7 @@ def test_an_attack_that_the_networks_do_not_suit_is_skipped_with_its_reason(ask:
 
 
 def test_attackers_train_by_the_recipe_that_the_victims_names_for_students(ask: Ask, recipe: Recipe) -> None:
-    """Rates that were found for one network (`speed-cifar10`: a peak of 11.5) make others diverge: such an audit understates."""
+    """A victim's rates may suit its network alone; students who diverge make an audit understate."""
     named = recipe.dump()
     named["student"] = {**named["student"], "recipe": "speed-cifar10-cnn"}
     for whole, optimizer in ((recipe, recipe.training.optimizer.name), (read(named), "adamw")):

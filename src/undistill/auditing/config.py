@@ -26,7 +26,7 @@ from undistill.oracle.victim import Model, Victim
 from undistill.registry import problem, registry
 from undistill.threat_model import Access, ThreatModel
 from undistill.training.evaluate import accuracy, predict
-from undistill.training.recipe import Recipe, Student, component, read
+from undistill.training.recipe import Recipe, Student, component, for_student, read
 from undistill.training.run_folder import Run
 
 USUAL_HOLDINGS = "unlabelled/fresh"
@@ -244,13 +244,8 @@ def _base(card: str | ThreatModel) -> tuple[ThreatModel, bool]:
 
 
 def attackers_of(config: AuditConfig, recipe: Recipe, data: Splits, victim: Victim | None) -> Attackers:
-    """How attacks are trained: as the recipe has it for students, else as for the victim; for steps that fit the images' size.
-
-    A recipe may name another one for students because its own rates suit one network alone: others diverge with them.
-    """
-    values = recipe.dump()
-    if recipe.student.recipe:
-        values["training"] = read(recipe.student.recipe).dump()["training"]
+    """How attacks are trained: as the recipe has students trained, for steps that fit the size of the images."""
+    values = for_student(recipe.dump())
     steps = config.steps or (400 if data.train.image_size <= 16 else 1500)
     return Attackers(
         training=values["training"],

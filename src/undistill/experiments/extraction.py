@@ -35,7 +35,7 @@ from undistill.training.environment import choose_device, describe
 from undistill.training.evaluate import accuracy, batch_for, predict, score
 from undistill.training.init_weights import begin
 from undistill.training.loop import EpochRecord, State
-from undistill.training.recipe import Recipe, Student, component, read
+from undistill.training.recipe import Recipe, Student, component, for_student, read
 from undistill.training.run_folder import drive
 from undistill.training.train import of_data, validation, with_seed
 
@@ -445,10 +445,7 @@ def plan_recipe(
         values = component(values, "attack", attack)
     if student is not None:
         values = component(values, "student", student)
-    if own := values["student"].get("recipe"):
-        values["training"] = read(own).dump()["training"]
-        values["student"]["recipe"] = None
-    return read(values)
+    return read(for_student(values))
 
 
 def permit(attack: Attack, card: ThreatModel) -> Access:

@@ -232,3 +232,11 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def for_student(values: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's values with `training` as its student's own recipe has it, which is then named no more."""
+    own = values["student"].get("recipe")
+    if not own:
+        return values
+    return {**values, "training": read(own).dump()["training"], "student": {**values["student"], "recipe": None}}

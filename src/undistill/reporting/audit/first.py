@@ -69,8 +69,9 @@ def warnings(judgement: AuditResult) -> list[str]:
 def _untrained(judgement: AuditResult) -> list[str]:
     """That students of the undefended control learnt nothing, so that the attack is at fault and not the model strong."""
     chance = judgement.outlook.chance if judgement.outlook else None
-    free = [one.accuracy for card in judgement.threat_models for one in card.attacks if one.side == "undefended"]
-    lost = [got for got in free if got and chance is not None and got.mean < CHANCE * chance]
+    every = (one for card in judgement.threat_models for one in card.attacks if one.side == "undefended")
+    free = {one.cells or one.name: one.accuracy for one in every}  # an attack counts for several threat models
+    lost = [got for got in free.values() if got and chance is not None and got.mean < CHANCE * chance]
     if not lost:
         return []
     return [

@@ -1,19 +1,18 @@
-"""Wrong methods that the tests must notice: each is put into a copy of the source, and the tests named beside it must fail.
-
-make mutations
-"""
+"""Wrong methods, each put into a copy of the source: the test that is named beside it must fail."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent
+import pytest
+
+ROOT = Path(__file__).parents[2]
 
 
 class Mutation(NamedTuple):
@@ -72,7 +71,7 @@ MUTATIONS = (
         "a plan may lack its control",
         "experiments/plan.py",
         '        if missing:\n            raise ValueError(f"a plan',
-        '        if not missing:\n            raise ValueError(f"a plan',
+        '        if not self:\n            raise ValueError(f"a plan',
         "experiments/test_plan.py::test_a_plan_without_a_control_cannot_be_made",
     ),
     Mutation(
@@ -92,39 +91,17 @@ MUTATIONS = (
 )
 
 
-def fails(mutation: Mutation | None, test: str, folder: Path) -> bool:
-    """Whether the test fails with the mutation; False also where it passes without being run."""
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT / "src", folder)
-    if mutation is not None:
-        path = folder / "undistill" / mutation.file
-        text = path.read_text(encoding="utf-8")
-        if text.count(mutation.old) != 1:
-            raise SystemExit(f"{mutation.file} does not have {mutation.old!r} once")
-        path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", f"tests/{test}"]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True
-    )
-    if done.returncode not in (0, 1):
-        raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
-    return done.returncode == 1
-
-
-def main() -> int:
-    """Print a line a mutation; 1 where one is not noticed, or where a test fails without it."""
-    missed = 0
-    with tempfile.TemporaryDirectory() as place:
-        for mutation in MUTATIONS:
-            caught = fails(mutation, mutation.test, Path(place) / "src")
-            missed += not caught
-            print(f"{'caught' if caught else 'MISSED'}  {mutation.what}: {mutation.test}", flush=True)
-        for test in dict.fromkeys(mutation.test for mutation in MUTATIONS):
-            if fails(None, test, Path(place) / "src"):
-                missed += 1
-                print(f"FAILS   without a mutation: {test}")
-    return missed > 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@pytest.mark.e2e
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.what)
+def test_a_wrong_method_is_noticed(mutation: Mutation, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    path = tmp_path / "src" / "undistill" / mutation.file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(mutation.old) == 1
+    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", f"tests/{mutation.test}"]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout[-2000:]
+    assert re.search(r"\d+ failed", done.stdout)
+    assert " error" not in done.stdout.splitlines()[-1]
