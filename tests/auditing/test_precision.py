@@ -8,9 +8,10 @@ from auditing.made import MadeAudit
 from undistill.auditing.analyze import analyze
 from undistill.auditing.config import AuditConfig
 from undistill.auditing.evidence import read
-from undistill.auditing.precision import ACCESS, STEPS, precision, smaller, too_few
+from undistill.auditing.precision import ACCESS, STEPS, fewer_pixels, precision, smaller, too_few
 from undistill.auditing.suite import expected_resolution, resolution_range, seeds_for
 from undistill.data.image_set import Splits
+from undistill.experiments import plan as planned
 
 
 def test_a_range_of_precision_holds_what_audits_measured() -> None:
@@ -39,6 +40,27 @@ def test_too_few_data_are_refused_an_answer() -> None:
     assert too_few(497, [7], 10) is not None
     assert too_few(99, [], 10) is not None
     assert too_few(2000, [50], 100) is not None  # half an image a class
+
+
+def test_only_what_is_lacking_is_wanted() -> None:
+    """60 test images and 45 queries of 3 classes lack test images alone."""
+    told = too_few(60, [45], 3, 300)
+    assert told is not None
+    assert "About 1,000 images" in told
+    assert "45 queries" in told.partition("would do")[0]
+    assert "query" not in told.partition("would do")[2]
+
+
+def test_a_function_is_offered_smaller_images_and_a_network_is_not(tmp_path: Path) -> None:
+    MadeAudit().write(tmp_path)
+    plan = planned.read(tmp_path)
+    boxes = plan.model_copy(
+        update={"subjects": tuple(one.model_copy(update={"answers": "probs"}) for one in plan.subjects)}
+    )
+    assert fewer_pixels(plan, 160) == ""
+    assert fewer_pixels(boxes, 64) == ""
+    assert "--size 64" in fewer_pixels(boxes, 160)
+    assert "6 times" in fewer_pixels(boxes, 160)  # 160² / 64² = 6.25
 
 
 def test_more_seeds_come_with_command_and_minutes(tmp_path: Path) -> None:

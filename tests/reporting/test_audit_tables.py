@@ -190,3 +190,14 @@ def test_temperatures_of_both_sides() -> None:
     assert [name for name, _ in curve.lines] == ["defended model", "undefended control"]
     assert [point.x for point in curve.lines[0][1]] == [1, 2, 4, 8, 20]
     assert curves.by_temperature(card(search={}), small()) is None
+
+
+def test_a_function_is_told_its_own_command_behind_a_defense() -> None:
+    """With its data and outputs, and into another folder: the command runs as it is printed."""
+    typed = "undistill audit my_api.py:predict --outputs probs --data 'my photos' --pool 0.3 -o runs/api"
+    own = judgement(cards=(card(twin=False),), twin=False)
+    box = Outlook(model="my_api.py:predict", place="my_api.py:predict", folder="runs/api")
+    told = first.helps(own.model_copy(update={"outlook": box, "commands": (typed, "undistill report runs/api")}))
+    assert told.commands == (f"{typed.removesuffix(' -o runs/api')} --output-defense top1 -o runs/api-top1",)
+    bare = first.helps(own.model_copy(update={"outlook": box, "commands": ()}))
+    assert bare.commands == ("undistill audit my_api.py:predict --output-defense top1 -o runs/api-top1",)

@@ -228,10 +228,11 @@ def _folder_for(asked: Asked) -> Path:
 
 def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> None:
     """Say how long it takes and how precise it will be; UsageError where the least that can be done takes far more time."""
-    from undistill.auditing.precision import announced
+    from undistill.auditing.precision import announced, fewer_pixels
     from undistill.auditing.text import clock
 
     takes = _takes(ready, missing_of(ready), jobs)
+    advice = fewer_pixels(ready.plan, splits.train.image_size)
     total = sum(len(part) for part in (splits.train, splits.pool, splits.val, splits.test) if part is not None)
     if ready.replan is None:
         lines = announced(ready.plan, (takes.low, takes.high), total=total)
@@ -240,12 +241,14 @@ def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> 
             raise UsageError(
                 f"the least that this audit can do, {len(ready.plan.seeds)} seeds, takes about {clock(takes.low)} here and --time "
                 f"is {clock(ready.seconds)}: give it --time {math.ceil(takes.low / 60)}m or more, or fewer --queries, --access or "
-                "--steps, or smaller --students"
+                f"--steps, or smaller --students{advice and '; '}{advice}"
             )
         whole = _takes(ready, ready.plan.cells, jobs)
         fitting = [int(ready.seconds * len(ready.plan.seeds) / max(each, 1e-3)) for each in (whole.high, whole.low)]
         seeds = (min(fitting[0], MOST), min(fitting[1], MOST))
         lines = announced(ready.plan, (takes.low, takes.high), seeds=seeds, seconds=ready.seconds, total=total)
+        if advice and takes.high > ready.seconds:
+            lines.append(f"warning: this takes longer than --time; {advice}")
     for line in lines:
         reporter.say(line)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable
 
 from undistill.auditing.flags import CHANCE
@@ -162,12 +164,19 @@ def _uncontrolled(judgement: AuditResult, own: Outlook | None) -> Statement:
     if (
         own.place.startswith("(") or ".py:" in own.place or own.place.endswith(".parquet")
     ):  # only its outputs can be changed
-        return Statement(HELPS, text, (f"undistill audit {own.place} --output-defense top1",))
+        return Statement(HELPS, text, (_behind_top1(judgement, own),))
     folder = f"{own.place}-nasty" if not own.place.startswith("(") and ":" not in own.place else "runs/nasty"
     place = own.place
     return Statement(
         HELPS, text, (f"undistill protect {place} -o {folder}", f"undistill audit {folder} --control {place}")
     )
+
+
+def _behind_top1(judgement: AuditResult, own: Outlook) -> str:
+    """The audit's own command, with its data and access, behind an output defense and into a folder of its own."""
+    typed = next((text for text in judgement.commands if text.startswith("undistill audit ")), "")
+    words = shlex.split(re.sub(r" (?:--out|-o)[ =](?:'[^']*'|\S+)", "", typed)) or ["undistill", "audit", own.place]
+    return shlex.join([*words, "--output-defense", "top1", *(["-o", f"{own.folder}-top1"] if own.folder else [])])
 
 
 def _not_yet(judgement: AuditResult, card: ThreatModelResult, own: Outlook | None) -> Statement:
