@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from undistill.auditing.flags import CHANCE
 from undistill.auditing.result import AuditResult, Estimate, Outlook, ThreatModelResult
 from undistill.reporting.audit import curves
-from undistill.reporting.audit.story import VISIBLE
 from undistill.reporting.audit.tables import points
 from undistill.reporting.audit.words import (
     accuracy_of,
-    control_of,
     controlled,
+    costs,
     digits_of,
     points_text,
     served_to,
@@ -327,27 +326,13 @@ def _column(queries: int | None) -> str:
 def _cost(judgement: AuditResult) -> str:
     """What users lose in accuracy, calibration or Brier score against the control; said only where it can be seen."""
     card = deciding(judgement)
-    if card is None:
-        return ""
-    pairs = [
-        (v, control)
-        for v in served_to(judgement, "defended", card.access)
-        if (control := control_of(judgement, v)) is not None
-    ]
-    lost = {}
-    for field, sign in (("accuracy", -1), ("ece", 1), ("brier", 1)):
-        both = [(getattr(one, field), getattr(other, field)) for one, other in pairs]
-        changes = [sign * (a - b) for a, b in both if a is not None and b is not None]
-        if changes and sum(changes) / len(changes) >= VISIBLE:
-            lost[field] = number(sum(changes) / len(changes))
-    worse = [
-        f"{what} is {lost[f]} points worse"
-        for f, what in (("ece", "calibration"), ("brier", "the Brier score"))
-        if f in lost
-    ]
-    parts = ([f"Users lose {lost['accuracy']} points of accuracy"] if "accuracy" in lost else []) + worse
+    found = {} if card is None else costs(judgement, card.access)
+    lost = {key: number(abs(mine - theirs)) for key, (mine, theirs, seen) in found.items() if seen}
+    names = {"ece": "calibration", "brier": "the Brier score"}
+    parts = [f"Users lose {lost['accuracy']} points of accuracy"] if "accuracy" in lost else []
+    parts += [f"{what} is {lost[key]} points worse" for key, what in names.items() if key in lost]
     if not parts:
-        return " No loss to users was seen." if pairs else ""
+        return " No loss to users was seen." if found else ""
     text = "; ".join(parts)
     return f" {text[0].upper()}{text[1:]}."
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from statistics import fmean
-
 from undistill.auditing.result import AuditResult, Flag, ThreatModelResult
 from undistill.reporting.audit.words import (
-    control_of,
     controlled,
+    costs,
     digits_of,
     points_text,
-    served_to,
     serving_text,
     unfinished,
     unit_text,
@@ -22,10 +19,7 @@ SHARE = (
     "Relative accuracy is that of the best extracted model over the model's own. “As good as” is how many images with true labels "
     "give a baseline the same accuracy; “more than” means that even the largest number tried gives less."
 )
-VISIBLE = 0.3
-"""By how many points users must lose before it is named as a cost."""
-COSTS = (("accuracy", "accuracy", -1), ("ece", "calibration error", 1), ("brier", "Brier score", 1))
-"""(field, name, which sign of a change is a loss)."""
+COSTS = {"accuracy": "accuracy", "ece": "calibration error", "brier": "Brier score"}
 
 
 def title(judgement: AuditResult) -> str:
@@ -167,20 +161,14 @@ def cost(judgement: AuditResult) -> str:
     """What users lose against the control, as the first threat model is served; "" without a control."""
     if not judgement.threat_models:
         return ""
-    serving = judgement.threat_models[0].access
-    found = [(victim, control_of(judgement, victim)) for victim in served_to(judgement, "defended", serving)]
-    pairs = [(victim, control) for victim, control in found if control is not None]
-    if not pairs:
+    serving, digits = judgement.threat_models[0].access, digits_of(judgement)
+    found = costs(judgement, serving)
+    if not found:
         return ""
-    digits, worse, known = digits_of(judgement), [], []
-    for field, name, sign in COSTS:
-        both = [(getattr(victim, field), getattr(control, field)) for victim, control in pairs]
-        both = [(mine, theirs) for mine, theirs in both if mine is not None and theirs is not None]
-        if not both:
-            continue
-        known.append(name)
-        mine, theirs = fmean(one for one, _ in both), fmean(other for _, other in both)
-        if sign * (mine - theirs) >= VISIBLE:
-            worse.append(f"{name} {number(mine, digits)} % (undefended {number(theirs, digits)})")
+    worse = [
+        f"{COSTS[key]} {number(mine, digits)} % (undefended {number(theirs, digits)})"
+        for key, (mine, theirs, seen) in found.items()
+        if seen
+    ]
     served = f"Cost to users, served as {serving_text(serving)}"
-    return f"{served}: {', '.join(worse) if worse else f'no loss seen in {listed(known)}'}."
+    return f"{served}: {', '.join(worse) if worse else f'no loss seen in {listed([COSTS[key] for key in found])}'}."

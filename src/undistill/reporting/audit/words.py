@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from undistill.auditing.result import AttackResult, AuditResult, Estimate, ThreatModelResult, VictimResult
 from undistill.reporting.document import Entry
 from undistill.reporting.naming import decimals, number, parse_card, plural
@@ -20,6 +22,10 @@ VERDICTS = {
 }
 """What verdicts are called on pages, where that is not how they are stored."""
 READS = {"soft": "more than labels", "labels": "labels alone", "nothing": "nothing (control)"}
+VISIBLE = 0.3
+"""Points that users would see."""
+LOSSES = {"accuracy": -1, "ece": 1, "brier": 1}
+"""What users may lose, with the sign of a change that is a loss."""
 NO_CONTROL = "no control to compare with"
 
 
@@ -192,3 +198,16 @@ def control_of(judgement: AuditResult, victim: VictimResult) -> VictimResult | N
         return None
     place = mine.index(victim)
     return others[place] if len(others) == len(mine) else others[0] if len(others) == 1 else None
+
+
+def costs(judgement: AuditResult, serving: str) -> dict[str, tuple[float, float, bool]]:
+    """What users of a model and of its control get, as served: (mean of both in percent, whether users lose) by `LOSSES`' name."""
+    found: dict[str, tuple[float, float, bool]] = {}
+    pairs = [(victim, control_of(judgement, victim)) for victim in served_to(judgement, "defended", serving)]
+    for field, sign in LOSSES.items():
+        both = [(getattr(one, field), getattr(other, field)) for one, other in pairs if other is not None]
+        known = [(mine, theirs) for mine, theirs in both if mine is not None and theirs is not None]
+        if known:
+            mine, theirs = (fmean(values) for values in zip(*known, strict=True))
+            found[field] = mine, theirs, sign * (mine - theirs) >= VISIBLE
+    return found
