@@ -361,6 +361,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/audits.md": {
         "digits": lambda: compared("digits"),
         "cifar10": lambda: compared("cifar10"),
+        "owner": lambda: compared("owner"),
         "planted": planted,
         "costs": costs,
     },

@@ -10,6 +10,7 @@ from undistill.auditing.config import AuditConfig
 from undistill.auditing.evidence import read
 from undistill.auditing.precision import ACCESS, STEPS, fewer_pixels, precision, smaller, too_few
 from undistill.auditing.suite import expected_resolution, resolution_range, seeds_for
+from undistill.auditing.text import without
 from undistill.data.image_set import Splits
 from undistill.experiments import plan as planned
 
@@ -61,6 +62,12 @@ def test_a_function_is_offered_smaller_images_and_a_network_is_not(tmp_path: Pat
     assert fewer_pixels(boxes, 64) == ""
     assert "--size 64" in fewer_pixels(boxes, 160)
     assert "6 times" in fewer_pixels(boxes, 160)  # 160² / 64² = 6.25
+
+
+def test_options_are_taken_from_a_command_with_their_values() -> None:
+    typed = "undistill audit 'a -o b' -o 'c d' --time=5m --seeds 3 --output-defense top1 --outputs probs"
+    kept = ["undistill", "audit", "a -o b", "--output-defense", "top1", "--outputs", "probs"]
+    assert without(typed, "-o", "--out", "--time", "--seeds") == kept
 
 
 def test_more_seeds_come_with_command_and_minutes(tmp_path: Path) -> None:

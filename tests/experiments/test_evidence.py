@@ -66,6 +66,16 @@ def test_what_is_unpacked_is_what_was_packed(study: Path, file: Path, tmp_path: 
     assert evidence.verify(file) == 3
 
 
+def test_a_study_whose_cells_lie_elsewhere_is_refused(study: Path, tmp_path: Path) -> None:
+    save(study / "one" / "cells", *a_cell(9, 30))
+    with pytest.raises(UsageError, match="holds both"):
+        evidence.pack(study / "one", tmp_path / "one.parquet")
+    (study / "cells" / f"{1:016x}.json").unlink()
+    with pytest.raises(UsageError, match="holds both"):
+        evidence.pack(study, tmp_path / "one.parquet")
+    assert not (tmp_path / "one.parquet").exists()
+
+
 def test_the_same_study_gives_the_same_bytes(study: Path, file: Path) -> None:
     before = file.read_bytes(), (file.parent / evidence.MANIFEST).read_bytes()
     evidence.pack(study, file)

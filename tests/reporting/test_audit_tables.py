@@ -11,7 +11,7 @@ from reporting import audits
 from reporting.audits import attacker, card, judgement
 from reporting.test_audit_page import Visible, small
 from undistill.auditing.result import AuditResult, Contrast, Outlook
-from undistill.reporting.audit import curves, first, lanes, tables
+from undistill.reporting.audit import curves, first, lanes, story, tables, words
 from undistill.reporting.audit.write import write_audit
 from undistill.reporting.render import plain, rows
 from undistill.reporting.written import Report
@@ -190,6 +190,30 @@ def test_temperatures_of_both_sides() -> None:
     assert [name for name, _ in curve.lines] == ["defended model", "undefended control"]
     assert [point.x for point in curve.lines[0][1]] == [1, 2, 4, 8, 20]
     assert curves.by_temperature(card(search={}), small()) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "mine", "theirs", "loses"),
+    [
+        ("accuracy", 90.0, 92.0, True),
+        ("accuracy", 92.0, 90.0, False),
+        ("accuracy", 91.9, 92.0, False),  # too little to be seen
+        ("ece", 4.0, 1.0, True),
+        ("ece", 1.0, 4.0, False),
+        ("brier", 14.0, 13.0, True),
+        ("brier", 13.0, 14.0, False),
+    ],
+)
+def test_users_lose_accuracy_downwards_and_errors_upwards(field: str, mine: float, theirs: float, loses: bool) -> None:
+    own = small()
+    same = {"accuracy": 95.0, "ece": 2.0, "brier": 9.0}
+    victims = [one.model_copy(update=same | {field: mine if one.side == "defended" else theirs}) for one in own.victims]
+    own = own.model_copy(update={"victims": tuple(victims)})
+    found = words.costs(own, "probs")
+    assert found[field] == (mine, theirs, loses)
+    assert [name for name, (_, _, seen) in found.items() if seen] == ([field] if loses else [])
+    assert ("worse" in first.helps(own).text or "Users lose" in first.helps(own).text) is loses
+    assert ("undefended" in story.cost(own)) is loses
 
 
 def test_a_function_is_told_its_own_command_behind_a_defense() -> None:

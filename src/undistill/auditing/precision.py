@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from undistill.auditing.case import Case, cases
 from undistill.auditing.evidence import Arm, Evidence
 from undistill.auditing.result import Outlook
 from undistill.auditing.suite import SUITES, resolution_range, seeds_for
-from undistill.auditing.text import clock, name_of_model, period, seeds_text
+from undistill.auditing.text import clock, name_of_model, period, seeds_text, without
 from undistill.experiments.plan import Plan
 from undistill.statistics import half_width, image_error
 from undistill.threads import usable
@@ -39,7 +38,7 @@ STEPS = (500, 200, 100, 100)
 """Training steps of an attacker, from one try to the next, of an audit that is made smaller."""
 ACCESS = ("probs", "label")
 USUAL_SIDE = 64
-"""Pixels that are enough for an attacker's network on photos."""
+"""Pixels that are offered where larger images take too long."""
 ROLES = {
     "served": "what users get",
     "search": "the search",
@@ -177,7 +176,9 @@ def announced(
 
 
 def fewer_pixels(plan: Plan, size: int) -> str:
-    """How much less work smaller images are, where that is the caller's choice: of a function; "" where nothing is gained."""
+    """How much less work smaller images are: as many times as there are fewer pixels. "" for small ones, and for a network, which
+    has a size of its own.
+    """
     if size <= USUAL_SIDE or not any(subject.answers for subject in plan.subjects):
         return ""
     return f"--size {USUAL_SIDE} makes it about {(size / USUAL_SIDE) ** 2:.0f} times faster"
@@ -306,8 +307,9 @@ def _command(plan: Plan, folder: str, seeds: int, minutes: float | None) -> str:
     """The audit's command with what is missing: in the same folder where the suite adds seeds, else in a new one."""
     if plan.question == "method" or not plan.command:
         return ""
-    grows = plan.suite in SUITES and SUITES[plan.suite].grows and not re.search(r" --seeds[ =]", plan.command)
-    words = shlex.split(re.sub(r" (?:--time|--out|-o|--seeds)[ =](?:'[^']*'|\S+)", "", plan.command))
+    unlimited = without(plan.command, "--seeds") == shlex.split(plan.command)
+    grows = plan.suite in SUITES and SUITES[plan.suite].grows and unlimited
+    words = without(plan.command, "--time", "--out", "-o", "--seeds")
     if grows:
         return shlex.join([*words, "--time", f"{max(1, math.ceil(1.25 * (minutes or 0)))}m", "-o", folder])
     return shlex.join([*words, "--seeds", str(seeds), "-o", f"{folder}-{seeds}-seeds"])

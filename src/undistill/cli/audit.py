@@ -232,11 +232,11 @@ def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> 
     from undistill.auditing.text import clock
 
     takes = _takes(ready, missing_of(ready), jobs)
-    advice = fewer_pixels(ready.plan, splits.train.image_size)
     total = sum(len(part) for part in (splits.train, splits.pool, splits.val, splits.test) if part is not None)
     if ready.replan is None:
         lines = announced(ready.plan, (takes.low, takes.high), total=total)
     else:
+        advice = fewer_pixels(ready.plan, splits.train.image_size)
         if takes.low > TOO_LONG * ready.seconds:
             raise UsageError(
                 f"the least that this audit can do, {len(ready.plan.seeds)} seeds, takes about {clock(takes.low)} here and --time "

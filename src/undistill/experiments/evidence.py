@@ -92,7 +92,7 @@ def pack(folder: Path, file: Path) -> int:
     gone is packed without them.
 
     Raises:
-        UsageError: `folder` holds no cell.
+        UsageError: `folder` holds no cell, or not all that its plans have computed.
         RunError: a damaged plan, marker or cell, or `file` cannot be written.
     """
     places = _places(folder)
@@ -242,13 +242,15 @@ def _packed(path: Path, folder: Path, places: tuple[str, ...]) -> Row:
 
 
 def _places(folder: Path) -> dict[Path, list[str]]:
-    """FOLDER/KEY of every marker below `folder`, by the file of the cell that it names."""
+    """FOLDER/KEY of every marker below `folder`, by the file of the cell that it names; UsageError where that lies elsewhere."""
     found: dict[Path, list[str]] = {}
     for home in sorted(done.parent for done in folder.rglob("done") if done.is_dir()):
         store = Store(home)
         for key in store.marked():
-            if (cell := store.place(key)) is not None:
-                found.setdefault(cell.resolve(), []).append(f"{_relative(home, folder)}/{key}".removeprefix("./"))
+            cell = store.place(key)
+            if cell is None or not cell.resolve().is_relative_to(folder.resolve()):
+                raise UsageError(f"{home} names cells that are not in {folder}: pack the folder that holds both")
+            found.setdefault(cell.resolve(), []).append(f"{_relative(home, folder)}/{key}".removeprefix("./"))
     return found
 
 

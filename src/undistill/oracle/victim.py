@@ -131,7 +131,7 @@ class Victim:
         found, known_of = measured(predicted_N, labels_N, data.num_classes), self.recorded
         own = known_of is not None and known_of.own and as_recorded(found, known_of, data.fingerprint)
         if reason and not accept and (strict or not own):
-            raise Implausible(f"{self.described}: {reason}. {ACCEPT}")
+            raise Implausible(f"{self.described}: {reason}. {LEARN if own else CHECK}; {ACCEPT}")
         if reason:
             log.warning("%s: %s", self.described, reason)
         return found
@@ -178,7 +178,9 @@ class Victim:
 
 LOOKED_AT = 2_000
 """Test images that a network's accuracy is looked at on, at most."""
-ACCEPT = "Check its pixels, normalization and classes; --accept-accuracy (accept_accuracy=True) goes on as it is"
+CHECK = "Check its pixels, normalization and classes"
+LEARN = "Its own training ended there: more images, more epochs or trained --weights would help"
+ACCEPT = "--accept-accuracy (accept_accuracy=True) goes on as it is"
 IMPORT = "import its weights with --class-order {order}, or with --data and --classes, the file of its class names"
 REORDER = "return its outputs in the data's order, {order} for outputs as they are now"
 log = logging.getLogger(__name__)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterable
 
 from undistill.auditing.flags import CHANCE
 from undistill.auditing.result import AuditResult, Estimate, Outlook, ThreatModelResult
+from undistill.auditing.text import without
 from undistill.reporting.audit import curves
 from undistill.reporting.audit.tables import points
 from undistill.reporting.audit.words import (
@@ -174,7 +174,7 @@ def _uncontrolled(judgement: AuditResult, own: Outlook | None) -> Statement:
 def _behind_top1(judgement: AuditResult, own: Outlook) -> str:
     """The audit's own command, with its data and access, behind an output defense and into a folder of its own."""
     typed = next((text for text in judgement.commands if text.startswith("undistill audit ")), "")
-    words = shlex.split(re.sub(r" (?:--out|-o)[ =](?:'[^']*'|\S+)", "", typed)) or ["undistill", "audit", own.place]
+    words = without(typed, "--out", "-o") or ["undistill", "audit", own.place]
     return shlex.join([*words, "--output-defense", "top1", *(["-o", f"{own.folder}-top1"] if own.folder else [])])
 
 
