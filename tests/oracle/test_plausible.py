@@ -263,9 +263,9 @@ def test_a_poor_training_of_ones_own_stops_what_is_strict_alone(data: Splits, ca
     ours = Victim(victim, None, "0" * 16, recorded=Recorded(25.0, data.fingerprint, own=True))
     assert ours.plausible(data) is not None
     assert "near chance" in caplog.text
-    with pytest.raises(Implausible, match="near chance.*more images"):
+    with pytest.raises(Implausible, match=r"near chance.*more images"):
         ours.plausible(data, strict=True)
-    with pytest.raises(Implausible, match="near chance.*normalization"):  # its own training ended better
+    with pytest.raises(Implausible, match=r"near chance.*normalization"):  # its own training ended better
         replace(ours, recorded=Recorded(60.0, data.fingerprint, own=True)).plausible(data)
 
 
