@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Step:
     """`done` of `total` of what `kind` names.
 
-    `share` is the part of the whole work that is done, where its parts are not equally long; `images` went through a network in
-    this step.
+    `share` is the part of the whole work that is done, where its parts are not equally long; `seconds` are expected for all of
+    it; `images` went through a network in this step.
     """
 
     kind: str
@@ -24,6 +24,7 @@ class Step:
     total: float
     share: float | None = None
     images: int = 0
+    seconds: float | None = None
 
 
 Listener = Callable[[Step], None]

@@ -312,3 +312,25 @@ def test_a_damaged_note_of_threads_is_as_good_as_none(eight: list[int], tmp_path
 
 def test_the_environment_of_the_tests_sets_one_thread() -> None:
     assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("each", "weights", "warned"), [(99, None, True), (100, None, False), (99, Path("weights.pth"), False)]
+)
+def test_few_images_to_train_on_are_said_before_the_training(each: int, weights: Path | None, warned: bool) -> None:
+    said: list[str] = []
+    splits = SimpleNamespace(train=Images(3 * each), num_classes=3)
+    verbs.warn_of_few(splits, weights, said.append)
+    assert bool(said) == warned
+    if warned:
+        assert "--weights" in said[0]
+        assert "--size 64" in said[0]
+
+
+class Images(list[None]):
+    """As many images of 160 pixels."""
+
+    image_size = 160
+
+    def __init__(self, count: int) -> None:
+        super().__init__([None] * count)

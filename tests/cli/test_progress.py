@@ -126,16 +126,20 @@ def said() -> str:
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.e2e)])
-def test_jobs_tell_how_much_of_their_cost_is_done(processes: int) -> None:
+@pytest.mark.parametrize(("last", "share", "whole"), [(1.0, 0.75, 4.0), (None, 0.5, None)])
+def test_jobs_tell_how_much_of_their_expected_time_is_done(
+    last: float | None, share: float, whole: float | None, processes: int
+) -> None:
     found: list[Step] = []
-    jobs = [Job("a", said, (), cost=3.0), Job("b", said, (), ("a",))]
+    jobs = [Job("a", said, (), seconds=3.0), Job("b", said, (), ("a",), seconds=last)]
     with listening(found.append):
         list(run_jobs(jobs, processes))
     assert [(step.kind, step.done, step.total, step.share) for step in found] == [
         ("job", 0, 2, 0.0),
-        ("job", 1, 2, 0.75),
+        ("job", 1, 2, share),
         ("job", 2, 2, 1.0),
     ]
+    assert found[0].seconds == (None if whole is None else whole / processes)
 
 
 def test_a_pipe_gets_a_line_in_the_first_seconds_and_often_enough(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +171,18 @@ def test_work_that_says_nothing_of_itself_is_still_alive(capsys: pytest.CaptureF
     clock.now = 700.0
     reporter.tick()
     assert "11 min 40 s so far" in capsys.readouterr().err
+
+
+def test_before_the_first_job_ends_a_forecast_says_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    reporter = Reporter(clock=clock)
+    reporter.step(Step("job", 0, 42, 0.0, seconds=600.0))
+    clock.now = 60.0
+    reporter.tick()
+    assert "about 9 min 00 s left" in capsys.readouterr().err
+    clock.now = 601.0  # the forecast was too short, and says nothing any more
+    reporter.tick()
+    assert "10 min 01 s so far" in capsys.readouterr().err
 
 
 def test_what_follows_the_last_stage_is_still_alive(capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,3 +225,11 @@ def test_a_function_is_told_its_own_command_behind_a_defense() -> None:
     assert told.commands == (f"{typed.removesuffix(' -o runs/api')} --output-defense top1 -o runs/api-top1",)
     bare = first.helps(own.model_copy(update={"outlook": box, "commands": ()}))
     assert bare.commands == ("undistill audit my_api.py:predict --output-defense top1 -o runs/api-top1",)
+
+
+def test_a_function_that_returns_classes_only_is_offered_no_defense() -> None:
+    own = judgement(cards=(card(twin=False).model_copy(update={"access": "label"}),), twin=False)
+    box = Outlook(model="my_api.py:predict", place="my_api.py:predict", folder="runs/api")
+    told = first.helps(own.model_copy(update={"outlook": box}))
+    assert told.commands == ()
+    assert "predicted class only" in told.text

@@ -115,6 +115,8 @@ def train(
     with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load_for(recipe, [recipe.model], options, reporter, out, finished=finished)
         verbs.begin_in(out, reporter, weights, fresh=fresh)
+        if not finished:
+            verbs.warn_of_few(splits, weights, reporter.say)
         run = call(
             chosen,
             splits,

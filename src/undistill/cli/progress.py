@@ -42,6 +42,7 @@ class Stage:
         self.what, self.total, self.unit, self.recent, self.began = what, total, unit, recent, now
         self.done = self.amount = 0.0
         self.facts: Sequence[str] = ()
+        self.expected: float | None = None
         self.marks: deque[tuple[float, float, float]] = deque()
 
     def move(self, now: float, done: float, *, share: float | None = None, amount: float = 0.0) -> None:
@@ -93,8 +94,12 @@ class Stage:
     def _time(self, now: float) -> str:
         if self.over:
             return f"done in {duration(now - self.began)}"
-        left = self.left(now)
-        return f"{duration(now - self.began)} so far" if left is None else f"{duration(left)} left"
+        left, so_far = self.left(now), now - self.began
+        if left is not None:
+            return f"{duration(left)} left"
+        if self.expected is not None and so_far < self.expected:
+            return f"about {duration(self.expected - so_far)} left"
+        return f"{duration(so_far)} so far"
 
 
 class Reporter(logging.Handler):
@@ -157,6 +162,7 @@ class Reporter(logging.Handler):
             stage = self._stage(JOBS, step.total, unit="jobs", recent=float("inf"))
             stage.move(self.clock(), step.done, share=step.share, amount=step.done - stage.amount)
             stage.facts = ()
+            stage.expected = stage.expected if step.seconds is None else step.seconds
             self._finish(stage)
         elif self.stage is not None and self.stage.what == JOBS:
             self.stage.facts = (f"now {step.kind} {min(int(step.done) + 1, int(step.total))}/{step.total:.0f}",)

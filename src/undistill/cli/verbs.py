@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from undistill.threads import Moment, asked, choose, others, usable
 
 WIDTH = 100
 """Characters of the longest line of `list`."""
+FEW_EACH = 100
+"""Training images of a class below which a network that starts from random weights stays poor."""
 
 
 def default_recipe(options: Options, wanted: str | None = None) -> str:
@@ -94,6 +96,20 @@ def state_of(out: Path, recipe: Any, *, fresh: bool) -> str:
     if is_finished(out, fresh=fresh):
         return f"the run in {out} is finished; --fresh would start anew"
     return f"would go on in {out}"
+
+
+def warn_of_few(splits: Any, weights: Path | None, say: Callable[[str], None]) -> None:
+    """Say before a training from random weights that there are few images for it, and what would help."""
+    from undistill.auditing.precision import faster
+
+    images, classes = len(splits.train), splits.num_classes
+    if weights is not None or images >= FEW_EACH * classes:
+        return
+    advice = faster(splits.train.image_size)
+    say(
+        f"warning: {images:,} training images of {classes:,} classes are few for a network that starts from random weights: "
+        f"expect a poor one, or give trained --weights{advice and '; '}{advice}"
+    )
 
 
 def begin_in(out: Path, reporter: Reporter, *needed: str | Path | None, fresh: bool) -> None:

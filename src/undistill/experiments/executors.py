@@ -23,14 +23,14 @@ from undistill.threads import usable
 class Job:
     """A function of a module and its arguments, which returns a line to say; it waits for the jobs of the keys in `after`.
 
-    `cost` is how long it is expected to take, in any unit that all jobs share, for the time that is said to be left.
+    `seconds` are what it is expected to take on one thread, for the time that is said to be left; None where that is unknown.
     """
 
     key: str
     call: Callable[..., str]
     arguments: tuple[Any, ...]
     after: tuple[str, ...] = ()
-    cost: float = 1.0
+    seconds: float | None = None
 
     def __call__(self) -> str:
         """Do it."""
@@ -47,13 +47,13 @@ def run_jobs(jobs: Sequence[Job], processes: int | None = None) -> Iterator[str]
         processes: how many; None for one a core, 1 for this very process.
     """
     if (count := processes or usable()) == 1:
-        yield from _counted(jobs, _here(list(jobs)))
+        yield from _counted(jobs, 1, _here(list(jobs)))
         return
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(plugins.environment(),))
     try:
-        yield from _counted(jobs, _spread(pool.submit, count, list(jobs)))
+        yield from _counted(jobs, count, _spread(pool.submit, count, list(jobs)))
     except BrokenProcessPool as error:
         raise RunError(
             f"a worker process was killed, perhaps for memory; with fewer --jobs it may fit, {GO_ON}"
@@ -75,13 +75,15 @@ def processes(jobs: int | None, device: str) -> int | None:
     return jobs
 
 
-def _counted(jobs: Sequence[Job], ended: Iterator[tuple[Job, str]]) -> Iterator[str]:
+def _counted(jobs: Sequence[Job], count: int, ended: Iterator[tuple[Job, str]]) -> Iterator[str]:
     """The lines of the jobs that ended, telling each time how far all of them are."""
-    whole, spent = sum(job.cost for job in jobs) or 1.0, 0.0
-    tell(Step("job", 0, len(jobs), 0.0))
+    known = [job.seconds for job in jobs if job.seconds is not None]
+    whole, spent = sum(known), 0.0
+    told = len(known) == len(jobs) and whole > 0
+    tell(Step("job", 0, len(jobs), 0.0, seconds=whole / count if told else None))
     for number, (job, line) in enumerate(ended, start=1):
-        spent += job.cost
-        tell(Step("job", number, len(jobs), spent / whole))
+        spent += job.seconds or 0.0
+        tell(Step("job", number, len(jobs), spent / whole if told else number / len(jobs)))
         yield line
 
 

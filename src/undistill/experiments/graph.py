@@ -20,14 +20,14 @@ class Task:
     """One cell to compute: `run(*arguments)` does it, in any process, and returns a line about it.
 
     `needs` are keys of tasks that are done first. Where the settings follow from a search, `among` are the tasks of the search,
-    and `matches` says whether a cell has the settings that the search's cells give now. `cost` is the expected time in any unit.
+    and `matches` says whether a cell has the settings that the search's cells give now. `seconds` are expected on one thread.
     """
 
     key: str
     needs: tuple[str, ...] = ()
     run: Callable[..., str] | None = None
     arguments: tuple[Any, ...] = ()
-    cost: float = 1.0
+    seconds: float | None = None
     among: tuple[str, ...] = ()
     matches: Callable[[Cell, Sequence[Cell]], bool] | None = None
 
@@ -72,17 +72,17 @@ class Graph:
 
 def task_of(planned: Planned, run: Callable[..., str] | None = None, arguments: tuple[Any, ...] = ()) -> Task:
     """The task of an audit's planned cell."""
-    choice, cost = planned.choice, planned.seconds or 1.0
+    choice, seconds = planned.choice, planned.seconds
     if choice is None:
-        return Task(planned.key, planned.needs, run, arguments, cost)
-    return Task(planned.key, planned.needs, run, arguments, cost, choice.among, partial(matches, planned))
+        return Task(planned.key, planned.needs, run, arguments, seconds)
+    return Task(planned.key, planned.needs, run, arguments, seconds, choice.among, partial(matches, planned))
 
 
 def run(tasks: Sequence[Task], processes: int | None) -> Iterator[str]:
     """Run these tasks, each after those of them that it needs; yields a line for each. Errors as `run_jobs`."""
     wanted = {task.key for task in tasks}
     jobs = [
-        Job(t.key, t.run, t.arguments, tuple(key for key in t.needs if key in wanted), t.cost)
+        Job(t.key, t.run, t.arguments, tuple(key for key in t.needs if key in wanted), t.seconds)
         for t in tasks
         if t.run is not None
     ]

@@ -160,12 +160,14 @@ def _uncontrolled(judgement: AuditResult, own: Outlook | None) -> Statement:
         place = own.place if own else "MODEL"
         return Statement(HELPS, text, (f"undistill audit {place} --control CONTROL",))
     text = f"No defense of {name(judgement)} is known. To try one and measure it:"
-    if (
-        own.place.startswith("(") or ".py:" in own.place or own.place.endswith(".parquet")
-    ):  # only its outputs can be changed
-        return Statement(HELPS, text, (_behind_top1(judgement, own),))
-    folder = f"{own.place}-nasty" if not own.place.startswith("(") and ":" not in own.place else "runs/nasty"
     place = own.place
+    if place.startswith("(") or ".py:" in place or place.endswith(".parquet"):  # only its outputs can be changed
+        if all(card.access == "label" for card in judgement.threat_models):
+            return Statement(
+                HELPS, "Nothing to defend: it returns the predicted class only, which no defense can hide."
+            )
+        return Statement(HELPS, text, (_behind_top1(judgement, own),))
+    folder = f"{place}-nasty" if ":" not in place else "runs/nasty"
     return Statement(
         HELPS, text, (f"undistill protect {place} -o {folder}", f"undistill audit {folder} --control {place}")
     )
