@@ -9,10 +9,10 @@ from typing import Any
 
 from undistill.auditing.result import AuditResult
 from undistill.files import write_text
-from undistill.reporting.audit import scatter, story
+from undistill.reporting.audit import scatter
 from undistill.reporting.audit.contest import Audits, Contest, Entrant, contests, definition, lonely
 from undistill.reporting.audit.page import Figure
-from undistill.reporting.audit.words import digits_of, measured, serving_text, verdict_entry
+from undistill.reporting.audit.words import digits_of, heading, measured, serving_text, verdict_entry
 from undistill.reporting.audit.write import as_json, as_tex
 from undistill.reporting.document import Block as Shown
 from undistill.reporting.document import (
@@ -144,7 +144,7 @@ def _section(place: int, block: Block, *, shown: bool) -> Section:
         ]
     )
     body.append(block.grid)
-    return Section(story.heading(block.contest.card), f"card-{place}", tuple(body), folded=True)
+    return Section(heading(block.contest.card), f"card-{place}", tuple(body), folded=True)
 
 
 def deciding(blocks: list[Block]) -> Block:
@@ -198,7 +198,9 @@ def ranking(block: Block, audits: Audits) -> Table:
         "brier": Format("Brier score", digits=digits, unit="points"),
     }
     delta = audits[0][1].delta
-    caption = f"{story.heading(block.contest.card)}. Lower is better in every column; within δ = {delta:g} points ranks are shared."
+    caption = (
+        f"{heading(block.contest.card)}. Lower is better in every column; within δ = {delta:g} points ranks are shared."
+    )
     return table("ranking", caption, rows, columns)
 
 
@@ -265,7 +267,7 @@ def as_values(blocks: list[Block], audits: Audits) -> dict[str, Any]:
         "cards": [
             {
                 "card": block.contest.card.threat_model,
-                "title": story.heading(block.contest.card),
+                "title": heading(block.contest.card),
                 "absent": list(block.contest.absent),
                 "rows": [dict(record) for record in block.grid.long],
             }
@@ -310,7 +312,7 @@ def standing(place: int, contest: Contest, audits: dict[str, AuditResult]) -> Ta
     columns |= {"ECE, %": points, "Brier, %": points, "verdict": Format(), "flags": Format()}
     columns["dominated by"] = Format()
     caption = (
-        f"{story.heading(contest.card)}, {serving_text(contest.card.access)}. Best attack found with its 95 % interval; "
+        f"{heading(contest.card)}, {serving_text(contest.card.access)}. Best attack found with its 95 % interval; "
         "for users the difference to the undefended control below each number. Lower is better for attacks, NLL, ECE and Brier."
     )
     return filled(f"card-{place}", caption, columns, rows, long=records)

@@ -41,10 +41,10 @@ class Curve:
         return [(name, self.looks[name][0], self.looks[name][1]) for name, _ in self.lines]
 
 
-def by_questions(judgement: AuditResult, *, several: bool = True) -> Curve | None:
+def by_queries(judgement: AuditResult) -> Curve | None:
     """Best extracted model by number of queries, a line an output access; the baseline by labeled images.
 
-    None without an accuracy, and with `several` also for a single number.
+    None without an accuracy.
     """
     held: dict[str, list[Point]] = {}
     alike = len({kind_text(card) for card in judgement.threat_models}) > 1
@@ -56,8 +56,7 @@ def by_questions(judgement: AuditResult, *, several: bool = True) -> Curve | Non
         name = serving_text(card.access) + (f", {kind_text(card)}" if alike else "")
         point = Point(x=card.queries, y=got.mean, low=got.low, high=got.high, name=best.name if best else "")
         held.setdefault(name, []).append(point)
-    numbers = len({point.x for own in held.values() for point in own}) + len(judgement.learning)
-    if not held or (several and numbers < 2):
+    if not held:
         return None
     lines = [(name, _sorted(own)) for name, own in held.items()]
     looks = {name: _look(place) for place, (name, _) in enumerate(lines)}
@@ -65,7 +64,7 @@ def by_questions(judgement: AuditResult, *, several: bool = True) -> Curve | Non
         lines.append((CONTROL, control))
         looks[CONTROL] = _side_look("undefended")
     budgets = {point.x for _, own in lines for point in own}
-    learning = tuple(point for point in judgement.learning if several or point.x in budgets)
+    learning = tuple(point for point in judgement.learning if point.x in budgets)
     if learning:
         alone = "baseline, no access, by labeled images"
         lines.append((alone, _sorted(learning)))
@@ -73,9 +72,7 @@ def by_questions(judgement: AuditResult, *, several: bool = True) -> Curve | Non
     own_accuracy = [v.accuracy for v in judgement.victims if v.side == "defended"]
     rule = sum(own_accuracy) / len(own_accuracy) if own_accuracy else None
     title = "Accuracy of the best extracted model, by queries"
-    return Curve(
-        title, "queries (baseline: labeled images)", "accuracy, %", tuple(lines), looks, rule, dodge=not several
-    )
+    return Curve(title, "queries (baseline: labeled images)", "accuracy, %", tuple(lines), looks, rule, dodge=True)
 
 
 def _control(judgement: AuditResult) -> tuple[Point, ...]:

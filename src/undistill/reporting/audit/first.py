@@ -289,7 +289,7 @@ def weights_last(cards: Iterable[ThreatModelResult]) -> list[ThreatModelResult]:
 
 def chart(judgement: AuditResult) -> Chart | None:
     """Accuracy of the best extracted model against queries: a line an access, the baseline, the control, the model itself."""
-    drawn = curves.by_questions(judgement, several=False)
+    drawn = curves.by_queries(judgement)
     if drawn is None:
         return None
     numbers = points("queries-numbers", f"{drawn.title}.", (drawn.x, drawn.y), drawn.lines, digits_of(judgement))

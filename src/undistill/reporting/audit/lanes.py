@@ -1,4 +1,4 @@
-"""A lane an attack: what it got, or what it gained over labels, with intervals."""
+"""A lane an attack: what it got, with intervals."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import altair as alt
 
-from undistill.auditing.result import AttackResult, AuditResult, ThreatModelResult
+from undistill.auditing.result import AttackResult, AuditResult, Estimate, ThreatModelResult
 from undistill.reporting.audit.tables import ranked
-from undistill.reporting.audit.words import best_of, side_text, unit_text
-from undistill.reporting.naming import ALONE, NORMAL, number, signed
+from undistill.reporting.audit.words import side_text
+from undistill.reporting.naming import ALONE, NORMAL, number
 from undistill.reporting.theme import INK, LINE, MUTED, SHAPES, Spec, colour_variable, finished, styles
 
 SIDES = {"defended": "defended", "undefended": NORMAL, "alone": ALONE}
@@ -36,74 +36,13 @@ def sides_of(card: ThreatModelResult) -> list[str]:
 def accuracies(card: ThreatModelResult, judgement: AuditResult) -> Spec | None:
     """What every attack got; rules mark the model's own accuracy and the best attack of labels. None where nothing was measured."""
     points = [
-        _point(attacker, judgement, attacker.accuracy.mean, attacker.accuracy.low, attacker.accuracy.high)
-        for attacker in ranked(card)
-        if attacker.accuracy is not None
+        _point(attacker, attacker.accuracy, judgement) for attacker in ranked(card) if attacker.accuracy is not None
     ]
     own = [v.accuracy for v in judgement.victims if v.side == "defended"]
-    rules = [{"v": sum(own) / len(own), "dash": [6, 3], "what": "the model itself"}] if own else []
+    rules: list[Record] = [{"v": sum(own) / len(own), "dash": [6, 3], "what": "the model itself"}] if own else []
     rules += [{"v": card.A_label.mean, "dash": [2, 2], "what": "best attack of labels"}] if card.A_label else []
     about = f"{card.title}: accuracy of every attack and control, percent. The same numbers are in the table."
-    return _drawing(points, rules, "accuracy on test images, %", about, card, judgement)
-
-
-def gains(card: ThreatModelResult, judgement: AuditResult) -> Spec | None:
-    """How far every attack is from the best attack of labels alone, seed by seed. None without such an attack."""
-    floor = label_floor(card)
-    if floor is None or floor.accuracy is None:
-        return None
-    points = []
-    for attacker in ranked(card):
-        found = attacker.gain
-        if found is not None:
-            points.append(_point(attacker, judgement, found.mean, found.low, found.high, signs=True, seeds=found.n))
-    rules = [{"v": 0.0, "dash": [2, 2], "what": f"labels alone: {floor.name}"}]
-    about = f"{card.title}: points that each attack gains over the best attack of labels. The same numbers are in the table."
-    return _drawing(points, rules, "points over the best attack of labels alone", about, card, judgement)
-
-
-def label_floor(card: ThreatModelResult) -> AttackResult | None:
-    """The audited model's attack of labels that all others are set against."""
-    own = [t for t in card.attacks if t.side == "defended" and t.reads == "labels" and t.accuracy is not None]
-    chosen = [attacker for attacker in own if attacker.chosen]
-    if not own:
-        best = best_of(card, "defended")
-        return best if best is not None and best.reads == "labels" else None
-    return max(chosen or own, key=lambda attacker: attacker.accuracy.mean if attacker.accuracy else 0.0)
-
-
-def _point(
-    attacker: AttackResult,
-    judgement: AuditResult,
-    value: float,
-    low: float | None,
-    high: float | None,
-    *,
-    signs: bool = False,
-    seeds: int | None = None,
-) -> Record:
-    write = signed if signs else number
-    name = attacker.name + {"labels": " (labels alone)", "nothing": " (control)"}.get(attacker.reads, "")
-    unit = "points" if signs else "%"
-    sure = "no interval" if low is None or high is None else f"{write(low, 2)} to {write(high, 2)}"
-    sure += f" ({unit_text(judgement, seeds)})" if seeds else ""
-    side = side_text(attacker.side, judgement)
-    return {
-        "lane": f"{attacker.reads} {attacker.name}",
-        "thief": name,
-        "key": attacker.side,
-        "side": side,
-        "v": round(value, 4),
-        "low": None if low is None else round(low, 4),
-        "high": None if high is None else round(high, 4),
-        "sure": sure,
-        "told": f"{name}, {side}: {write(value, 2)} {unit}, {sure}",
-    }
-
-
-def _drawing(
-    points: list[Record], rules: list[Record], title: str, about: str, card: ThreatModelResult, judgement: AuditResult
-) -> Spec | None:
+    title = "accuracy on test images, %"
     if not points:
         return None
     heads, height = _place(points)
@@ -146,6 +85,24 @@ def _drawing(
         description="told:N",
     )
     return finished(alt.layer(*layers, dots).properties(width="container", height=height), about)
+
+
+def _point(attacker: AttackResult, got: Estimate, judgement: AuditResult) -> Record:
+    name = attacker.name + {"labels": " (labels alone)", "nothing": " (control)"}.get(attacker.reads, "")
+    known = got.low is not None and got.high is not None
+    sure = f"{number(got.low, 2)} to {number(got.high, 2)}" if known else "no interval"
+    side = side_text(attacker.side, judgement)
+    return {
+        "lane": f"{attacker.reads} {attacker.name}",
+        "thief": name,
+        "key": attacker.side,
+        "side": side,
+        "v": round(got.mean, 4),
+        "low": None if got.low is None else round(got.low, 4),
+        "high": None if got.high is None else round(got.high, 4),
+        "sure": sure,
+        "told": f"{name}, {side}: {number(got.mean, 2)} %, {sure}",
+    }
 
 
 def _place(points: list[Record]) -> tuple[list[Record], int]:

@@ -6,17 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from undistill.auditing.result import AuditResult, ThreatModelResult
-from undistill.reporting.audit import curves, first, glossary, lanes, story, tables
-from undistill.reporting.audit.words import digits_of, meanings, points_text, verdict_sentence
+from undistill.reporting.audit import curves, first, glossary, lanes, tables
+from undistill.reporting.audit.words import (
+    digits_of,
+    ended,
+    heading,
+    meanings,
+    points_text,
+    sentence,
+    verdict_sentence,
+)
 from undistill.reporting.document import (
     Block,
     Chart,
-    Columns,
     Details,
     Document,
     Facts,
     Items,
-    Note,
     Section,
     Table,
     Text,
@@ -25,7 +31,11 @@ from undistill.reporting.naming import listed, number, plural
 from undistill.reporting.render import html
 from undistill.reporting.theme import Spec
 
-_QUESTIONS = "Dashed line: the model itself. Points at the same number may cover each other; the table has them all."
+TITLE = "What does an attacker get?"
+SHARE = (
+    "Relative accuracy is that of the best extracted model over the model's own. The label-equivalent sample size is how many "
+    "images with true labels give the baseline the same accuracy; “more than” means that even the largest number tried gives less."
+)
 FILES = {"report.md": "report.md", "report.json": "report.json", "report.tex": "report.tex"}
 
 
@@ -49,25 +59,19 @@ class Figure:
 class Drawn:
     """All figures and tables of a judgement, made once for every output."""
 
-    headline: Table
     exposure: Table
     users: Table
     answers: Table
     attackers: list[Table]
     behind: list[Table]
-    questions: Figure | None
     accuracies: list[Figure | None]
-    gains: list[Figure | None]
     temperatures: list[Figure | None]
     second: Figure | None
 
     @property
     def figures(self) -> list[Figure]:
         """All that are there."""
-        every = [self.questions, self.second]
-        for three in zip(self.accuracies, self.gains, self.temperatures, strict=True):
-            every += three
-        return [figure for figure in every if figure is not None]
+        return [figure for figure in (self.second, *self.accuracies, *self.temperatures) if figure is not None]
 
 
 def draw(judgement: AuditResult) -> Drawn:
@@ -75,15 +79,12 @@ def draw(judgement: AuditResult) -> Drawn:
     cards = list(enumerate(judgement.threat_models))
     own = [tables.attackers(card, judgement) for _, card in cards]
     return Drawn(
-        tables.headline(judgement),
         tables.exposure(judgement),
         tables.users(judgement),
         tables.answers(judgement),
         own,
         [tables.behind(card, judgement) for _, card in cards],
-        _curve("questions", curves.by_questions(judgement), judgement, _QUESTIONS),
         [_accuracies(place, card, judgement) for place, card in cards],
-        [_gains(place, card, judgement) for place, card in cards],
         [_curve(f"temperature-{place}", curves.by_temperature(card, judgement), judgement) for place, card in cards],
         _curve("second", curves.runners_up(judgement), judgement),
     )
@@ -102,20 +103,39 @@ def document(judgement: AuditResult, drawn: Drawn) -> Document:
     )
 
 
+def title(judgement: AuditResult) -> str:
+    """The judgement's own, or the question it answers."""
+    return judgement.title or TITLE
+
+
+def sure(judgement: AuditResult) -> str:
+    """On how many seeds the intervals rest, and what they leave open; "" without an attack."""
+    counts = sorted({card.A_def.n for card in judgement.threat_models if card.A_def is not None}, reverse=True)
+    if not counts:
+        return ""
+    unit = "teacher" if judgement.question == "method" else "seed"
+    if counts[-1] < 2:
+        return f"From {plural(counts[-1], unit)} there are no intervals: differences are hints only."
+    fewer = f"; {listed([str(count) for count in counts[1:]])} where said so" if len(counts) > 1 else ""
+    text = (
+        f"Intervals are 95 % confidence intervals ({plural(counts[0], unit)}{fewer}). Differences paired by {unit}s and images "
+        f"have their own, narrower intervals; up to {points_text(judgement.delta)} count as none."
+    )
+    half = judgement.measured_half_width
+    if half is None or half <= judgement.delta:
+        return text
+    return f"{text} Differences are resolved to {half:.1f} points here, coarser than δ: a verdict that needs less is inconclusive."
+
+
 def render(judgement: AuditResult, drawn: Drawn) -> str:
     """The page."""
     return html(document(judgement, drawn))
 
 
 def _sections(judgement: AuditResult, drawn: Drawn) -> Iterator[Section]:
-    about: list[Block] = [Text(text) for text in story.lead(judgement)]
-    about += [Note(text) for text in story.notes(judgement)]
-    about += [drawn.headline] if len(drawn.headline) else []
-    about.append(Details(glossary.TITLE, (Facts(glossary.glossary(judgement)),)))
-    yield Section("The numbers, and how sure they are", "numbers", tuple(about), folded=True)
-    exposure: list[Block] = [drawn.exposure, Text(story.SHARE, "quiet")]
-    exposure += [drawn.questions.block()] if drawn.questions else []
-    yield Section("What each output access gives away", "exposure", tuple(exposure), folded=True)
+    exposure: list[Block] = [drawn.exposure, *(Text(text, "quiet") for text in (SHARE, sure(judgement)) if text)]
+    exposure.append(Details(glossary.TITLE, (Facts(glossary.glossary(judgement)),)))
+    yield Section("What each output access gives away, and how sure that is", "exposure", tuple(exposure), folded=True)
     yield from _cards(judgement, drawn)
     users: list[Block] = [drawn.users]
     if len(drawn.answers):
@@ -138,8 +158,6 @@ def _cards(judgement: AuditResult, drawn: Drawn) -> Iterator[Section]:
     ]
     known = meanings(judgement)
     intro += [Details("What the verdicts mean", (Facts(known),))] if known else []
-    searched = story.searched(judgement)
-    intro += [Text(searched)] if searched else []
     parts = [_card(place, card, judgement, drawn) for place, card in enumerate(judgement.threat_models)]
     yield Section("Each threat model", "cards", (*intro, *parts), folded=True)
 
@@ -151,15 +169,14 @@ def _card(place: int, card: ThreatModelResult, judgement: AuditResult, drawn: Dr
     own = [flag.name for flag in judgement.flags if flag.threat_model == card.id]
     marked = f" Flags: {listed(own)}." if own else ""
     body: list[Block] = [Text(f"`{card.threat_model}`", "quiet"), Text(card.sentence)]
-    body.append(Text(f"{verdict_sentence(card, judgement)} {story.sentence(card.why)}{removed}{marked}"))
-    figures = [figure.block() for figure in (drawn.accuracies[place], drawn.gains[place]) if figure]
-    body += [Columns(tuple((figure,) for figure in figures))] if figures else [_EMPTY]
+    body.append(Text(f"{verdict_sentence(card, judgement)} {sentence(card.why)}{removed}{marked}"))
+    body += _shown(drawn.accuracies[place]) or (_EMPTY,)
     body += [drawn.behind[place]] if len(drawn.behind[place]) else []
     body.append(Details("Every attack and control", (drawn.attackers[place],)))
     body += (
         [Details("The search by temperature", _shown(drawn.temperatures[place]))] if drawn.temperatures[place] else []
     )
-    return Details(story.heading(card), tuple(body), f"card-{place}")
+    return Details(heading(card), tuple(body), f"card-{place}")
 
 
 _EMPTY = Text("No attack on this threat model has an accuracy, so there is nothing to draw.", "quiet")
@@ -176,10 +193,12 @@ def _flags(judgement: AuditResult) -> Iterator[Block]:
         return
     yield Text("A flag is no verdict: it says what could make these numbers mislead.")
     seen: dict[str, list[str]] = {}
-    for anchor, heading, own in story.flags_by_card(judgement):
-        for flag in own:
-            place = f"{heading}: " if anchor else ""
-            seen.setdefault(flag.name, []).append(f"{place}{story.ended(flag.about)}")
+    about = {card.id: f"{heading(card)}: " for card in judgement.threat_models}
+    order = ["", *about]
+    for flag in sorted(
+        judgement.flags, key=lambda flag: order.index(flag.threat_model if flag.threat_model in about else "")
+    ):
+        seen.setdefault(flag.name, []).append(f"{about.get(flag.threat_model, '')}{ended(flag.about)}")
     for name, places in seen.items():
         meaning = glossary.explained(name)
         summary = f"`{name}`: {meaning.title}" if meaning else f"`{name}`"
@@ -191,8 +210,10 @@ def _flags(judgement: AuditResult) -> Iterator[Block]:
 
 def _not_tried(judgement: AuditResult) -> Iterator[Block]:
     yield Text("Every accuracy is that of the best extracted model found. A better attack may exist.")
-    if judgement.not_tried:
-        yield Items(tuple(judgement.not_tried))
+    known = [card.queries for card in judgement.threat_models if card.queries is not None]
+    more = (f"More than {plural(max(known), 'query', 'queries')}.",) if known else ()
+    if judgement.not_tried or more:
+        yield Items((*judgement.not_tried, *more))
 
 
 def provenance(judgement: AuditResult) -> dict[str, str]:
@@ -219,21 +240,6 @@ def _accuracies(place: int, card: ThreatModelResult, judgement: AuditResult) -> 
         judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.attacks)]
     )
     return Figure(f"dots-{place}", "What each attack got", spec, legend, caption) if spec else None
-
-
-def _gains(place: int, card: ThreatModelResult, judgement: AuditResult) -> Figure | None:
-    spec = lanes.gains(card, judgement)
-    floor = lanes.label_floor(card)
-    caption = f"Against “{floor.name if floor else ''}” on the audited model, seed by seed. Bars: 95 % intervals."
-    others = [t for t in card.attacks if floor is not None and t is not floor and t.accuracy is not None]
-    drawn = [t for t in others if t.gain]
-    unit = "teachers" if judgement.question == "method" else "seeds"
-    if floor is not None and any(t.gain and t.gain.n < max(len(t.each), len(floor.each)) for t in drawn):
-        caption += f" Rows with fewer {unit} are compared on those {unit} alone."
-    if len(drawn) < len(others):
-        caption += f" Not drawn: {plural(len(others) - len(drawn), 'attack')} with lost cells."
-    legend = lanes.legend(judgement, [s for s in lanes.sides_of(card) if any(t.side == s for t in drawn)])
-    return Figure(f"gains-{place}", "What each gains over labels alone", spec, legend, caption) if spec else None
 
 
 def _curve(name: str, curve: curves.Curve | None, judgement: AuditResult, caption: str = "") -> Figure | None:

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from undistill.reporting.audit.contest import Contest, Entrant
-from undistill.reporting.audit.story import heading
+from undistill.reporting.audit.words import heading
 from undistill.reporting.naming import number
 from undistill.reporting.theme import INK, LINE, MUTED, Spec, finished
 

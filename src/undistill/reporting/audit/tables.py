@@ -16,7 +16,6 @@ from undistill.reporting.audit.words import (
     equivalents_text,
     holds_text,
     interval_text,
-    kind_text,
     measured,
     questions_text,
     serving_text,
@@ -27,33 +26,6 @@ from undistill.reporting.document import Entry, Format, Table, Value, filled
 from undistill.reporting.naming import number, signed
 
 Record = dict[str, Value]
-
-
-def headline(judgement: AuditResult) -> Table:
-    """A row a threat model: the best extracted model, of the control too, and a baseline on as many labeled images."""
-    digits, control = digits_of(judgement), controlled(judgement)
-    several = len({kind_text(card) for card in judgement.threat_models}) > 1
-    rows, records = [], []
-    for card in judgement.threat_models:
-        got, other = accuracy_of(card), best_of(card, "undefended")
-        held = f" ({kind_text(card)})" if several else ""
-        row: list[Value | Entry] = [serving_text(card.access) + held, questions_text(card), measured(got, digits)]
-        row += [measured(other.accuracy if other else None, digits)] if control else []
-        rows.append([*row, measured(card.A_ref, digits), got.n if got else None])
-        record: Record = {"card": card.threat_model, "serving": card.access, "questions": card.queries}
-        record |= {**numbers_of("", got), **numbers_of("undefended_", other.accuracy if other else None)}
-        records.append({**record, **numbers_of("alone_", card.A_ref)})
-    accuracy = Format(digits=digits)
-    columns = {"output access": Format(), "queries": Format()}
-    columns["best extracted model of the audited model, %"] = accuracy
-    columns |= {"best extracted model of the undefended control, %": accuracy} if control else {}
-    columns["a baseline on as many labeled images, %"] = accuracy
-    columns["teachers" if judgement.question == "method" else "seeds"] = Format()
-    caption = (
-        "Accuracy on test images of the best extracted model found, with its 95 % interval; a better one may exist. The baseline "
-        "is the same network, trained on as many labeled images without access to the model."
-    )
-    return filled("headline", caption, columns, rows, long=records)
 
 
 def exposure(judgement: AuditResult) -> Table:
@@ -67,6 +39,7 @@ def exposure(judgement: AuditResult) -> Table:
         row += [measured(got, digits), card.relative_accuracy, equivalents_text(card)]
         if control:
             row += [measured(other.accuracy if other else None, digits), card.relative_accuracy_undefended]
+        row.append(measured(card.A_ref, digits))
         row += [verdict_entry(card, judgement, f"#card-{place}"), best.name if best else "–", card.tried]
         rows.append([*row, holds_text(card)])
         records.append(exposed(card, best, other, got))
@@ -75,9 +48,11 @@ def exposure(judgement: AuditResult) -> Table:
     columns |= {"relative accuracy, %": share, "label-equivalent sample size": Format(right=True)}
     if control:
         columns |= {"control: best extracted model, %": accuracy, "control: relative accuracy, %": share}
+    columns["baseline, %"] = accuracy
     columns |= dict.fromkeys(("verdict", "best attack", "attacks tried", "the attacker holds"), Format())
     caption = "Best attack found: accuracy on test images with its 95 % interval. Relative accuracy: as a share of the model's own."
     caption += " Control: the undefended one." if control else ""
+    caption += " Baseline: the same network on as many labeled images, without access to the model."
     return filled("exposure", caption, columns, rows, long=records)
 
 
@@ -131,7 +106,8 @@ def attackers(card: ThreatModelResult, judgement: AuditResult) -> Table:
     """A row an attack of the threat model, in the order of the dot plot."""
     digits = digits_of(judgement)
     columns = dict.fromkeys(("attack", "reads", "trained on outputs of", "settings"), Format())
-    columns |= {"accuracy, %": Format(digits=digits), "seeds": Format(), "lost": Format()}
+    columns |= {"accuracy, %": Format(digits=digits), "over labels alone, points": Format(digits=digits, signed=True)}
+    columns |= {"seeds": Format(), "lost": Format()}
     columns |= {"search score, %": Format(digits=digits), "queries": Format()}
     rows: list[list[Value | Entry]] = []
     records = []
@@ -143,6 +119,7 @@ def attackers(card: ThreatModelResult, judgement: AuditResult) -> Table:
             attacker.name,
             *told,
             measured(got, digits),
+            measured(attacker.gain, digits),
             got.n if got else 0,
             attacker.lost,
             score,
@@ -152,6 +129,7 @@ def attackers(card: ThreatModelResult, judgement: AuditResult) -> Table:
         records.append(attacker_record(card, attacker))
     caption = (
         f"Attacks and controls, {card.title}: accuracy on test images with its 95 % interval. "
+        "Over labels alone: the gain over the best label-only attack that was chosen, on the seeds that both have. "
         "Lost: cells without an accuracy."
     )
     return filled("thieves", caption, columns, rows, long=records)
@@ -272,6 +250,7 @@ def exposed(
         "label_equivalents_beyond": card.label_equivalents_beyond,
         "best": best.name if best else None,
         **numbers_of("undefended_", other.accuracy if other else None),
+        **numbers_of("alone_", card.A_ref),
         "exposure_undefended": card.relative_accuracy_undefended,
         "best_undefended": other.name if other else None,
         "tried": card.tried,

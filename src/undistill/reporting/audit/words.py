@@ -40,6 +40,14 @@ def serving_text(serving: str) -> str:
     return shown if card.digits is None else f"{shown}, {plural(card.digits, 'digit')}"
 
 
+def heading(card: ThreatModelResult) -> str:
+    """What a threat model is called on the page."""
+    if card.title:
+        return card.title
+    asked = f", {plural(card.queries, 'query', 'queries')}" if card.queries is not None else ""
+    return f"Output access: {serving_text(card.access)}{asked}"
+
+
 def questions_text(card: ThreatModelResult) -> str:
     """`1,000`, `each view of each image`, or `–` where the weights are held."""
     if card.queries is not None:
@@ -74,11 +82,6 @@ def side_text(side: str, judgement: AuditResult) -> str:
     several = "s" if judgement.question == "method" else ""
     model = f"defended model{several}" if controlled(judgement) else f"audited model{several}"
     return {"defended": model, "undefended": f"undefended control{several}", "alone": "none: baseline"}[side]
-
-
-def unit_text(judgement: AuditResult, count: int) -> str:
-    """`5 seeds`, or `4 teachers` where a method is judged."""
-    return plural(count, "teacher" if judgement.question == "method" else "seed")
 
 
 def points_text(value: float) -> str:
@@ -211,3 +214,16 @@ def costs(judgement: AuditResult, serving: str) -> dict[str, tuple[float, float,
             mine, theirs = (fmean(values) for values in zip(*known, strict=True))
             found[field] = mine, theirs, sign * (mine - theirs) >= VISIBLE
     return found
+
+
+def ended(text: str) -> str:
+    """With a full stop; "" stays empty."""
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
+def sentence(text: str) -> str:
+    """Ended, and with a capital where the first word is one: `kd`, `label-only` and `τ` stay as they are."""
+    text = ended(text)
+    word = text.split(maxsplit=1)[0].rstrip(".,:;") if text else ""
+    return text[:1].upper() + text[1:] if len(word) > 2 and word.isascii() and word.isalpha() else text

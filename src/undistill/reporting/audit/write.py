@@ -10,8 +10,8 @@ from typing import Any
 from undistill.auditing.result import AuditResult
 from undistill.files import write_text
 from undistill.reporting import export, render
-from undistill.reporting.audit import first, story
-from undistill.reporting.audit.page import Drawn, document, draw
+from undistill.reporting.audit import first
+from undistill.reporting.audit.page import Drawn, document, draw, title
 from undistill.reporting.document import Table, charts
 from undistill.reporting.written import Report
 
@@ -34,7 +34,7 @@ def write_audit(judgement: AuditResult, out: Path) -> Report:
     write_text(page, render.html(whole))
     write_text(out / "report.md", render.markdown(whole, figures))
     write_text(out / "report.json", as_json(values))
-    write_text(out / "report.tex", as_tex(story.title(judgement), [drawn.exposure, *drawn.attackers, drawn.users]))
+    write_text(out / "report.tex", as_tex(title(judgement), [drawn.exposure, *drawn.attackers, drawn.users]))
     return Report(f"{render.text(first.terminal(judgement))}\n\nPage: {page}", values, page)
 
 
@@ -48,12 +48,10 @@ def as_values(judgement: AuditResult, drawn: Drawn) -> dict[str, Any]:
     attackers = [dict(record) for grid in drawn.attackers for record in grid.long]
     return {
         "schema": 1,
-        "title": story.title(judgement),
+        "title": title(judgement),
         "answers": {statement.head: statement.text for statement in first.statements(judgement)},
-        "lead": story.lead(judgement),
-        "notes": story.notes(judgement),
+        "notes": first.warnings(judgement),
         "tables": {
-            "headline": [dict(record) for record in drawn.headline.long],
             "exposure": [dict(record) for record in drawn.exposure.long],
             "thieves": attackers,
             "contrasts": [dict(record) for grid in drawn.behind for record in grid.long],
