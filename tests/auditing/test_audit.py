@@ -387,9 +387,9 @@ def test_a_method_is_audited_on_teachers_trained_for_it(recipe: Recipe, tmp_path
         update={"data": recipe.data.model_copy(update={"limit": 300, "test": 100, "pool": 60, "val": 0})}
     )
     data = load(small.data)
-    ready = prepare(None, data, request, recipe=small, out=tmp_path / "audit", bank=None)
+    ready = prepare(None, data, request, recipe=small, out=tmp_path / "audit", bank=None, jobs=1)
     assert [s.name for s in ready.plan.subjects] == ["undefended-0", "defended-0", "undefended-1", "defended-1"]
-    run(ready, jobs=1)
+    run(ready)
     found = cells(ready)
     assert {cell.status for cell in found.values()} == {"ok"}
     assert len({cell.victim_id for cell in found.values() if cell.kind == "victim"}) == 4

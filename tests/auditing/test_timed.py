@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from auditing.made import MadeAudit
-from undistill.auditing import making
+from undistill.auditing import audit, making
 from undistill.auditing.analyze import analyze
-from undistill.auditing.audit import Clock, Ready, prepare, run
+from undistill.auditing.audit import Clock, Ready, prepare, prepare_in_time, run
 from undistill.auditing.config import AuditConfig, time_of
 from undistill.auditing.evidence import read
 from undistill.auditing.precision import announced, precision
@@ -65,6 +65,30 @@ def test_a_resolved_difference_ends_the_audit_after_its_first_seeds(made: Make) 
     plan = run(ready)
     assert len(plan.seeds) == TIMED.seeds
     assert whole(ready)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1000.0])
+def test_an_audit_from_python_is_made_smaller_too(
+    make_model: Callable[..., Classifier],
+    splits: Splits,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+) -> None:
+    """Its first round fits into its time, or it is the smallest that there is, and it says so."""
+
+    def forecast(plan: planned.Plan, *_: object, **__: object) -> planned.Plan:
+        cells = tuple(cell.model_copy(update={"seconds": seconds}) for cell in plan.cells)
+        return plan.model_copy(update={"cells": cells})
+
+    monkeypatch.setattr(audit, "forecast", forecast)
+    model = replace(resolve(make_model(seed=1)), fresh_pool=True, data_fingerprint=splits.fingerprint)
+    asked = SMALL.but(recipe=recipe, steps=None, access=(), queries=(), time="10m", accept_accuracy=True)
+    said: list[str] = []
+    ready = prepare_in_time(model, splits, asked, out=tmp_path, say=said.append)
+    assert any("made smaller" in line for line in said) == (seconds > 1)
+    assert (len(ready.plan.cards) == 2) == (seconds > 1)
 
 
 @pytest.mark.e2e

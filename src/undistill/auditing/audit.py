@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,15 @@ from undistill.auditing.config import (
 )
 from undistill.auditing.evidence import read as read_evidence
 from undistill.auditing.planner import Planner
-from undistill.auditing.precision import ENOUGH, precision
+from undistill.auditing.precision import ENOUGH, precision, smaller
 from undistill.auditing.suite import Suite, expected_resolution, suite, usual_delta
+from undistill.auditing.text import clock
 from undistill.data import Splits
 from undistill.data.load import load
 from undistill.errors import UsageError
 from undistill.experiments import graph
 from undistill.experiments import plan as planned
+from undistill.experiments.cost import Span, forecast, span
 from undistill.experiments.executors import processes
 from undistill.experiments.plan import Plan, Skipped, Subject
 from undistill.experiments.runtime import Runtime, runtime_of
@@ -65,6 +67,18 @@ class Ready:
     runtime: Runtime
     replan: Callable[[int], Plan] | None = None
     seconds: float = 0.0
+
+    @property
+    def processes(self) -> int:
+        """How many compute its cells: one where victims or data are objects that cannot be sent to another."""
+        if self.folder.local:
+            return 1
+        return processes(self.runtime.jobs, self.folder.runtime.device) or usable()
+
+    def takes(self, *, whole: bool = False) -> Span:
+        """Wall time, by a forecast, of the planned cells that are missing, or of all."""
+        missing = {task.key for task in self.folder.graph(self.plan).missing()}
+        return span([cell for cell in self.plan.cells if whole or cell.key in missing], self.processes)
 
 
 def prepare(
@@ -113,6 +127,49 @@ def prepare(
     kept = data if by_hand or not splits.settings else None  # data without a path stay in this process
     folder = AuditFolder(Path(out), config.cells, runtime.in_worker(), by_hand, kept)
     return Ready(replan(None), folder, runtime, replan if grows else None, seconds)
+
+
+def prepare_in_time(
+    model: Model | None,
+    data: Splits | None,
+    config: AuditConfig,
+    *,
+    out: str | Path,
+    runtime: Runtime | None = None,
+    command: str = "",
+    say: Say | None = None,
+) -> Ready:
+    """The plan of an audit with the seconds that each cell is expected to take, made smaller as far as its time asks for.
+
+    One that was begun in the folder goes on as it was begun. Arguments and errors as `prepare` has them; `say` receives a line for
+    each network that is timed, and what was made smaller (None: the runtime's log).
+    """
+    runtime = runtime or Runtime()
+    say = say or runtime.say
+    splits = data if data is not None else load(_recipe(model, config.recipe).data)
+
+    def expected(config: AuditConfig) -> Ready:
+        ready = prepare(model, splits if data is None else data, config, out=out, runtime=runtime, command=command)
+        return replace(ready, plan=_forecast(ready.plan, splits, runtime.device, say))
+
+    ready = whole = expected(config)
+    path = ready.folder.folder / planned.FILE
+    begun = {cell.key for cell in planned.read(path.parent).cells} if path.is_file() else None
+    said = ""
+    for less, told in smaller(config, splits):
+        keys = {cell.key for cell in ready.plan.cells}
+        if ready.replan is None or (begun & keys if begun else ready.takes().high <= ready.seconds):
+            break
+        ready, said = expected(less), told
+    if said:
+        say(f"the whole audit takes about {clock(whole.takes().low)} here (--time); made smaller: {said}")
+    return ready
+
+
+def _forecast(plan: Plan, data: Splits, device: str, say: Say) -> Plan:
+    shape = (data.num_classes, data.train.channels, data.train.image_size)
+    held_out = min(sum(len(part) for part in (data.val, data.pool) if part is not None), 4000)
+    return forecast(plan, shape, trained=len(data.train), held_out=held_out, device=choose_device(device), say=say)
 
 
 def _subjects(
@@ -216,12 +273,11 @@ def _searchable(
     return chosen, ()
 
 
-def run(ready: Ready, *, jobs: int | None = None, say: Say | None = None, failed: Say | None = None) -> Plan:
+def run(ready: Ready, *, say: Say | None = None, failed: Say | None = None) -> Plan:
     """Write the plan and compute all of its cells that are missing; returns the plan, with the seeds that were added.
 
     Args:
         ready: the audit.
-        jobs: processes; None for the runtime's.
         say: receives a line for each cell; None for the runtime's log.
         failed: receives the lines of cells that failed.
 
@@ -229,22 +285,21 @@ def run(ready: Ready, *, jobs: int | None = None, say: Say | None = None, failed
     round follows from the width of the intervals alone, never from their position.
     """
     audit, say = ready.folder, say or ready.runtime.say
-    jobs = 1 if audit.local else jobs or ready.runtime.jobs
-    count = processes(jobs, audit.runtime.device)
+    count = ready.processes
     with locked(audit.folder):
         plan = _begun(ready)
         planned.write(audit.folder, plan, grown=ready.replan is not None)
-        clock = Clock(ready.seconds, _usual(audit, plan, count or usable()))
+        watch = Clock(ready.seconds, _usual(audit, plan, count))
         todo = audit.graph(plan).missing()
         if len(todo) < len(plan.cells):
             say(f"{len(plan.cells) - len(todo)} of {len(plan.cells)} cells are there already")
         while True:
             for line in graph.run(todo, count):
-                clock.add()
+                watch.add()
                 say(line)
                 if failed is not None and (": failed" in line or line.startswith("failed")):
                     failed(line)
-            more = None if ready.replan is None else _more(ready, plan, clock)
+            more = None if ready.replan is None else _more(ready, plan, watch)
             if more is None:
                 break
             plan = more
@@ -304,7 +359,7 @@ def _begun(ready: Ready) -> Plan:
     return ready.plan
 
 
-def _more(ready: Ready, plan: Plan, clock: Clock) -> Plan | None:
+def _more(ready: Ready, plan: Plan, watch: Clock) -> Plan | None:
     """The plan of the next round; None where δ is resolved, the time is used, or no number of seeds resolves it."""
     assert ready.replan is not None
     found = precision(read_evidence(ready.folder.folder))
@@ -313,7 +368,7 @@ def _more(ready: Ready, plan: Plan, clock: Clock) -> Plan | None:
     if found.width <= plan.delta or wanted <= seeds:
         return None
     of_a_seed = max(1, len(ready.replan(seeds + 1).cells) - len(plan.cells))
-    count = min(wanted, 2 * seeds, seeds + clock.room() // of_a_seed)
+    count = min(wanted, 2 * seeds, seeds + watch.room() // of_a_seed)
     return ready.replan(count) if count > seeds else None
 
 

@@ -133,8 +133,8 @@ def all_(
         if options.dry_run:
             return _show_plan(ready.plan, jobs, as_json=options.as_json)
         verbs.begin_in(out, reporter, asked.model, asked.control, asked.public, fresh=fresh)
-        _announce(reporter, ready, splits, jobs)
-        compute(ready, jobs=jobs, failed=reporter.say)
+        _announce(reporter, ready, splits)
+        compute(ready, failed=reporter.say)
     return _judge(out, as_json=options.as_json, open_page=open_page)
 
 
@@ -226,12 +226,12 @@ def _folder_for(asked: Asked) -> Path:
     return Path("runs") / f"audit-{re.sub(r'[^A-Za-z0-9._-]+', '-', name.partition(' ')[0])}"
 
 
-def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> None:
+def _announce(reporter: Reporter, ready: Any, splits: Any) -> None:
     """Say how long it takes and how precise it will be; UsageError where the least that can be done takes far more time."""
     from undistill.auditing.precision import announced, fewer_pixels
     from undistill.auditing.text import clock
 
-    takes = _takes(ready, missing_of(ready), jobs)
+    takes = ready.takes()
     total = sum(len(part) for part in (splits.train, splits.pool, splits.val, splits.test) if part is not None)
     if ready.replan is None:
         lines = announced(ready.plan, (takes.low, takes.high), total=total)
@@ -243,7 +243,7 @@ def _announce(reporter: Reporter, ready: Any, splits: Any, jobs: int | None) -> 
                 f"is {clock(ready.seconds)}: give it --time {math.ceil(takes.low / 60)}m or more, or fewer --queries, --access or "
                 f"--steps, or smaller --students{advice and '; '}{advice}"
             )
-        whole = _takes(ready, ready.plan.cells, jobs)
+        whole = ready.takes(whole=True)
         fitting = [int(ready.seconds * len(ready.plan.seeds) / max(each, 1e-3)) for each in (whole.high, whole.low)]
         seeds = (min(fitting[0], MOST), min(fitting[1], MOST))
         lines = announced(ready.plan, (takes.low, takes.high), seeds=seeds, seconds=ready.seconds, total=total)
@@ -263,7 +263,7 @@ def _prepared(
     reporter: Reporter, asked: Asked, options: Options, out: Path, cells: Path | None, jobs: int | None = None
 ) -> tuple[Any, Any]:
     """(the plan, with what each cell is expected to take; the data)."""
-    from undistill.auditing.audit import prepare
+    from undistill.auditing.audit import prepare_in_time
     from undistill.experiments.runtime import Runtime
     from undistill.training.recipe import read
 
@@ -280,50 +280,9 @@ def _prepared(
     splits = verbs.load(recipe, reporter)
 
     runtime = Runtime(options.device, options.open_bank(), jobs)
-
-    def planned_for(config: Any) -> Any:
-        ready = prepare(asked.model, splits, config, out=out, runtime=runtime, command=_command())
-        return _forecast(ready, splits, options.device, reporter)
-
-    return _in_time(planned_for, config.but(recipe=recipe, cells=cells), splits, reporter, jobs), splits
-
-
-def _in_time(planned_for: Any, request: Any, splits: Any, reporter: Reporter, jobs: int | None) -> Any:
-    """The audit, made smaller as far as its time asks for; one that was begun in the folder goes on as it was begun."""
-    from undistill.auditing.precision import smaller
-    from undistill.auditing.text import clock
-    from undistill.experiments import plan as planned
-
-    def missing(ready: Any) -> Any:
-        return _takes(ready, missing_of(ready), jobs)
-
-    ready = whole = planned_for(request)
-    folder = ready.folder.folder
-    begun = {cell.key for cell in planned.read(folder).cells} if (folder / planned.FILE).is_file() else None
-    for less, told in smaller(request, splits):
-        fits = begun & {cell.key for cell in ready.plan.cells} if begun else missing(ready).high <= ready.seconds
-        if ready.replan is None or fits:
-            break
-        ready, said = planned_for(less), told
-    if ready is not whole:
-        reporter.say(f"the whole audit takes about {clock(missing(whole).low)} here (--time); made smaller: {said}")
-    return ready
-
-
-def missing_of(ready: Any) -> list[Any]:
-    """The planned cells that are still to compute."""
-    wanted = {task.key for task in ready.folder.graph(ready.plan).missing()}
-    return [cell for cell in ready.plan.cells if cell.key in wanted]
-
-
-def _takes(ready: Any, cells: Any, jobs: int | None) -> Any:
-    """Wall time of these cells of its plan, here."""
-    from undistill.experiments.cost import span
-    from undistill.experiments.executors import processes
-    from undistill.threads import usable
-
-    count = 1 if ready.folder.victims else processes(jobs, ready.folder.runtime.device) or usable()
-    return span(cells, count)
+    config = config.but(recipe=recipe, cells=cells)
+    ready = prepare_in_time(asked.model, splits, config, out=out, runtime=runtime, command=_command(), say=reporter.say)
+    return ready, splits
 
 
 def _only_what_counts(sets: Sequence[str]) -> None:
@@ -339,19 +298,6 @@ def _only_what_counts(sets: Sequence[str]) -> None:
         told = next((why for part, why in instead.items() if name == part or name.startswith(f"{part}.")), None)
         if told is not None:
             raise UsageError(f"{name} changes nothing here: {told}")
-
-
-def _forecast(ready: Any, splits: Any, device: str, reporter: Reporter) -> Any:
-    from dataclasses import replace
-
-    from undistill.experiments.cost import forecast
-    from undistill.training.environment import choose_device
-
-    shape = (splits.num_classes, splits.train.channels, splits.train.image_size)
-    held_out = sum(len(part) for part in (splits.val, splits.pool) if part is not None)
-    sizes = {"trained": len(splits.train), "held_out": min(held_out, 4000)}
-    told = forecast(ready.plan, shape, **sizes, device=choose_device(device), say=reporter.say)
-    return replace(ready, plan=told)
 
 
 def _show_plan(plan: Any, jobs: int | None, *, as_json: bool) -> None:

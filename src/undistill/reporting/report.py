@@ -79,10 +79,10 @@ def audit(
         UsageError: models, data or settings that do not fit, a control that is none, a folder that holds another audit.
         TypeError: an argument of another name.
     """
-    from undistill.auditing.audit import prepare, run
+    from undistill.auditing.audit import prepare_in_time, run
     from undistill.auditing.config import AuditConfig
     from undistill.experiments.runtime import runtime_of
 
     runtime, settings = runtime_of(runtime, settings)
-    run(prepare(model, data, AuditConfig.of(**settings), out=out, runtime=runtime))
+    run(prepare_in_time(model, data, AuditConfig.of(**settings), out=out, runtime=runtime))
     return write_report([Path(out)], Path(out) / "report")
