@@ -225,6 +225,14 @@ def test_the_time_left_follows_costs_and_a_change_of_pace() -> None:
     assert left == pytest.approx((100 - stage.done) * 40, rel=0.01)
 
 
+def test_the_time_left_falls_while_a_long_job_is_at_work_and_grows_when_it_takes_too_long() -> None:
+    stage = Stage("jobs", 2, 0.0, recent=float("inf"))
+    stage.move(0.0, 0, share=0.0)
+    stage.move(60.0, 1, share=0.5)
+    assert [stage.left(now) for now in (60.0, 70.0, 110.0)] == pytest.approx([60.0, 50.0, 10.0])
+    assert stage.left(180.0) == pytest.approx(180.0)  # twice as slow as it was
+
+
 @pytest.mark.parametrize("width", [20, 40, 60, 79, 120])
 def test_a_line_that_is_too_long_keeps_what_is_done_and_the_time_left(width: int) -> None:
     stage = Stage("epoch", 40, 0.0, unit="images")

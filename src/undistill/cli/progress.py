@@ -62,8 +62,11 @@ class Stage:
         """Seconds; None before enough progress to tell."""
         if self.total is None or len(self.marks) < 2:
             return None
-        (then, before, _), (_, part, _) = self.marks[0], self.marks[-1]
-        return (1 - part) * (now - then) / (part - before) if part - before > TELLING else None
+        (then, before, _), (last, part, _) = self.marks[0], self.marks[-1]
+        if part - before <= TELLING:
+            return None
+        at_last = (1 - part) * (last - then) / (part - before) - (now - last)
+        return at_last if at_last > 0 else (1 - part) * (now - then) / (part - before)
 
     def rate(self, now: float) -> float | None:
         """Units a second; None before the first progress."""
