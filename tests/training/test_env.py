@@ -12,8 +12,10 @@ from undistill.training.environment import chosen, describe
 CPU = torch.device("cpu")
 
 
-def having(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
+def having(monkeypatch: pytest.MonkeyPatch, allowed: str = "AVX512", **capabilities: bool) -> None:
+    """A processor of these capabilities, of which torch uses as much as is `allowed`, whatever this one is."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: allowed)
 
 
 @pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16", "sve_bf16"])
@@ -21,6 +23,11 @@ def test_bf16_on_a_processor_that_has_it_is_bf16(monkeypatch: pytest.MonkeyPatch
     having(monkeypatch, avx2=True, **{name: True})
     assert describe(CPU, "bf16")["precision"] == "bf16"
     assert "fp32 is faster" not in chosen(describe(CPU, "bf16"))
+
+
+def test_bf16_is_emulated_where_torch_may_not_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    having(monkeypatch, "AVX2", avx2=True, avx512_bf16=True)
+    assert describe(CPU, "bf16")["precision"] == "bf16 (emulated)"
 
 
 def test_emulated_bf16_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
