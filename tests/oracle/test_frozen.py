@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from undistill.models import MODELS, Classifier, build
 from undistill.models.external import Wrapped
+from undistill.oracle import inference
 from undistill.oracle.inference import CLOSE, Frozen, identity
 from undistill.training.precision import Precision
 
@@ -344,3 +345,26 @@ def test_arithmetic_names_what_answers_are_computed_in(network: Classifier, monk
         assert Frozen(network).arithmetic(cuda) == known
         assert Frozen(network).arithmetic(cpu) == "fp32"
         assert Frozen(network, "bf16").arithmetic(cuda) == Frozen(network, "bf16").arithmetic(cpu) == "bf16"
+
+
+def test_a_small_network_is_arranged_once_and_never_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By weights, precision and the images' shape; one changed weight is another network."""
+    monkeypatch.setattr(inference, "ARRANGED", {})
+    network = seasoned(build("cnn", 4, 3, 8, seed=0))
+    first, again, half = Frozen(network), Frozen(network), Frozen(network, "bf16")
+    answers = [frozen(pixels()) for frozen in (first, again, half)]
+    assert folded(first) is folded(again)
+    assert folded(half) is not folded(first)
+    assert torch.equal(answers[0], answers[1])
+    with torch.no_grad():
+        next(network.parameters())[0] += 1
+    other = Frozen(network)
+    assert not torch.allclose(other(pixels()), answers[0])
+    assert torch.allclose(other(pixels()), network(pixels()), atol=1e-4)
+    for seed in range(inference.KEPT):
+        Frozen(build("cnn", 4, 3, 8, seed=seed + 1))(pixels())
+    assert len(inference.ARRANGED) == inference.KEPT
+    monkeypatch.setattr(inference, "SMALL", 10)
+    large = Frozen(network)
+    large(pixels())
+    assert folded(large) is not folded(other)

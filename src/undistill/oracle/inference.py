@@ -16,12 +16,17 @@ from torch import Tensor, nn
 from undistill.models import Classifier
 from undistill.models import model_folder as models
 from undistill.models.external import Wrapped
+from undistill.seeds import generator
 from undistill.training.precision import Precision, Wanted, arithmetic
 
 CLOSE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
 """How far two answers of one network may lie apart by rounding, as a share of the largest of them."""
 PROBE = 16
 """Images on which two ways to the same answers are compared."""
+SMALL, KEPT = 4_000_000, 4
+"""Weights of a network whose arrangement is worth keeping, and how many of them a process keeps."""
+ARRANGED: dict[str, nn.Module] = {}
+"""Small networks as they were arranged, by all that this depends on: an audit asks the same victim in every cell."""
 FAMILIES = ("timm:", "torchvision:")
 """Foreign networks whose code has a version and a name."""
 
@@ -45,7 +50,7 @@ class Frozen:
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         """B × C float32 logits of float images in [0, 1]; no gradient."""
         if self._folded is None:
-            self._folded = self._fold(images_BCHW[:PROBE]) if self.known else self._network
+            self._folded = self._arranged(images_BCHW) if self.known else self._network
             if not self._whole and self.id:  # which is the whole network's
                 self._network = self._folded
         return self._answer(self._folded, images_BCHW)
@@ -92,13 +97,28 @@ class Frozen:
         with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=half):
             return network(images_BCHW.contiguous(memory_format=torch.channels_last)).float()
 
+    def _arranged(self, images_BCHW: Tensor) -> nn.Module:
+        """The network with fewer layers; a small one that was arranged before in this process, as for another attack, at once."""
+        if sum(weights.numel() for weights in self._network.parameters()) > SMALL:
+            return self._fold(images_BCHW)
+        place = images_BCHW.device
+        key = f"{self.id} {place} {self.arithmetic(place)} {tuple(images_BCHW.shape[1:])} {self._network.__class__}"
+        if key not in ARRANGED:
+            while len(ARRANGED) >= KEPT:
+                ARRANGED.pop(next(iter(ARRANGED)))
+            ARRANGED[key] = self._fold(images_BCHW)
+        return ARRANGED[key]
+
     def _fold(self, images_BCHW: Tensor) -> nn.Module:
-        """The network with fewer layers, if it can be followed and still answers alike; else the network itself."""
+        """The network with fewer layers, if it can be followed and still answers alike to noise; else the network itself."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the import brings parts of PyTorch along that warn of their age
             from torch.fx.experimental.optimization import fuse
 
-        whole = self._answer(self._network, images_BCHW)
+        noise = torch.rand(PROBE, *images_BCHW.shape[1:], generator=generator(0, "oracle", "probe")).to(
+            images_BCHW.device
+        )
+        whole = self._answer(self._network, noise)
         try:
             if isinstance(self._network, Wrapped):
                 folded: nn.Module = copy.deepcopy(self._network)
@@ -106,7 +126,7 @@ class Frozen:
             else:
                 folded = fuse(self._network)
             folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            if self.alike(self._answer(folded, images_BCHW), whole, images_BCHW.device):
+            if self.alike(self._answer(folded, noise), whole, images_BCHW.device):
                 return folded
         except Exception:  # noqa: BLE001  a foreign network may do anything when traced, and need not be
             return self._network
