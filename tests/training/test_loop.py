@@ -384,10 +384,9 @@ def test_modules_trained_along_have_a_say_in_the_layout(images: ImageSet) -> Non
     assert set(network.lay) == {False}
 
 
-@pytest.mark.parametrize(("name", "width"), [("resnet18", 0.0625), ("resnetc20", 0.125), ("resnetc20", 0.25)])
-def test_narrow_residual_networks_survive_their_training(name: str, width: float) -> None:
+def test_narrow_residual_networks_survive_their_training() -> None:
     """In a process of its own, which memory written past its end would kill."""
-    code = f"""
+    code = """
 import torch
 from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet
@@ -397,8 +396,9 @@ from undistill.training.objectives import CrossEntropy
 from undistill.training.recipe import Training
 torch.set_num_threads(1)
 images = ImageSet.of(torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8), torch.arange(24) % 4, tuple("abcd"))
-network = build({name!r}, 4, 3, 8, {width}, seed=0)
-list(fit(network, ImageBatches(images, 7, seed=0, role="t"), CrossEntropy(), Training(epochs=12), seed=0))
+for name, width in (("resnet18", 0.0625), ("resnetc20", 0.125), ("resnetc20", 0.25)):
+    network = build(name, 4, 3, 8, width, seed=0)
+    list(fit(network, ImageBatches(images, 7, seed=0, role="t"), CrossEntropy(), Training(epochs=12), seed=0))
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert (found.returncode, found.stderr) == (0, "")
