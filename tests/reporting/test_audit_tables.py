@@ -221,3 +221,12 @@ def test_a_function_that_returns_classes_only_is_offered_no_defense() -> None:
     told = first.helps(own.model_copy(update={"outlook": box}))
     assert told.commands == ()
     assert "predicted class only" in told.text
+
+
+def test_on_too_few_images_the_only_advice_is_more_of_them() -> None:
+    told = [
+        first.action(judgement(cards=(card(), card("label")), outlook=Outlook(model="photos", few=few))).text
+        for few in ("", "too few data for an answer")
+    ]
+    assert "more images" not in told[0]
+    assert told[1].startswith("Get more images first")

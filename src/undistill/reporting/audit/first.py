@@ -199,6 +199,8 @@ def _not_yet(judgement: AuditResult, card: ThreatModelResult, own: Outlook | Non
 
 def action(judgement: AuditResult) -> Statement:
     """What to do about it: hide the probabilities if that helps, keep the weights, limit queries."""
+    if judgement.outlook and judgement.outlook.few:
+        return Statement(ACTION, "Get more images first: with so few, this audit cannot tell one measure from another.")
     cards = {card.access: card for card in largest(judgement)}
     digits, parts = digits_of(judgement), []
     soft = next((card for key, card in cards.items() if key not in ("label", "weights")), None)
@@ -209,8 +211,7 @@ def action(judgement: AuditResult) -> Statement:
     mine, theirs = (accuracy_of(card) if card else None for card in (soft, label))
     if soft is not None and label is not None and mine is not None and theirs is not None:
         change = f"from {number(mine.mean, digits)} to {number(theirs.mean, digits)} %"
-        few = bool(judgement.outlook and judgement.outlook.few)
-        if gap is not None and gap.lower is not None and gap.lower > 0 and gap.mean > judgement.delta and not few:
+        if gap is not None and gap.lower is not None and gap.lower > 0 and gap.mean > judgement.delta:
             parts.append(
                 f"Serve the top class only (`label`): the best extracted model falls {change}; users lose the "
                 f"probabilities, {kept}."
@@ -229,8 +230,7 @@ def action(judgement: AuditResult) -> Statement:
                 f"Whether to serve the top class only is open: the best extracted model went {change}, within what this audit "
                 "cannot tell apart."
             )
-    if not (judgement.outlook and judgement.outlook.few):
-        parts += _limit(judgement, soft or label, digits)
+    parts += _limit(judgement, soft or label, digits)
     parts += _weights(cards, digits, judgement.delta)
     return Statement(
         ACTION, " ".join(parts) or "Audit it with more than one output access or query budget to see what to change."
