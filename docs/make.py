@@ -2,7 +2,7 @@
 
 A block is between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `BLOCKS` says what each is made of, and a test compares them.
 
-    python -m docs.make --pictures runs/demo/report/index.html    # photographs a demo's page, too
+    python -m docs.make --pictures demo-page=runs/demo/report/index.html   # photographs a page as docs/demo-page*.png, too
     python -m docs.make --figures small                           # and draws the figures of a study in docs/figures
 """
 
@@ -88,13 +88,13 @@ def effects(found: dict[str, Any]) -> str:
 
 
 PICTURES: dict[str, dict[str, Any]] = {
-    "demo-page": {"viewport": {"width": 1280, "height": 900}},
-    "demo-page-dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
-    "demo-page-phone": {"viewport": {"width": 390, "height": 1700}},
+    "": {"viewport": {"width": 1280, "height": 900}},
+    "-dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "-phone": {"viewport": {"width": 390, "height": 1700}},
 }
 
 
-def pictures(page: Path) -> None:
+def pictures(name: str, page: Path) -> None:
     """Photograph the first screen of a page in an installed Chromium: desktop, dark, phone."""
     from playwright.sync_api import sync_playwright
 
@@ -103,13 +103,13 @@ def pictures(page: Path) -> None:
         sys.exit("no Chromium on the PATH")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        for name, how in PICTURES.items():
+        for suffix, how in PICTURES.items():
             tab = browser.new_page(**how)
             tab.goto(page.resolve().as_uri())
             tab.wait_for_selector("svg, canvas")
             tab.wait_for_timeout(1000)
             shot = Image.open(io.BytesIO(tab.screenshot()))
-            shot.convert("RGB").quantize(64).save(ROOT / "docs" / f"{name}.png", optimize=True)
+            shot.convert("RGB").quantize(64).save(ROOT / "docs" / f"{name}{suffix}.png", optimize=True)
         browser.close()
 
 
@@ -395,13 +395,13 @@ def with_plugins(page: str) -> str:
 def main() -> None:
     """Write all pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, metavar="PAGE")
+    parser.add_argument("--pictures", action="append", default=[], metavar="NAME=PAGE")
     parser.add_argument("--figures", action="append", default=[], metavar="STUDY")
     asked = parser.parse_args()
     for name in asked.figures:
         figures(name)
-    if asked.pictures is not None:
-        pictures(asked.pictures)
+    for name, _, page in (text.partition("=") for text in asked.pictures):
+        pictures(name, Path(page))
     for page in BLOCKS:
         (ROOT / page).write_text(made(page), encoding="utf-8")
     adding = ROOT / "docs" / "adding.md"
