@@ -5,7 +5,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=$1; shift
 photos=$out/photos
-data=(--data "$photos" --size 224 --pool 0.3 --skip-corrupt -s data.stored=256)
+data=(--data "$photos" --size "${SIZE:-224}" --pool 0.3 --skip-corrupt -s "data.stored=$((${SIZE:-224} * 8 / 7))")
 short=(-s "training.epochs=${EPOCHS:-8}" -s training.batch=16)
 threat_model=probs/unlabelled/fresh/random/${QUERIES:-60}
 
