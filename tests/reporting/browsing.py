@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import altair as alt
 import pytest
 
 if TYPE_CHECKING:
@@ -13,6 +16,20 @@ if TYPE_CHECKING:
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 # Playwright's own event loop leaves sockets to the collector
 QUIET = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def specs(page: str) -> dict[str, Any]:
+    """The charts of a page by name."""
+    found = re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', page, re.DOTALL)
+    return {name: json.loads(text) for name, text in found}
+
+
+def valid(page: Path) -> int:
+    """How many charts a page has; an error where one is no Vega-Lite, which reports do not look at themselves."""
+    every = [spec for spec in specs(page.read_text(encoding="utf-8")).values() if "mark" in spec or "layer" in spec]
+    for spec in every:
+        alt.Chart.from_dict(spec)
+    return len(every)
 
 
 class Visit:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from reporting.browsing import valid
 from reporting.synthetic import API, attacker, control, figure, grid, victim, write
 from undistill.errors import RunError, UsageError
 from undistill.experiments.cell import Cell
@@ -279,3 +280,7 @@ def test_missing_baselines_and_repeated_seeds_are_doubts() -> None:
 )
 def test_limits_follow_the_cells(cells: list[Cell], count: int) -> None:
     assert len(attack.limits(summarize(cells))) == count
+
+
+def test_every_chart_is_valid(demo: Report) -> None:
+    assert valid(demo.page)

@@ -12,6 +12,7 @@ import pytest
 
 from reporting import audits
 from reporting.audits import HOSTILE, LONG, attacker, card, judgement, line, victim
+from reporting.browsing import valid
 from undistill.auditing.result import AuditResult, Flag
 from undistill.reporting.audit import first
 from undistill.reporting.audit.compare import write_comparison
@@ -305,3 +306,7 @@ def test_an_interrupted_audit_answers_from_the_budgets_that_it_has() -> None:
     answer = first.gets(judgement(cards=(card("probs", 50), lost), learning=()))
     assert "Not known yet" not in answer.text
     assert "50 queries" in answer.text
+
+
+def test_every_chart_is_valid(report: Report) -> None:
+    assert valid(report.page)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reporting.browsing import specs, valid
 from reporting.reproduced import CLASSES, cell_of, figure_of, fill, plan_of
 from reporting.synthetic import attacker
 from reporting.synthetic import write as write_cells
@@ -40,11 +41,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 @pytest.fixture(scope="module")
 def page(report: Report) -> Visible:
     return Visible(report.page.read_text())
-
-
-def specs(page: str) -> dict[str, Any]:
-    found = re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', page, re.DOTALL)
-    return {name: json.loads(text) for name, text in found}
 
 
 def test_everything_is_written(report: Report) -> None:
@@ -211,3 +207,7 @@ def test_a_cell_that_two_tasks_share_is_found_by_its_marker(tmp_path: Path) -> N
     (folder / "done" / f"{second.key}.json").write_text(json.dumps({"cell": shared.id, "label": "x"}))
     report = write_report([folder], folder / "report")
     assert report.values["plans"][0]["missing"] == 0
+
+
+def test_every_chart_is_valid(report: Report) -> None:
+    assert valid(report.page)

@@ -12,7 +12,7 @@ from undistill.training.environment import chosen, describe
 CPU = torch.device("cpu")
 
 
-def having(monkeypatch: pytest.MonkeyPatch, allowed: str = "AVX512", **capabilities: bool) -> None:
+def having(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], allowed: str = "AVX512") -> None:
     """A processor of these capabilities, of which torch uses as much as is `allowed`, whatever this one is."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: allowed)
@@ -20,18 +20,18 @@ def having(monkeypatch: pytest.MonkeyPatch, allowed: str = "AVX512", **capabilit
 
 @pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16", "sve_bf16"])
 def test_bf16_on_a_processor_that_has_it_is_bf16(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    having(monkeypatch, avx2=True, **{name: True})
+    having(monkeypatch, {"avx2": True, name: True})
     assert describe(CPU, "bf16")["precision"] == "bf16"
     assert "fp32 is faster" not in chosen(describe(CPU, "bf16"))
 
 
 def test_bf16_is_emulated_where_torch_may_not_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    having(monkeypatch, "AVX2", avx2=True, avx512_bf16=True)
+    having(monkeypatch, {"avx2": True, "avx512_bf16": True}, "AVX2")
     assert describe(CPU, "bf16")["precision"] == "bf16 (emulated)"
 
 
 def test_emulated_bf16_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    having(monkeypatch, avx2=True, avx512_bf16=False)
+    having(monkeypatch, {"avx2": True, "avx512_bf16": False})
     env = describe(CPU, "bf16")
     assert env["precision"] == "bf16 (emulated)"
     assert "bf16 (emulated)" in chosen(env)
@@ -41,7 +41,7 @@ def test_emulated_bf16_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_processor_that_tells_nothing_is_taken_for_one_that_has_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    having(monkeypatch)
+    having(monkeypatch, {})
     assert describe(CPU, "bf16")["precision"] == "bf16"
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert describe(CPU, "bf16")["precision"] == "bf16"

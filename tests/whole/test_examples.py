@@ -46,7 +46,12 @@ def test_examples_stay_short(path: Path) -> None:
 
 @pytest.mark.slow
 def test_photos_go_from_a_folder_to_a_page(tmp_path: Path) -> None:
-    tools = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "EPOCHS": "1", "QUERIES": "10", "SIZE": "64"}
+    tools = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "EPOCHS": "1",
+        "QUERIES": "10",
+        "SIZE": "64",
+    }
     command = [str(EXAMPLES / "photos" / "run.sh"), str(tmp_path / "out"), "--each", "20", "--classes", "3"]
     done = subprocess.run(command, env={**os.environ, **tools}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -65,6 +65,8 @@ def legend(size: int = 90) -> alt.Legend:
 
 def finished(chart: Any, description: str) -> Spec:
     """As JSON values, with a description for those who cannot see it."""
-    spec: Spec = chart.properties(description=description).to_dict()
+    spec: Spec = chart.properties(description=description).to_dict(
+        validate=False
+    )  # tests do, and it takes longer than drawing
     spec.pop("config", None)  # the page brings its own
     return spec
