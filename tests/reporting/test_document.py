@@ -102,6 +102,21 @@ def test_text_is_never_wider_than_the_terminal(width: int) -> None:
         assert len(line) <= width or "undistill audit" in line or "echo" in line
 
 
+def test_a_wide_table_loses_its_spreads_and_is_then_turned() -> None:
+    def lines(numbers: int) -> list[str]:
+        names = [f"network-{place}" for place in range(numbers)]
+        rows = [{"who": who, "sd": "± 0.31 (3)"} | dict.fromkeys(names, 61.25) for who in ("normal", "nasty")]
+        columns = {"who": Format()} | {name: Format(digits=2, note="sd") for name in names}
+        return render.table_text(table("wide", "Wide.", rows, columns)).splitlines()
+
+    assert lines(3)[1:] == [f"{who:<6}" + "  61.25 ± 0.31 (3)" * 3 for who in ("normal", "nasty")]
+    assert lines(6)[0].startswith("(without spreads")
+    assert lines(6)[2].split() == ["normal", *["61.25"] * 6]
+    assert len(lines(12)) == 13
+    assert lines(12)[1].split() == ["network-0", *["61.25", "±", "0.31", "(3)"] * 2]
+    assert max(map(len, lines(6) + lines(12))) <= 80
+
+
 def test_a_table_of_too_many_columns_becomes_records() -> None:
     names = [f"accuracy-of-number-{n}" for n in range(12)]
     wide = Table("wide", "Wide.", {name: [1.5] for name in names}, {name: Format(digits=1) for name in names})

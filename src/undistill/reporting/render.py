@@ -175,20 +175,26 @@ def _in_brackets(more: str) -> str:
     return more if own or not more else f"({more})"
 
 
+def _spread(value: Value, form: Format, record: Mapping[str, Value]) -> bool:
+    """Whether what is printed with a value says how far it moves."""
+    note = str(record[form.note] or "") if form.note else ""
+    return isinstance(value, int | float) or note.startswith(("±", "("))
+
+
 def printed(table: Table) -> dict[str, Format]:
     """The columns of text and numbers."""
     return {name: form for name, form in table.columns.items() if not form.picture}
 
 
-def rows(table: Table) -> list[list[str]]:
-    """Heads, then rows, as text; intervals in parentheses."""
+def rows(table: Table, *, spreads: bool = True) -> list[list[str]]:
+    """Heads, then rows, as text; intervals in parentheses. Without `spreads`, numbers and notes alone."""
     shown = printed(table)
     heads = [head_text(name, form) for name, form in shown.items()]
     lines = []
     for record in table.records:
         line = []
         for name, form in shown.items():
-            more = aside(record, form)
+            more = aside(record, form) if spreads or not _spread(record[name], form, record) else ""
             line.append(" ".join(filter(None, (value_text(record[name], form), _in_brackets(more)))))
         lines.append(line)
     return [heads, *lines]
@@ -382,19 +388,36 @@ def _block_text(block: Block, width: int) -> str:  # noqa: C901  one case a kind
 
 
 def table_text(table: Table, width: int = WIDTH) -> str:
-    """Aligned columns within `width`; long text is wrapped, and a table with too many columns becomes records."""
-    lines = [[plain(entry) for entry in line] for line in rows(table)]
+    """Aligned columns within `width`, long text wrapped.
+
+    A table with too many columns loses its spreads, or is turned, a row a column of numbers, or both; else it becomes records.
+    """
     aligned = [numeric(table, name) for name in printed(table)]
-    widths = _widths(lines, aligned, width)
-    if widths is None:
-        heads, *body = lines
-        return "\n\n".join(
-            "\n".join(_wrapped(f"{head}: {entry}", width, "", "  ") for head, entry in zip(heads, line, strict=True))
-            for line in body
-        )
-    return "\n".join(
-        row for number_, line in enumerate(lines) for row in _row_text(line, widths, aligned, bottom=number_ == 0)
+    ways = ((True, False), (False, False), (True, True), (False, True))
+    for spreads, turned in ways[:2] if all(aligned) else ways:
+        lines = [[plain(entry) for entry in line] for line in rows(table, spreads=spreads)]
+        right = aligned
+        if turned:
+            lines, right = _turned(lines, aligned)
+        if widths := _widths(lines, right, width):
+            said = [] if spreads else ["(without spreads and intervals, for want of width)"]
+            said += [
+                row for place, line in enumerate(lines) for row in _row_text(line, widths, right, bottom=not place)
+            ]
+            return "\n".join(said)
+    heads, *body = [[plain(entry) for entry in line] for line in rows(table)]
+    return "\n\n".join(
+        "\n".join(_wrapped(f"{head}: {entry}", width, "", "  ") for head, entry in zip(heads, line, strict=True))
+        for line in body
     )
+
+
+def _turned(lines: list[list[str]], numeric: Sequence[bool]) -> tuple[list[list[str]], list[bool]]:
+    """Rows become columns, headed by what names them."""
+    heads, *body = lines
+    names = [" ".join(entry for entry, number_ in zip(line, numeric, strict=True) if not number_) for line in body]
+    columns = [[heads[place], *(line[place] for line in body)] for place, number_ in enumerate(numeric) if number_]
+    return [["", *names], *columns], [False, *(True for _ in body)]
 
 
 def _widths(lines: list[list[str]], numeric: Sequence[bool], width: int) -> list[int] | None:

@@ -38,8 +38,6 @@ from undistill.reporting.paper.tables import REPORTED, embedding, grid, sweep
 from undistill.reporting.written import Report, link
 
 ORDER = {"table": 0, "sweep": 1, "figure": 2}
-WIDE = 260
-"""Of tables in a terminal, characters."""
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny-imagenet": "Tiny-ImageNet"}
 ARTICLE = (
     "The article is Ma et al., “Undistillable: Making A Nasty Teacher That CANNOT teach students”, ICLR 2021. Its numbers were "
@@ -323,7 +321,7 @@ def terminal(whole: Document, found: Sequence[Claim]) -> str:
     lines = tuple(f"{c.verdict}: {c.source.title}, {c.experiment.title}: {c.direction.text}" for c in found)
     parts = [render.text(Document(whole.title, (*first, *([Items(lines)] if lines else []))))]
     shown = [each for each in tables(whole) if each.long and each.name != "claims"]
-    parts += [f"{each.caption}\n{render.table_text(each, WIDE)}" for each in shown]
+    parts += [render.text(Document("", (each,))) for each in shown]
     return "\n\n".join(parts)
 
 
