@@ -352,10 +352,22 @@ def _estimate(found: Estimate | None) -> str:
     return "–" if found is None else f"{found.mean:.1f}"
 
 
+def pair() -> str:
+    """The committed teachers' students, a row a teacher."""
+    cells = [json.loads(path.read_text(encoding="utf-8")) for path in study("cifar10-pair").rglob("cells/*.json")]
+    rows = ["| teacher | τ_S | student's accuracy, % | seed | commit | processor |", "|---|---:|---:|---:|---|---|"]
+    for cell in sorted((cell for cell in cells if cell["attack"] == "kd"), key=lambda cell: -cell["accuracy"]):
+        env, tau = cell["env"], cell["attack_settings"]["temperature"]
+        made = f"`{env['commit']}` | {env['processor']}, {env['instructions']}, {env['precision']}, torch {env['torch']}"
+        rows.append(f"| {cell['victim']} | {tau:g} | {cell['accuracy']:.2f} | {cell['seeds']['student']} | {made} |")
+    return "\n".join(rows)
+
+
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo": demo, "table1": table1, "owner": owner},
     "docs/reproduction.md": {
         "claims": claims,
+        "pair": pair,
         **{name: partial(excerpt, name) for name in ("laptop", "laptop-resnet18", "small")},
     },
     "docs/audits.md": {

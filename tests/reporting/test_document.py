@@ -110,7 +110,7 @@ def test_a_wide_table_loses_its_spreads_and_is_then_turned() -> None:
         return render.table_text(table("wide", "Wide.", rows, columns)).splitlines()
 
     assert lines(3)[1:] == [f"{who:<6}" + "  61.25 ± 0.31 (3)" * 3 for who in ("normal", "nasty")]
-    assert lines(6)[0].startswith("(without spreads")
+    assert lines(6)[0].startswith("(numbers alone")
     assert lines(6)[2].split() == ["normal", *["61.25"] * 6]
     assert len(lines(12)) == 13
     assert lines(12)[1].split() == ["network-0", *["61.25", "±", "0.31", "(3)"] * 2]

@@ -175,26 +175,20 @@ def _in_brackets(more: str) -> str:
     return more if own or not more else f"({more})"
 
 
-def _spread(value: Value, form: Format, record: Mapping[str, Value]) -> bool:
-    """Whether what is printed with a value says how far it moves."""
-    note = str(record[form.note] or "") if form.note else ""
-    return isinstance(value, int | float) or note.startswith(("±", "("))
-
-
 def printed(table: Table) -> dict[str, Format]:
     """The columns of text and numbers."""
     return {name: form for name, form in table.columns.items() if not form.picture}
 
 
 def rows(table: Table, *, spreads: bool = True) -> list[list[str]]:
-    """Heads, then rows, as text; intervals in parentheses. Without `spreads`, numbers and notes alone."""
+    """Heads, then rows, as text; intervals in parentheses. Without `spreads`, numbers stand alone."""
     shown = printed(table)
     heads = [head_text(name, form) for name, form in shown.items()]
     lines = []
     for record in table.records:
         line = []
         for name, form in shown.items():
-            more = aside(record, form) if spreads or not _spread(record[name], form, record) else ""
+            more = aside(record, form) if spreads or not numeric(table, name) else ""
             line.append(" ".join(filter(None, (value_text(record[name], form), _in_brackets(more)))))
         lines.append(line)
     return [heads, *lines]
@@ -400,7 +394,7 @@ def table_text(table: Table, width: int = WIDTH) -> str:
         if turned:
             lines, right = _turned(lines, aligned)
         if widths := _widths(lines, right, width):
-            said = [] if spreads else ["(without spreads and intervals, for want of width)"]
+            said = [] if spreads else ["(numbers alone, for want of width)"]
             said += [
                 row for place, line in enumerate(lines) for row in _row_text(line, widths, right, bottom=not place)
             ]
