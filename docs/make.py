@@ -358,7 +358,9 @@ def pair() -> str:
     rows = ["| teacher | τ_S | student's accuracy, % | seed | commit | processor |", "|---|---:|---:|---:|---|---|"]
     for cell in sorted((cell for cell in cells if cell["attack"] == "kd"), key=lambda cell: -cell["accuracy"]):
         env, tau = cell["env"], cell["attack_settings"]["temperature"]
-        made = f"`{env['commit']}` | {env['processor']}, {env['instructions']}, {env['precision']}, torch {env['torch']}"
+        made = (
+            f"`{env['commit']}` | {env['processor']}, {env['instructions']}, {env['precision']}, torch {env['torch']}"
+        )
         rows.append(f"| {cell['victim']} | {tau:g} | {cell['accuracy']:.2f} | {cell['seeds']['student']} | {made} |")
     return "\n".join(rows)
 
