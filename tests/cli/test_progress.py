@@ -233,6 +233,16 @@ def test_the_time_left_falls_while_a_long_job_is_at_work_and_grows_when_it_takes
     assert stage.left(180.0) == pytest.approx(180.0)  # twice as slow as it was
 
 
+def test_a_forecast_steadies_the_time_left_while_little_is_done() -> None:
+    stage = Stage("jobs", 16, 0.0, recent=float("inf"))
+    stage.expected = 90.0
+    stage.move(0.0, 0, share=0.0)
+    stage.move(15.0, 2, share=0.01)  # most of these seconds are the start of processes: 1,485 s by pace alone
+    assert stage.left(15.0) == pytest.approx(0.99 * (15 + 9) / 0.11)
+    stage.move(180.0, 15, share=0.9)
+    assert stage.left(180.0) == pytest.approx(20.0, rel=0.1)  # by now the pace decides
+
+
 @pytest.mark.parametrize("width", [20, 40, 60, 79, 120])
 def test_a_line_that_is_too_long_keeps_what_is_done_and_the_time_left(width: int) -> None:
     stage = Stage("epoch", 40, 0.0, unit="images")

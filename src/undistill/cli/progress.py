@@ -32,7 +32,9 @@ SHOWN = {"fit": ("loss", "accuracy", "agreement", "accuracy_val"), "invert": ("l
 
 
 TELLING = 0.002
-"""Share of the work that must be done before it says how long the rest takes: cheap jobs often come first."""
+"""Share of the work that must be done before it says how long the rest takes, where no forecast does."""
+TRUST = 0.1
+"""Share of the work that a forecast counts for beside what is done: the first jobs are often cheap, and hold the start of processes."""
 
 
 class Stage:
@@ -63,10 +65,14 @@ class Stage:
         if self.total is None or len(self.marks) < 2:
             return None
         (then, before, _), (last, part, _) = self.marks[0], self.marks[-1]
-        if part - before <= TELLING:
+        gained, trust = part - before, 0.0 if self.expected is None else TRUST
+        if gained <= (0.0 if trust else TELLING):
             return None
-        at_last = (1 - part) * (last - then) / (part - before) - (now - last)
-        return at_last if at_last > 0 else (1 - part) * (now - then) / (part - before)
+
+        def rest(until: float) -> float:
+            return (1 - part) * (until - then + trust * (self.expected or 0.0)) / (gained + trust)
+
+        return at_last if (at_last := rest(last) - (now - last)) > 0 else rest(now)
 
     def rate(self, now: float) -> float | None:
         """Units a second; None before the first progress."""
