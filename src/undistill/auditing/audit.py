@@ -304,7 +304,7 @@ def run(ready: Ready, *, say: Say | None = None, failed: Say | None = None) -> P
                 break
             plan = more
             planned.write(audit.folder, plan, grown=True)
-            todo = audit.graph(plan).missing()
+            todo = tuple(replace(task, seconds=count * watch.each) for task in audit.graph(plan).missing())
         with suppress(OSError):  # it is not there, or a cell is being computed in it
             (audit.folder / "work").rmdir()
     return plan
@@ -335,11 +335,15 @@ class Clock:
         """Seconds since it began."""
         return time.monotonic() - self.began
 
+    @property
+    def each(self) -> float:
+        """Seconds of wall time that a cell took so far."""
+        return self.spent / self.cells if self.cells else self.usual
+
     def room(self) -> int:
         """How many more cells fit into the time, less a tenth of it for the page."""
         left = 0.9 * self.seconds - self.spent
-        of_a_cell = self.spent / self.cells if self.cells else self.usual
-        return max(0, int(left / of_a_cell)) if of_a_cell > 0 else 0
+        return max(0, int(left / self.each)) if self.each > 0 else 0
 
 
 def _usual(audit: AuditFolder, plan: Plan, count: int) -> float:
