@@ -89,14 +89,14 @@ def test_three_answers_come_first_and_the_rest_is_folded(shown: Visible) -> None
     assert folded == ["exposure", "cards", "users", "flags", "not-tried", "cells", "provenance"]
     first = shown.text[: shown.text.index("What each output access gives away")]
     assert "94.9 %" in first
-    assert "94.1 % from the top class alone" in first
+    assert "94.1 % from the predicted class only" in first
     assert "98.6 %" in first
 
 
 def test_the_numbers_say_how_sure_they_are(shown: Visible) -> None:
     start = shown.text[: shown.text.index("Each threat model")]
     assert "all probabilities 200 94.9 94.3 to 95.5" in start
-    assert "top class alone 200 94.1 93.5 to 94.7" in start
+    assert "predicted class only 200 94.1 93.5 to 94.7" in start
     assert "5 seeds" in start
     assert "More than 200 queries" in shown.text
 
@@ -133,11 +133,9 @@ def test_no_back_tick_is_seen(shown: Visible) -> None:
 
 
 def test_every_verdict_that_appears_is_explained(shown: Visible) -> None:
-    assert "partial The defense lowered the best extracted model; whether" in shown.text
-    assert (
-        "no soft-label advantage Soft outputs are worth no more than labels even from the undefended control, within δ = 2 points"
-        in shown.text
-    )
+    assert "partial The defense lowered the best extracted model; soft" in shown.text
+    assert "no soft-label advantage Even the control's soft outputs" in shown.text
+    assert "within δ = 2 points" in shown.text
     assert "as good as one of the undefended control" not in shown.text  # that of "no effect", which no card has
 
 
@@ -259,8 +257,8 @@ def test_what_is_not_resolved_is_said_beside_the_intervals() -> None:
         ("probs:2", "all probabilities, 2 digits"),
         ("top5:2", "top 5 classes, 2 digits"),
         ("top1", "top class with its probability"),
-        ("label", "top class alone"),
-        ("labels", "top class alone"),
+        ("label", "predicted class only"),
+        ("labels", "predicted class only"),
         ("weights", "the weights"),
         ("telepathy", "telepathy"),
     ],

@@ -79,16 +79,16 @@ def test_users_lose_what_the_twin_has_more() -> None:
         "4.1 (+3.2",
         "3.9 (+2.5",
     ]
-    label = next(row for row in rows(grid) if row[0] == "normal" and row[2] == "top class alone")
+    label = next(row for row in rows(grid) if row[0] == "normal" and row[2] == "predicted class only")
     assert label[3:] == ["99.2", "–", "–", "0.9", "1.4"]
 
 
 def test_differences_with_their_bounds() -> None:
     grid = tables.behind(card(), small())
-    assert [row[0] for row in rows(grid)[1:]] == ["A_soft − A_label", "headroom", "took"]
+    assert [row[0] for row in rows(grid)[1:]] == ["A_soft − A_label", "headroom", "removed"]
     assert rows(grid)[2][2:] == ["+3.2", "2.6 to 3.8", "2.7", "3.7", "5"]
     same = card(contrasts=(Contrast(name="H", about="headroom", estimate=audits.estimate(3.2)),))
-    assert [row[0] for row in rows(tables.behind(same, small()))[1:]] == ["H", "took"]
+    assert [row[0] for row in rows(tables.behind(same, small()))[1:]] == ["H", "removed"]
 
 
 def test_attackers_stand_soft_first_then_labels_then_controls() -> None:
@@ -229,4 +229,4 @@ def test_on_too_few_images_the_only_advice_is_more_of_them() -> None:
         for few in ("", "too few data for an answer")
     ]
     assert "more images" not in told[0]
-    assert told[1].startswith("Get more images first")
+    assert told[1].startswith("Get more images before")

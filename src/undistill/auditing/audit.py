@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -53,6 +54,7 @@ from undistill.training.run_folder import Run
 from undistill.training.train import of_data
 
 Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def prepare_in_time(
             break
         ready, said = expected(less), told
     if said:
-        say(f"the whole audit takes about {clock(whole.takes().low)} here (--time); made smaller: {said}")
+        say(f"a full audit would take about {clock(whole.takes().low)} here, longer than --time; reduced to {said}")
     return ready
 
 
@@ -299,12 +301,14 @@ def run(ready: Ready, *, say: Say | None = None, failed: Say | None = None) -> P
                 say(line)
                 if failed is not None and (": failed" in line or line.startswith("failed")):
                     failed(line)
-            more = None if ready.replan is None else _more(ready, plan, watch)
+            more, why = (None, "") if ready.replan is None else _more(ready, plan, watch)
             if more is None:
                 break
             plan = more
             planned.write(audit.folder, plan, grown=True)
             todo = tuple(replace(task, seconds=count * watch.each) for task in audit.graph(plan).missing())
+        if why:
+            log.info("%d seeds: %s", len(plan.seeds), why)
         with suppress(OSError):  # it is not there, or a cell is being computed in it
             (audit.folder / "work").rmdir()
     return plan
@@ -363,17 +367,19 @@ def _begun(ready: Ready) -> Plan:
     return ready.plan
 
 
-def _more(ready: Ready, plan: Plan, watch: Clock) -> Plan | None:
-    """The plan of the next round; None where δ is resolved, the time is used, or no number of seeds resolves it."""
+def _more(ready: Ready, plan: Plan, watch: Clock) -> tuple[Plan | None, str]:
+    """The plan of the next round; None, and why, where δ is resolved, the time is used, or no number of seeds resolves it."""
     assert ready.replan is not None
     found = precision(read_evidence(ready.folder.folder))
     seeds = len(plan.seeds)
     wanted = found.seeds if found.seeds is not None else ENOUGH
-    if found.width <= plan.delta or wanted <= seeds:
-        return None
+    if found.width <= plan.delta:
+        return None, f"differences of δ = {plan.delta:g} points are resolved"
+    if wanted <= seeds:
+        return None, "more would not resolve δ on so few test images"
     of_a_seed = max(1, len(ready.replan(seeds + 1).cells) - len(plan.cells))
     count = min(wanted, 2 * seeds, seeds + watch.room() // of_a_seed)
-    return ready.replan(count) if count > seeds else None
+    return (ready.replan(count), "") if count > seeds else (None, "another round does not fit into --time")
 
 
 def _recipe(model: Model | None, recipe: str | Path | dict[str, Any] | Recipe | None) -> Recipe:

@@ -77,7 +77,10 @@ def diverged_or_chance(case: Case) -> Seen:
         if arm.lost:
             yield f"{name_of(arm)} diverged in {arm.lost} of {len(arm.planned)} cells.", arm.ids
         elif arm.runs and arm.mean < CHANCE * guess:
-            yield f"{name_of(arm)} reaches {arm.mean:.1f} %, guessing {guess:.1f}.", arm.ids
+            yield (
+                f"{name_of(arm)} reaches {arm.mean:.1f} %, below {CHANCE} × guessing ({CHANCE * guess:.1f} %).",
+                arm.ids,
+            )
 
 
 @flag("below-alone")
@@ -160,7 +163,7 @@ def vouched(case: Case) -> Seen:
     ids = tuple(cell.id for arm in case.arms for cell in arm.cells if cell.vouched)
     if ids:
         what = "1 cell" if len(ids) == 1 else f"{len(ids)} cells"
-        yield f"In {what} that the model never saw the attacker's images is asserted and not verified.", ids
+        yield f"In {what}, only `--assume-fresh` says that the model never saw the attacker's images.", ids
 
 
 @flag("few-seeds")

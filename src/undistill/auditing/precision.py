@@ -121,11 +121,11 @@ def too_few(tests: int, queries: Sequence[int], classes: int, total: int | None 
     wanted = (
         f"About {times:.1f} times as many images" if total is None else f"About {_two_digits(times * total):,} images"
     )
-    lacking = [f"{FEWEST_TESTS} are for testing"] if tests < FEWEST_TESTS else []
-    lacking += [f"an attacker can query {enough}"] if few_queries else []
+    parts = [f"{FEWEST_TESTS} for testing"] if tests < FEWEST_TESTS else []
+    parts += [f"{enough} for an attacker to query"] if few_queries else []
     return (
         f"too few data for an answer: {tests:,} test images{budget}; one test image is {100 / tests:.1f} points of accuracy. "
-        f"{wanted} would do, so that {' and '.join(lacking)}"
+        f"{wanted} would do: {' and '.join(parts)}"
     )
 
 
@@ -161,7 +161,7 @@ def announced(
     if plan.question == "model" and (best := resolution_range(many, plan.test_images)) is not None:
         worst = resolution_range(few, plan.test_images) or best
         how_many = f"{few} seeds" if few == many else f"{few} to {many} seeds"
-        lines.append(f"expected: differences of {best[0]:.1f} to {worst[1]:.1f} points, with {how_many}")
+        lines.append(f"expected resolution: {best[0]:.1f} to {worst[1]:.1f} points, with {how_many}")
         if best[0] > plan.delta and seeds_for(plan.delta, plan.test_images) is None:
             lines.append(
                 f"warning: no number of seeds resolves {plan.delta:g} points on {plan.test_images:,} test images"
@@ -200,7 +200,7 @@ def smaller(config: AuditConfig, data: Splits) -> Iterator[tuple[AuditConfig, st
             lost.append(f"{steps} training steps per attacker (--steps)")
         if place > 0 and not config.queries and half > 1:
             changes["queries"] = (half,)
-            lost.append(f"one query budget, {half} (--queries)")
+            lost.append(f"one query budget of {half} (--queries)")
         if place > 2 and not config.access and config.outputs is None:
             changes["access"] = ACCESS
             lost.append(f"output access {' and '.join(ACCESS)} (--access)")

@@ -23,8 +23,8 @@ PLAIN = ("model", "", ".")
 SYMBOLS = {"temperature": "τ", "alpha": "α", "beta": "β", "gamma": "γ", "omega": "ω"}
 LABELS = {"labelled": "labeled", "unlabelled": "unlabeled"}
 CONTRASTS = {
-    "headroom": ("A_soft0 − floor", "what soft outputs of the undefended control are worth over labels alone"),
-    "gap": ("A_soft − floor", "what soft outputs of the defended model are still worth over labels alone"),
+    "headroom": ("A_soft0 − floor", "what soft outputs of the undefended control are worth over its predicted classes"),
+    "gap": ("A_soft − floor", "what soft outputs of the audited model are worth over its predicted classes"),
     "reduction": ("A_soft0 − max(A_def, floor)", "what the defense took from the best attack found"),
     "over_baseline": ("A_def − A_ref", "what the defended model is worth to an attacker that holds labels"),
     "control_over_baseline": (
@@ -94,7 +94,9 @@ def unique_names(arms: Sequence[Arm]) -> dict[Arm, str]:
 
 def title(threat_model: ThreatModel, images: int) -> str:
     """A threat model in a few words: `1,000 unlabeled images, probabilities`."""
-    access = {"weights": "released weights", "label": "labels only"}.get(threat_model.serving, shown(threat_model))
+    access = {"weights": "released weights", "label": "predicted class only"}.get(
+        threat_model.serving, shown(threat_model)
+    )
     if threat_model.data == "none":
         return f"no images, {access}"
     pool = "" if threat_model.pool == "fresh" else " that the model was trained on"
@@ -169,10 +171,10 @@ def explain(verdict: str, found: rules.Contrasts, delta: float, *, labels_only: 
             f"{most}; from the undefended control it would be at least {found.control_over_baseline.lower:.1f} above."
         )
     if verdict == rules.LABEL_LEVEL and labels_only:
-        return f"It returns labels alone, so label-only attacks are all that remain; {worth}."
+        return f"It returns the predicted class only, so label-only attacks are all that remain; {worth}."
     if verdict == rules.LABEL_LEVEL:
         most = f"The best attack found that reads more than labels is at most {max(gap.upper, 0):.1f} points above the best on"
-        return f"{most} labels alone; {worth}."
+        return f"{most} predicted classes only; {worth}."
     if verdict == rules.NO_EFFECT:
         most = f"The defense removed at most {max(reduction.upper, 0):.1f} of at least {room.lower:.1f} points"
         return f"{most}; less than {delta:g} counts as none."

@@ -34,7 +34,7 @@ SHOWN = {"fit": ("loss", "accuracy", "agreement", "accuracy_val"), "invert": ("l
 TELLING = 0.002
 """Share of the work that must be done before it says how long the rest takes, where no forecast does."""
 TRUST = 0.1
-"""Share of the work that a forecast counts for beside what is done: the first jobs are often cheap, and hold the start of processes."""
+"""Share of the work that a forecast counts for: the first jobs are often cheap, and include the start of processes."""
 
 
 class Stage:

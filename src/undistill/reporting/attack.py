@@ -271,7 +271,7 @@ def headroom(each: Students) -> str | None:
     if not soft or labels is None or card is None:
         return None
     arm, top = max(soft, key=lambda pair: pair[1].mean or 0.0)
-    room, of = difference(top, labels), "its labels alone"
+    room, of = difference(top, labels), "its predicted classes alone"
     control = alone(each)
     if card.data == "labelled" and control is not None and (control.mean or 0) > (labels.mean or 0):
         room, of = difference(top, control, student_seed), "the baseline"

@@ -126,8 +126,8 @@ def helps(demo: Demo) -> str:
     return (
         f"Against an attacker with {QUERIES} images and your probabilities, nasty training "
         f"{took(demo.taken[SOFT.name], demo.headroom.mean)}; {users(demo.users.mean)}. The attacker's student reaches "
-        f"{number(soft)} % on probabilities of the normal teacher, {number(nasty)} % on those of the nasty one, and "
-        f"{number(labels)} % on predicted classes alone ({size(demo)})."
+        f"{number(soft)} % on probabilities of the normal teacher (distilled at temperature τ 4), {number(nasty)} % on those "
+        f"of the nasty one, and {number(labels)} % on predicted classes alone ({size(demo)})."
     )
 
 
@@ -146,17 +146,17 @@ def took(taken: Difference, headroom: float) -> str:
     if headroom >= taken.mean:
         return f"took {points} of {number(headroom)} points ({sure})"
     if headroom > 0:
-        return f"took {points} points ({sure}), or {number(headroom)} from one that falls back on predicted classes"
+        return f"took {points} points ({sure}), or {number(headroom)} if it falls back on predicted classes"
     return f"took {points} points ({sure}), although probabilities are worth nothing over predicted classes here"
 
 
 def users(lost: float) -> str:
-    """`users lose 0.3`."""
+    """`users lose 0.3 points`."""
     if np.isnan(lost):
         return "what users lose has not been measured yet"
     if float(f"{abs(lost):.1f}") == 0:
         return "users lose nothing"
-    return f"users {'lose' if lost > 0 else 'gain'} {number(abs(lost))}"
+    return f"users {'lose' if lost > 0 else 'gain'} {number(abs(lost))} points"
 
 
 def size(demo: Demo) -> str:
@@ -168,7 +168,7 @@ def size(demo: Demo) -> str:
 def fails(demo: Demo) -> tuple[str, str]:
     """(head, text): each other attacker, with no more than its interval allows."""
     parts = [
-        _plain(demo, COLD, "Probabilities distilled at τ 1"),
+        _plain(demo, COLD, "Probabilities distilled at temperature τ 1"),
         _plain(demo, LABELS, "Predicted classes"),
     ]
     refit, lost = demo.mean(REFIT, NASTY), demo.taken[REFIT.name]
@@ -183,17 +183,18 @@ def fails(demo: Demo) -> tuple[str, str]:
 
 
 def _plain(demo: Demo, attacker: Attacker, head: str) -> str:
-    """`Predicted classes: 86.0 % (normal) and 85.1 % (nasty), 0.9 points taken (95 %: 0.2 to 1.6).`; "" where nothing is known."""
+    """`Predicted classes: 86.0 % (normal) and 85.1 % (nasty), 0.9 points lower (95 %: 0.2 to 1.6).`; "" where nothing is known."""
     normal, nasty, taken = demo.mean(attacker, NORMAL), demo.mean(attacker, NASTY), demo.taken[attacker.name]
     if normal is None or nasty is None or np.isnan(taken.mean):
         return ""
-    if taken.finite and not taken.low <= 0 <= taken.high:
-        effect = f"{number(abs(taken.mean))} points {'taken' if taken.mean > 0 else 'given'}{_sure(taken)}"
-    else:
-        known = "no measurable difference" if taken.finite else "no interval for the difference"
-        sure = f"; {between(flipped(taken))}" if taken.finite else ""
-        effect = f"{known} ({signed(-taken.mean)} points{sure})"
-    return f"{head}: {number(normal)} % (normal) and {number(nasty)} % (nasty), {effect}."
+    lower, change = ("lower", taken) if taken.mean >= 0 else ("higher", flipped(taken))
+    sure = (
+        "; one pair of teachers gives no interval"
+        if not taken.finite
+        else ", not significant" * (taken.low <= 0 <= taken.high)
+    )
+    points = f"{number(change.mean)} points {lower}{_sure(change)}{sure}"
+    return f"{head}: {number(normal)} % (normal) and {number(nasty)} % (nasty), {points}."
 
 
 def _apart(lost: Difference) -> str:

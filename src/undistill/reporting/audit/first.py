@@ -107,7 +107,7 @@ def gets(judgement: AuditResult) -> Statement:
 
 
 def _the(text: str) -> str:
-    return f"the {text}" if text.startswith("top") else text
+    return f"the {text}" if text.startswith(("top", "predicted")) else text
 
 
 def _beside(judgement: AuditResult, card: ThreatModelResult, digits: int) -> str:
@@ -149,7 +149,7 @@ def helps(judgement: AuditResult) -> Statement:
         return Statement(
             HELPS,
             f"No{sure}: {where}, there is no headroom to remove. The control's probabilities are worth at most {upper} points "
-            "over labels alone, which no defense that keeps the predicted class can hide.",
+            "more than its predicted classes, which no defense that keeps them can hide.",
         )
     return _not_yet(judgement, card, own)
 
@@ -159,7 +159,7 @@ def _uncontrolled(judgement: AuditResult, own: Outlook | None) -> Statement:
         text = "Not known: no undefended control was given. Train the same network without the defense and name it:"
         place = own.place if own else "MODEL"
         return Statement(HELPS, text, (f"undistill audit {place} --control CONTROL",))
-    text = f"No defense of {name(judgement)} is known. To try one and measure it:"
+    text = f"Not tested: the audit was given no defended version of {name(judgement)}. To try one and measure it:"
     place = own.place
     if place.startswith("(") or ".py:" in place or place.endswith(".parquet"):  # only its outputs can be changed
         if all(card.access == "label" for card in judgement.threat_models):
@@ -200,7 +200,9 @@ def _not_yet(judgement: AuditResult, card: ThreatModelResult, own: Outlook | Non
 def action(judgement: AuditResult) -> Statement:
     """What to do about it: hide the probabilities if that helps, keep the weights, limit queries."""
     if judgement.outlook and judgement.outlook.few:
-        return Statement(ACTION, "Get more images first: with so few, this audit cannot tell one measure from another.")
+        return Statement(
+            ACTION, "Get more images before trying a defense: with so few, this audit cannot tell whether one helps."
+        )
     cards = {card.access: card for card in largest(judgement)}
     digits, parts = digits_of(judgement), []
     soft = next((card for key, card in cards.items() if key not in ("label", "weights")), None)
@@ -218,8 +220,8 @@ def action(judgement: AuditResult) -> Statement:
             )
         elif gap is not None and gap.upper is not None and (gap.upper <= judgement.delta or (gap.lower or 0.0) > 0):
             parts.append(
-                f"Hiding probabilities is worth little: labels alone give an attacker {number(theirs.mean, digits)} instead of "
-                f"{number(mine.mean, digits)} %."
+                f"Hiding probabilities is worth little: predicted classes give an attacker {number(theirs.mean, digits)} "
+                f"instead of {number(mine.mean, digits)} %."
             )
         elif abs(mine.mean - theirs.mean) <= judgement.delta:
             parts.append(

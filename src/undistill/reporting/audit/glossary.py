@@ -50,12 +50,17 @@ def glossary(judgement: AuditResult) -> dict[str, str]:
         "attacker": "A person or program that queries the model and trains a model of its own on the outputs.",
         "extracted model": "The model that an attacker trains. Its accuracy is measured on test images.",
         "baseline": "The same network, trained on images with true labels, without access to the model.",
-        "labels alone": "The model returns its top class and nothing else (also: top class alone).",
+        "predicted class only": "The model returns its predicted class and nothing else. Attacks on it are called label-only.",
         "relative accuracy": "Accuracy of the best extracted model as a share of the model's own.",
     }
+    found["cell"] = "One training of an attacker, or one measurement of the model, with its seed and settings."
+    found["suite"] = "The attacks that an audit tries, and how it searches their settings."
+    found["query pool"] = "Images that the model was not trained on, from which attackers draw their queries."
     if controlled(judgement):
         found["undefended control"] = "The same network trained without the defense, or without its output defense."
-        found["headroom"] = "The accuracy that soft outputs of the undefended control are worth over its labels alone."
+        found["headroom"] = (
+            "The accuracy that soft outputs of the undefended control are worth over its predicted classes."
+        )
         found["reduction"] = "The share of the headroom that the defense removes."
     found["teacher" if judgement.question == "method" else "seed"] = (
         "One more model of the same method, trained anew."
@@ -63,7 +68,7 @@ def glossary(judgement: AuditResult) -> dict[str, str]:
         else "One more run, with other random choices and other query images."
     )
     found["held-out score, search score"] = (
-        "Accuracy on images that attacks are ranked by, before they meet the test images."
+        "Accuracy on separate images, by which attacks are ranked before any test image is used."
     )
-    found["δ"] = f"The difference that counts as none: here {points_text(judgement.delta)} of accuracy."
+    found["δ"] = f"Differences up to this size are treated as none: here {points_text(judgement.delta)} of accuracy."
     return found

@@ -88,7 +88,7 @@ def accuracies(card: ThreatModelResult, judgement: AuditResult) -> Spec | None:
 
 
 def _point(attacker: AttackResult, got: Estimate, judgement: AuditResult) -> Record:
-    name = attacker.name + {"labels": " (labels alone)", "nothing": " (control)"}.get(attacker.reads, "")
+    name = attacker.name + {"labels": " (predicted class only)", "nothing": " (control)"}.get(attacker.reads, "")
     known = got.low is not None and got.high is not None
     sure = f"{number(got.low, 2)} to {number(got.high, 2)}" if known else "no interval"
     side = side_text(attacker.side, judgement)

@@ -153,7 +153,7 @@ def _cards(judgement: AuditResult, drawn: Drawn) -> Iterator[Section]:
     intro: list[Block] = [
         Text(
             "A threat model says what the attacker holds, sees and may query. Each attack trains an extracted model; controls "
-            "train the same network on true labels alone (the baseline), or on the outputs of the undefended control."
+            "train the same network on true labels (the baseline), or on the outputs of the undefended control."
         )
     ]
     known = meanings(judgement)
@@ -232,7 +232,7 @@ def provenance(judgement: AuditResult) -> dict[str, str]:
 
 def _accuracies(place: int, card: ThreatModelResult, judgement: AuditResult) -> Figure | None:
     spec = lanes.accuracies(card, judgement)
-    caption = "Bars: 95 % intervals. Dashed: the model itself. Dotted: the best attack of labels alone."
+    caption = "Bars: 95 % intervals. Dashed: the model itself. Dotted: the best attack with predicted classes only."
     lost = sum(attacker.accuracy is None for attacker in card.attacks)
     if lost:
         caption += f" {plural(lost, 'attack')} without an accuracy cannot be drawn."

@@ -106,7 +106,10 @@ def attackers(card: ThreatModelResult, judgement: AuditResult) -> Table:
     """A row an attack of the threat model, in the order of the dot plot."""
     digits = digits_of(judgement)
     columns = dict.fromkeys(("attack", "reads", "trained on outputs of", "settings"), Format())
-    columns |= {"accuracy, %": Format(digits=digits), "over labels alone, points": Format(digits=digits, signed=True)}
+    columns |= {
+        "accuracy, %": Format(digits=digits),
+        "over predicted class only, points": Format(digits=digits, signed=True),
+    }
     columns |= {"seeds": Format(), "lost": Format()}
     columns |= {"search score, %": Format(digits=digits), "queries": Format()}
     rows: list[list[Value | Entry]] = []
@@ -129,7 +132,7 @@ def attackers(card: ThreatModelResult, judgement: AuditResult) -> Table:
         records.append(attacker_record(card, attacker))
     caption = (
         f"Attacks and controls, {card.title}: accuracy on test images with its 95 % interval. "
-        "Over labels alone: the gain over the best label-only attack that was chosen, on the seeds that both have. "
+        "Over predicted class only: the gain over the best label-only attack, on the seeds that both have. "
         "Lost: cells without an accuracy."
     )
     return filled("thieves", caption, columns, rows, long=records)
@@ -142,7 +145,7 @@ def behind(card: ThreatModelResult, judgement: AuditResult) -> Table:
     known = {estimate for _, _, estimate in parts}
     more = (
         ("headroom", "what reading more than labels gains on the undefended control", card.headroom),
-        ("took", "how much of it the defense removed", card.reduction),
+        ("removed", "how much of it the defense removed", card.reduction),
     )
     parts += [(name, about, estimate) for name, about, estimate in more if estimate and estimate not in known]
     rows: list[list[Value | Entry]] = [
@@ -154,7 +157,10 @@ def behind(card: ThreatModelResult, judgement: AuditResult) -> Table:
     records: list[Record] = [
         {"card": card.threat_model, "name": name, "about": about, **numbers_of("", e)} for name, about, e in parts
     ]
-    caption = f"Differences that a verdict rests on, in points of accuracy; bounds are one-sided, 95 %. δ is {judgement.delta:g}."
+    judged = "Differences that the verdict rests on" if card.verdict else "Differences measured"
+    caption = (
+        f"{judged}, in points of accuracy; bounds are one-sided, 95 %. n: seeds or teachers. δ is {judgement.delta:g}."
+    )
     return filled("contrasts", caption, columns, rows, long=records)
 
 

@@ -10,7 +10,7 @@ from undistill.reporting.naming import decimals, number, parse_card, plural
 from undistill.threat_model import Access
 
 ALL = {
-    Access.LABEL: "top class alone",
+    Access.LABEL: "predicted class only",
     Access.PROBS: "all probabilities",
     Access.LOGITS: "all logits",
     Access.WEIGHTS: "the weights",
@@ -21,7 +21,7 @@ VERDICTS = {
     "reduced to labels": "label-only level",
 }
 """What verdicts are called on pages, where that is not how they are stored."""
-READS = {"soft": "more than labels", "labels": "labels alone", "nothing": "nothing (control)"}
+READS = {"soft": "more than labels", "labels": "predicted class only", "nothing": "nothing (control)"}
 VISIBLE = 0.3
 """Points that users would see."""
 LOSSES = {"accuracy": -1, "ece": 1, "brier": 1}
@@ -30,7 +30,7 @@ NO_CONTROL = "no control to compare with"
 
 
 def serving_text(serving: str) -> str:
-    """`all probabilities`, `top 5 classes, 2 digits`, `top class alone`; an unknown access as it is written."""
+    """`all probabilities`, `top 5 classes, 2 digits`, `predicted class only`; an unknown access as it is written."""
     card = parse_card(f"{serving}/labelled(1.0)/trained/random")
     if card is None:
         return serving or "not said"
@@ -146,7 +146,7 @@ def missing_text(card: ThreatModelResult, judgement: AuditResult) -> str:
     if not controlled(judgement):
         return NO_CONTROL
     if card.access == "label":
-        return "labels alone are the floor"
+        return "no defense hides the predicted class"
     return f"an indication only: {shown(card.indication)}" if card.indication else "the suite gives none"
 
 
@@ -164,14 +164,14 @@ def meanings(judgement: AuditResult) -> dict[str, str]:
     d = f"δ = {points_text(judgement.delta)}"
     every = {
         "inconclusive": "Something is missing, or the uncertainty is larger than the effect.",
-        "nothing to defend": f"Soft outputs are worth no more than labels even from the undefended control, within {d}: there is "
-        "nothing that an output defense could remove.",
+        "nothing to defend": f"Even the control's soft outputs are worth no more than its predicted classes, within {d}: "
+        "there is nothing that an output defense could remove.",
         "worthless to this thief": f"The model's outputs gave an attacker with true labels no more than {d} over the baseline; "
         "the undefended control's gave more.",
-        "reduced to labels": f"The best extracted model from soft outputs is no more than {d} better than one from labels alone; "
+        "reduced to labels": f"The best model extracted from soft outputs is at most {d} better than one from predicted classes; "
         "from the undefended control it is.",
         "no effect": f"The best extracted model is as good as one of the undefended control, within {d}.",
-        "partial": "The defense lowered the best extracted model; whether soft outputs are still worth more than labels is open.",
+        "partial": "The defense lowered the best extracted model; soft outputs may still be worth more than predicted classes.",
     }
     used = {word for card in judgement.threat_models for word in (card.verdict, card.indication) if word}
     return {shown(word): text for word, text in every.items() if word in used}
