@@ -32,6 +32,7 @@ from undistill.experiments.evidence import unpack
 from undistill.paper.published import SELF
 from undistill.paper.published import reported as published
 from undistill.reporting import render
+from undistill.reporting.audit import words
 from undistill.reporting.demo import TITLE
 from undistill.reporting.document import Document, Statement
 from undistill.reporting.naming import number
@@ -268,14 +269,18 @@ def span(found: Any) -> str:
 
 def compared(name: str) -> str:
     """A line an audit: what its best attack got from the main card's probabilities, and what users lose."""
-    rows = ["| defense | best attack, % | its name | took | of headroom | verdict | users, % | Brier | flags |"]
+    rows = [
+        "| defense | best attack, % | its name | points removed | headroom | verdict | accuracy for users, % | Brier | flags |"
+    ]
     rows.append("|---|---|---|---:|---:|---|---:|---:|---:|")
     for audit, found in judged(name).items():
         card, user = found.threat_models[0], next(v for v in found.victims if v.side == "defended")
         best = next(
             (attacker for attacker in card.attacks if attacker.name == card.best and attacker.side == "defended"), None
         )
-        told = card.verdict or (f"no verdict; indication: {card.indication}" if card.indication else "no verdict")
+        told = words.shown(card.verdict or "no verdict")
+        if card.verdict is None and card.indication:
+            told = f"indication: {words.shown(card.indication)}"
         cells = [
             audit,
             _span(card.A_def),
@@ -295,7 +300,8 @@ def compared(name: str) -> str:
         for each in (one.threat_models[0].A_soft0, one.threat_models[0].A_label0, one.threat_models[0].A_ref)
     )
     rows.append(
-        f"\nThe undefended control has {twin.accuracy:.2f} %; its best attack by scores {soft}, by labels {hard}; alone {ref}."
+        f"\nThe undefended control has {twin.accuracy:.2f} %; its best attack on probabilities {soft}, on "
+        f"predicted classes {hard}; baseline {ref}."
     )
     return "\n".join(rows)
 
@@ -303,14 +309,14 @@ def compared(name: str) -> str:
 def planted() -> str:
     """A line a planted victim: the verdict that was wanted, and what came."""
     wanted = {
-        "decoy": "reduced to labels, and the flag hard-beats-soft",
+        "decoy": "label-only level, and the flag hard-beats-soft",
         "undefended": "no effect",
-        "labels-only": "reduced to labels",
-        "no-headroom": "nothing to defend",
+        "labels-only": "label-only level",
+        "no-headroom": "no soft-label advantage",
         "crash": "inconclusive",
     }
     rows = [
-        "| planted | wanted | found | headroom | took | soft − floor, at most | exposure, % | flags of the threat model |"
+        "| planted | wanted | found | headroom | removed | soft − floor, at most | relative accuracy, % | its flags |"
     ]
     rows.append("|---|---|---|---:|---:|---:|---:|---|")
     found = judged("planted")
@@ -321,7 +327,14 @@ def planted() -> str:
         gap = next((c.estimate for c in card.contrasts if c.name == "A_soft − floor"), None)
         flags = ", ".join(dict.fromkeys(flag.name for flag in found[name].flags if flag.threat_model == card.id)) or "–"
         upper = "–" if gap is None or gap.upper is None else f"{gap.upper:.1f}"
-        cells = [name, hope, card.verdict or "–", _estimate(card.headroom), _estimate(card.reduction), upper]
+        cells = [
+            name,
+            hope,
+            words.shown(card.verdict or "–"),
+            _estimate(card.headroom),
+            _estimate(card.reduction),
+            upper,
+        ]
         rows.append("| " + " | ".join([*cells, f"{card.relative_accuracy or 0:.1f}", flags]) + " |")
     return "\n".join(rows)
 

@@ -15,12 +15,13 @@ from undistill.reporting.audit.words import (
     controlled,
     costs,
     digits_of,
+    measured,
     points_text,
     served_to,
     serving_text,
     unfinished,
 )
-from undistill.reporting.document import Chart, Columns, Document, Format, Note, Statement, Table, table
+from undistill.reporting.document import Chart, Columns, Document, Entry, Format, Note, Statement, Table, Value, filled
 from undistill.reporting.naming import listed, number, plural
 
 GETS, HELPS, ACTION = "What an attacker gets", "Does the defense help?", "What to do"
@@ -305,22 +306,19 @@ def chart(judgement: AuditResult) -> Chart | None:
 
 
 def by_budget(judgement: AuditResult) -> Table:
-    """A row an output access, a column a query budget: accuracy of the best extracted model."""
+    """A row an output access, a column a query budget: accuracy of the best extracted model, with its interval if there is room."""
     digits = digits_of(judgement)
     budgets = list(dict.fromkeys(card.queries for card in judgement.threat_models))
-    rows: dict[str, dict[str, str | float | int | None]] = {}
+    found: dict[str, dict[int | None, Estimate | None]] = {}
     for card in weights_last(judgement.threat_models):
-        got = accuracy_of(card)
-        row = rows.setdefault(serving_text(card.access), {"access": serving_text(card.access)})
-        row[_column(card.queries)] = None if got is None else got.mean
-    base: dict[str, str | float | int | None] = {"access": BASELINE}
-    for card in judgement.threat_models:
-        if card.A_ref is not None:
-            base[_column(card.queries)] = card.A_ref.mean
-    listed_rows = [*rows.values(), *([base] if len(base) > 1 else [])]
-    columns = {"access": Format("best extracted model, %")}
-    columns |= {_column(count): Format(digits=digits) for count in budgets}
-    return table("by-budget", "", listed_rows, columns)
+        found.setdefault(serving_text(card.access), {})[card.queries] = accuracy_of(card)
+    if base := {card.queries: card.A_ref for card in judgement.threat_models if card.A_ref is not None}:
+        found[BASELINE] = dict(base)
+    rows: list[list[Value | Entry]] = [
+        [access, *(measured(own.get(count), digits) for count in budgets)] for access, own in found.items()
+    ]
+    columns = {"best extracted model, %": Format()} | {_column(count): Format(digits=digits) for count in budgets}
+    return filled("by-budget", "", columns, rows)
 
 
 def _column(queries: int | None) -> str:
