@@ -243,6 +243,17 @@ def test_jpegs_of_any_suffix_are_read(photos: Path, suffix: str) -> None:
     assert load(tree(photos, classes() | jpegs), size=8).train.class_names == (*CLASSES, "owl")
 
 
+def test_images_of_avif_are_read(photos: Path) -> None:
+    avifs = {f"owl/{k}.avif": encoded(picture(500 + k, (70, 40)), "AVIF") for k in range(10)}
+    assert load(tree(photos, classes() | avifs), size=8).train.class_names == (*CLASSES, "owl")
+
+
+def test_one_folder_beside_a_table_of_labels_says_how_to_name_it(tmp_path: Path) -> None:
+    one = {f"images/{k}.png": encoded(picture(k, (20, 20))) for k in range(4)}
+    with pytest.raises(UsageError, match=r"a \.csv file.*metadata\.csv, with columns file_name"):
+        load(tree(tmp_path, one | {"labels.csv": b"id,breed"}))
+
+
 def test_files_of_unknown_kinds_are_counted_and_named(photos: Path, caplog: Log) -> None:
     caplog.set_level(logging.INFO)
     others = ("1.heic", "2.HEIC", "IMG_0001", "3.jpg.part", "1.txt")

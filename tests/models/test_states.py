@@ -585,3 +585,30 @@ def test_a_prefix_of_all_but_the_head_is_taken_off() -> None:
     assert same(dict(made.state_dict()), dict(state))
     with pytest.raises(UsageError, match="backbone"):
         load_state(net(), given | {"projector.weight": torch.zeros(2)}, "weights.pt")
+
+
+def test_a_network_beside_other_weights_is_read_and_the_others_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    state = net(seed=1).state_dict()
+    beside = {f"model.{name}": value for name, value in state.items()} | {"criterion.weight": torch.ones(4)}
+    network = net()
+    with caplog.at_level("INFO", logger="undistill"):
+        load_state(network, beside, "epoch=3.ckpt")
+    assert same(network.state_dict(), state)
+    assert "'criterion.weight'" in caplog.text
+
+
+def test_an_index_of_safetensors_is_read_and_leads_nowhere_else(tmp_path: Path) -> None:
+    state = dict(net(seed=1).state_dict())
+    names = sorted(state)
+    parts = {"model-1.safetensors": names[:3], "model-2.safetensors": names[3:]}
+    for file, held in parts.items():
+        safetensors.torch.save_file({name: state[name].contiguous() for name in held}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: file for file, held in parts.items() for name in held}}))
+    assert same(read_state(index), state)
+    index.write_text(json.dumps({"weight_map": {"a": "../model-1.safetensors"}}))
+    with pytest.raises(RunError, match="outside of its folder"):
+        read_state(index)
+    index.write_text("[]")
+    with pytest.raises(RunError, match="no index of safetensors"):
+        read_state(index)

@@ -127,7 +127,7 @@ WRONG: list[tuple[str, Access, Any, str]] = [
     ("a triple", Access.TOPK, (*TOP_TWO, 1), r"\(classes, probabilities\); it gave 3 parts"),
     ("too few labels", Access.LABEL, [1], "2 whole numbers"),
     ("scores for labels", Access.LABEL, PROBS, r"2 whole numbers; it gave float64 of shape \(2, 4\)"),
-    ("fractions", Access.LABEL, [0.0, 1.0], "2 whole numbers; it gave float64"),
+    ("fractions", Access.LABEL, [0.5, 1.0], "2 whole numbers; it gave float64"),
     ("a label out of range", Access.LABEL, [0, 4], "classes from 0 to 3; it gave 0 to 4"),
     ("a label below 0", Access.LABEL, [-1, 0], "classes from 0 to 3; it gave -1 to 0"),
 ]
@@ -145,6 +145,8 @@ def tracked(values: Any, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 RESPONSES: list[tuple[str, Access, Any]] = [
+    ("axes of length 1", Access.PROBS, PROBS[:, :, None, None]),
+    ("an axis before the classes", Access.PROBS, PROBS[:, None]),
     ("bf16", Access.PROBS, torch.tensor(PROBS).bfloat16()),
     ("half", Access.PROBS, torch.tensor(PROBS).half()),
     ("grad", Access.PROBS, tracked(PROBS)),
@@ -161,6 +163,8 @@ RESPONSES: list[tuple[str, Access, Any]] = [
     ("lists of two", Access.TOPK, [TOP_TWO[0].tolist(), TOP_TWO[1].tolist()]),
     ("dictionary of a pair", Access.TOPK, {"topk": (TOP_TWO[0], tracked(TOP_TWO[1]))}),
     ("labels", Access.LABEL, [torch.tensor(3), torch.tensor(0)]),
+    ("labels in a column", Access.LABEL, torch.tensor([[3], [0]])),
+    ("whole labels as floats", Access.LABEL, torch.tensor([3.0, 0.0])),
     ("dictionary of labels", Access.LABEL, {"labels": torch.tensor([3, 0])}),
 ]
 

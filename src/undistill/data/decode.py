@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict
 
 from undistill.errors import UsageError
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """The formats that are opened. Not all that Pillow knows: some of its readers start other programs."""
 SUFFIXES = frozenset(
     ".png .apng .jpg .jpeg .jpe .jfif .jif .jfi .pjpeg .pjp .mpo .gif .bmp .webp .tif .tiff "  # noqa: SIM905
-    ".ppm .pgm .pbm .pnm .jp2 .j2k .jpf .jpx".split()
+    ".ppm .pgm .pbm .pnm .jp2 .j2k .jpf .jpx .avif".split()
 )
 GREY = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 """Pillow's modes of one channel, with or without transparency."""
@@ -48,7 +48,7 @@ SIGNS = (
     (rb"<\?xml", "it is XML", "convert it to PNG"),
     (rb"%PDF", "it is a PDF", "convert it to PNG"),
     (rb"PK\x03\x04", "it is a zip archive", "unpack it"),
-    (rb".{4}ftypavi[fs]", "it is AVIF, which is not read", "convert it to JPEG or PNG"),
+    (rb".{4}ftypavi[fs]", "it is AVIF, but damaged", "fetch it again"),
     (rb".{4}ftyp(hei[cx]|m[is]f1|hevc)", "it is HEIC, which is not read", "convert it to JPEG or PNG"),
     *(
         (sign, f"it is {kind}, but damaged or of a pixel format that is not read", "convert it to 8-bit PNG")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import pickle
 import re
 import warnings
@@ -18,6 +20,8 @@ from undistill.models.base import FIXED, MODELS, Classifier
 from undistill.models.kinds import described, is_safetensors
 from undistill.models.model_folder import COUNTER, read_tensors, unusable, whole_counters
 
+log = logging.getLogger(__name__)
+INDEX = ".safetensors.index.json"
 WRAPPERS = ("state_dict", "model_state_dict", "state_dict_ema", "model", "net", "weights")
 """Where training scripts put a state dict inside a checkpoint, the likeliest first."""
 NO_WEIGHTS = re.compile(r"(.*\.)?(n_averaged|total_ops|total_params)")
@@ -25,7 +29,7 @@ NO_WEIGHTS = re.compile(r"(.*\.)?(n_averaged|total_ops|total_params)")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict of a safetensors file, or of a `torch.save` file that holds tensors and plain values alone.
+    """The state dict of a safetensors file or the index of several, or of a `torch.save` file of tensors and plain values alone.
 
     Raises:
         UsageError: no such file, no tensors in it, or tensors without values.
@@ -33,6 +37,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise UsageError(f"there are no weights at {path}")
+    if path.name.endswith(INDEX):
+        return {name: value for part in _parts(path) for name, value in read_state(part).items()}
     if (reason := described(path)) is not None:
         raise RunError(f"{path} {reason}")
     with path.open("rb") as file:
@@ -51,6 +57,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # struct.error, AssertionError, …: no list of what a damaged file raises is complete
         raise RunError(f"{path} is damaged or no weights: {_sentence(error)}") from error
     return _tensors(content, path)
+
+
+def _parts(index: Path) -> list[Path]:
+    """The files that an index of safetensors names, which lie beside it."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{index} is no index of safetensors: it lacks a weight_map") from error
+    if not all(isinstance(name, str) and name == Path(name).name for name in names):
+        raise RunError(f"{index} names files outside of its folder")
+    return [index.parent / name for name in sorted(names)]
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
@@ -96,7 +113,7 @@ def _holds_tensors(value: Mapping[Any, Any]) -> bool:
 def classes_of(model: Classifier, tensors: Mapping[str, Tensor]) -> int | None:
     """How many classes these weights tell apart, by the shape of the head; None where it is not among them."""
     head = _head_name(model)
-    found = translate(model, tensors).get(f"{head}.weight")
+    found = translate(model, meant(model, tensors)).get(f"{head}.weight")
     return None if found is None or found.ndim == 0 else len(found)
 
 
@@ -113,7 +130,10 @@ def load_state(model: Classifier, tensors: Mapping[str, Tensor], where: str, *, 
         UsageError: weights that are missing, left over, of another shape or kind, or not finite.
     """
     name, expected = model.config["name"], model.state_dict()
+    every, tensors = tensors, meant(model, tensors)
     given = translate(model, tensors)
+    if others := [other for other in every if not any(other.endswith(key) for key in tensors)]:
+        log.info("left out of the weights in %s: %r%s, which %s does not have", where, others[0], _more(others), name)
     head = _head_name(model)
     outputs = given.get(f"{head}.weight")
     kept_head = True
@@ -143,6 +163,7 @@ def load_state(model: Classifier, tensors: Mapping[str, Tensor], where: str, *, 
 
 def check_names(model: Classifier, tensors: Mapping[str, Tensor], where: str) -> None:
     """UsageError where the file lacks weights of the network or holds others, whatever their shapes."""
+    tensors = meant(model, tensors)
     _check_names(model, tensors, translate(model, tensors), where)
 
 
@@ -193,6 +214,14 @@ def translate(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, Ten
             raise UsageError(f"two of the weights mean {key!r}")
         renamed[key] = value
     return renamed
+
+
+def meant(model: Classifier, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors of the network, where the file holds it once, whole and behind a prefix, beside others (of a loss, say)."""
+    wanted = {name for name in model.state_dict() if not name.endswith(COUNTER)}
+    if wanted <= translate(model, tensors).keys() or len(parts := _parts_that_fit(model, tensors)) != 1:
+        return tensors
+    return {name[len(parts[0]) :]: value for name, value in tensors.items() if name.startswith(parts[0])}
 
 
 def _shared(names: list[str]) -> list[str]:

@@ -77,6 +77,8 @@ class BlackBox:
             scores_NC = np.asarray(scores, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise self._wrong("numbers", type(said).__name__) from error
+        if scores_NC.size == count * self.num_classes and 1 in scores_NC.shape:  # N × C × 1 × 1, as convolutions give
+            scores_NC = _squeezed(scores_NC, count)
         if scores_NC.shape != (count, self.num_classes):
             raise self._wrong(f"{count} × {self.num_classes} numbers", f"an array of {scores_NC.shape}")
         return scores_NC
@@ -126,6 +128,9 @@ class BlackBox:
             labels = np.asarray(said)
         except (TypeError, ValueError) as error:
             raise self._wrong(f"{count} whole numbers", type(said).__name__) from error
+        labels = _squeezed(labels, count)
+        if labels.dtype.kind == "f" and bool((labels == np.floor(labels)).all()):
+            labels = labels.astype(np.int64)
         if labels.shape != (count,) or labels.dtype.kind not in "iu":
             raise self._wrong(f"{count} whole numbers", f"{labels.dtype} of shape {labels.shape}")
         if len(labels) and (labels.min() < 0 or labels.max() >= self.num_classes):
@@ -197,6 +202,13 @@ def _pair(said: Any) -> bool:
         return all(np.asarray(part).ndim == 2 for part in said)
     except ValueError:
         return False
+
+
+def _squeezed(values: NDArray[Any], count: int) -> NDArray[Any]:
+    """Without axes of length 1 behind the first, which counts the images."""
+    if values.ndim < 2 or len(values) != count:
+        return values
+    return values.reshape(count, *(side for side in values.shape[1:] if side != 1))
 
 
 def _bounds(scores_NC: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
