@@ -159,8 +159,8 @@ def open_folders(folder: Path, listing: Listing, wanted: Wanted) -> Opened:
         tables := [kind for kind in (".csv", ".tsv", ".jsonl") if top.all_others()[kind]]
     ):
         raise UsageError(
-            f"{folder} has one class folder, {next(iter(labelled[train]))!r}, and a {tables[0]} file: if that says the classes, call it "
-            "metadata.csv, with columns file_name (the image's path beside it) and label"
+            f"{folder} has one class folder, {next(iter(labelled[train]))!r}, and a {tables[0]} file: if that says the classes, "
+            "call it metadata.csv, with columns file_name (the image's path beside it) and label"
         )
     order = {name: number for number, name in enumerate(sorted(labelled[train]))}
     pairs = {

@@ -48,7 +48,6 @@ SIGNS = (
     (rb"<\?xml", "it is XML", "convert it to PNG"),
     (rb"%PDF", "it is a PDF", "convert it to PNG"),
     (rb"PK\x03\x04", "it is a zip archive", "unpack it"),
-    (rb".{4}ftypavi[fs]", "it is AVIF, but damaged", "fetch it again"),
     (rb".{4}ftyp(hei[cx]|m[is]f1|hevc)", "it is HEIC, which is not read", "convert it to JPEG or PNG"),
     *(
         (sign, f"it is {kind}, but damaged or of a pixel format that is not read", "convert it to 8-bit PNG")
@@ -58,6 +57,7 @@ SIGNS = (
             (rb"GIF8", "GIF"),
             (rb"II\*\0|MM\0\*", "TIFF"),
             (rb"RIFF", "WEBP"),
+            (rb".{4}ftypavi[fs]", "AVIF"),
         )
     ),
 )
