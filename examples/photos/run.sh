@@ -16,7 +16,7 @@ undistill protect "$out/imported" "${data[@]}" --defense nasty-head -o "$out/nas
 for victim in imported nasty; do
   model=$out/$victim; test -d "$model/model" && model=$model/model
   export PHOTOS_MODEL=$model
-  for arm in kd label-only scratch; do
+  for arm in ${ARMS:-kd label-only scratch}; do
     undistill attack "$here/api.py:predict" --outputs probs --attack "$arm" --threat-model "$threat_model" --name "$victim" --query-test --query-log "$out/$victim.parquet" --assume-fresh "${data[@]}" \
       --student resnet18 -s student.settings.stem=7x7 -s student.width=0.125 "${short[@]}" -o "$out/students/$victim-$arm"
   done

@@ -50,6 +50,7 @@ def test_photos_go_from_a_folder_to_a_page(tmp_path: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "EPOCHS": "1",
         "QUERIES": "10",
+        "ARMS": "kd",
         "SIZE": "64",
     }
     command = [str(EXAMPLES / "photos" / "run.sh"), str(tmp_path / "out"), "--each", "20", "--classes", "3"]
