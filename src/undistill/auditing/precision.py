@@ -125,7 +125,7 @@ def too_few(tests: int, queries: Sequence[int], classes: int, total: int | None 
     parts += [f"{enough} for an attacker to query"] if few_queries else []
     return (
         f"too few data for an answer: {tests:,} test images{budget}; one test image is {100 / tests:.1f} points of accuracy. "
-        f"{wanted} would do: {' and '.join(parts)}"
+        f"{wanted} would do ({' and '.join(parts)})"
     )
 
 
