@@ -13,8 +13,8 @@ from reporting.browsing import DESK, PHONE, QUIET, Visit
 from reporting.test_audit_page import small
 from reporting.test_compare import audit
 from undistill.reporting.audit.compare import write_comparison
-from undistill.reporting.audit.write import write_audit
-from undistill.reporting.written import Report
+from undistill.reporting.audit.page import write_audit
+from undistill.reporting.export import Report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator

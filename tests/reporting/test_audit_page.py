@@ -14,14 +14,14 @@ from reporting import audits
 from reporting.audits import HOSTILE, LONG, attacker, card, judgement, line, victim
 from reporting.browsing import valid
 from undistill.auditing.result import AuditResult, Flag
+from undistill.reporting import render
 from undistill.reporting.audit import first
 from undistill.reporting.audit.compare import write_comparison
 from undistill.reporting.audit.first import ACTION, HELPS
-from undistill.reporting.audit.page import draw, render, sure
+from undistill.reporting.audit.page import document, draw, sure, write_audit
 from undistill.reporting.audit.words import control_of, sentence, serving_text
 from undistill.reporting.audit.words import shown as named_verdict
-from undistill.reporting.audit.write import write_audit
-from undistill.reporting.written import Report
+from undistill.reporting.export import Report
 
 BANNED = re.compile(r"undistillable|\bsecure|\bsafe\b|\bproves?\b|\bprotected\b", re.IGNORECASE)
 FILES = ("index.html", "report.md", "report.json", "report.tex")
@@ -60,7 +60,7 @@ def small(**changes: Any) -> AuditResult:
 
 def seen(own: AuditResult) -> str:
     """What the page shows."""
-    return Visible(render(own, draw(own))).text
+    return Visible(render.html(document(own, draw(own)))).text
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from reporting.audits import attacker, card, judgement
 from reporting.test_audit_page import Visible, small
 from undistill.auditing.result import AuditResult, Contrast, Outlook
 from undistill.reporting.audit import curves, first, lanes, tables, words
-from undistill.reporting.audit.write import write_audit
+from undistill.reporting.audit.page import write_audit
+from undistill.reporting.export import Report
 from undistill.reporting.render import plain, rows
-from undistill.reporting.written import Report
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_latex_is_escaped_and_booktabs(tmp_path: Path) -> None:
     text = (tmp_path / "report.tex").read_text()
     assert r"a\_b \& 50 \% \$x\$ \textbackslash{}input\{evil\}" in text
     assert "\\input" not in text
-    assert text.startswith(r"% 100 \% of\_it")
+    assert text.startswith(r"% Audit of 100 \% of\_it")
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3  # exposure, one card's attackers, users
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
 

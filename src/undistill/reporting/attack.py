@@ -26,6 +26,7 @@ from undistill.reporting.document import (
     Value,
     table,
 )
+from undistill.reporting.export import Report, link
 from undistill.reporting.naming import (
     ALONE,
     ENVIRONMENT,
@@ -47,7 +48,6 @@ from undistill.reporting.response import section as response_section
 from undistill.reporting.summary import Arm, Group, Summary, Victim, summarize
 from undistill.reporting.summary import Section as Students
 from undistill.reporting.theme import colour_variable
-from undistill.reporting.written import Report, link
 from undistill.statistics import ENOUGH
 from undistill.threat_model import Access
 
@@ -73,8 +73,7 @@ def write_attacks(folders: Sequence[Path], out: Path) -> Report:
     summary, places = summarize(cell for _, cell in found), {cell.id: folder for folder, cell in found}
     links = {cell.id: link(folder / f"{cell.id}.json", out) for folder, cell in found}
     whole = document(summary, _responses(summary, places), links)
-    page = export.write(whole, out)
-    return Report(f"{render.text(_brief(summary))}\n\nPage: {page}", render.values(whole), page)
+    return export.write(whole, out, render.text(_brief(summary)))
 
 
 def _responses(summary: Summary, places: Mapping[str, Path]) -> list[Response]:

@@ -38,10 +38,10 @@ from undistill.reporting.document import (
     Text,
     table,
 )
+from undistill.reporting.export import Report
 from undistill.reporting.naming import listed, number, plural, signed
 from undistill.reporting.response import picture, softened
 from undistill.reporting.theme import INK, MUTED, SHAPES, Spec, colour_variable, finished
-from undistill.reporting.written import Report
 from undistill.statistics import Difference
 
 TITLE = "Nasty training against model extraction, on digits"
@@ -78,9 +78,7 @@ GAP = 3
 def write_demo(folder: Path, out: Path) -> Report:
     """Write the report of the demo in `folder`; RunError where its cells are missing or damaged."""
     demo = read(folder)
-    whole = document(demo)
-    page = export.write(whole, out)
-    return Report(f"{terminal(demo)}\n\nPage: {page}", render.values(whole), page)
+    return export.write(document(demo), out, terminal(demo))
 
 
 def terminal(demo: Demo) -> str:

@@ -1,14 +1,17 @@
-"""A document as files: page, Markdown, JSON; figures as SVG, PNG, PDF; tables as CSV, Markdown, LaTeX, HTML."""
+"""A document as a report on disk: page, Markdown, JSON; figures as SVG, PNG, PDF; tables as CSV, Markdown, LaTeX, HTML."""
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import vl_convert
 
@@ -48,10 +51,27 @@ SYMBOLS = str.maketrans(
 )
 
 
-def write(document: Document, out: Path, values: Mapping[str, Any] | None = None) -> Path:
-    """Write `out/index.html`, `report.md`, `report.json`, `figures/` and `tables/`; returns the page.
+@dataclass(frozen=True)
+class Report:
+    """What was written: `text` for a terminal, `values` for programs, `page` for people."""
 
-    The same document gives the same bytes. `values` are written as `report.json` in place of the document's own.
+    text: str
+    values: dict[str, Any]
+    page: Path
+
+
+def write(
+    document: Document,
+    out: Path,
+    terminal: str = "",
+    *,
+    values: dict[str, Any] | None = None,
+    tex: Sequence[Table] = (),
+) -> Report:
+    """Write `out/index.html`, `report.md`, `report.json`, `figures/`, `tables/`, and the tables of `tex` as `report.tex`.
+
+    The same document gives the same bytes. `values` are written as `report.json` in place of the document's own; a terminal shows
+    `terminal` and where the page is.
 
     Raises:
         RunError: `out` cannot be written.
@@ -62,12 +82,18 @@ def write(document: Document, out: Path, values: Mapping[str, Any] | None = None
             write_table(each, out / "tables")
     page = out / "index.html"
     write_text(page, render.html(document))
-    write_text(
-        out / "report.md", render.markdown(document, {name: f"figures/{path.name}" for name, path in figures.items()})
-    )
+    shown = {name: f"figures/{path.name}" for name, path in figures.items()}
+    write_text(out / "report.md", render.markdown(document, shown))
     values = render.values(document) if values is None else values
     write_text(out / "report.json", json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return page
+    if tex:
+        write_text(out / "report.tex", as_tex(document.title, tex))
+    return Report(f"{terminal}\n\nPage: {page}", values, page)
+
+
+def link(path: Path, out: Path) -> str:
+    """The relative address of a file, quoted."""
+    return quote(Path(os.path.relpath(path.resolve(), out.resolve())).as_posix())
 
 
 # figures
@@ -179,6 +205,15 @@ def tex(table: Table) -> str:
             *(r"\toprule", _row(heads), r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""),
         ]
     )
+
+
+def as_tex(title: str, grids: Sequence[Table]) -> str:
+    r"""Tables one below the other; needs `\usepackage{booktabs}`."""
+    parts = [f"% {latex(title)}", ""]
+    for grid in grids:
+        parts += [r"\begin{table}", r"\centering", rf"\caption{{{latex(grid.caption)}}}", tex(grid).rstrip()]
+        parts += [r"\end{table}", ""]
+    return "\n".join(parts)
 
 
 def _row(texts: list[str]) -> str:

@@ -12,10 +12,10 @@ from undistill.experiments.plan import FILE as AUDIT
 from undistill.paper.demo_result import is_demo
 from undistill.paper.plan import FILE
 from undistill.reporting.attack import write_attacks
-from undistill.reporting.audit.write import write_audit
+from undistill.reporting.audit.page import write_audit
 from undistill.reporting.demo import write_demo
+from undistill.reporting.export import Report
 from undistill.reporting.paper.page import write_reproduction
-from undistill.reporting.written import Report
 
 if TYPE_CHECKING:
     from undistill.data import Splits

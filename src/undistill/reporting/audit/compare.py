@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from undistill.auditing.result import AuditResult
-from undistill.files import write_text
+from undistill.reporting import export
 from undistill.reporting.audit import scatter
 from undistill.reporting.audit.contest import Audits, Contest, Entrant, contests, definition, lonely
-from undistill.reporting.audit.page import Figure
 from undistill.reporting.audit.words import digits_of, heading, measured, serving_text, verdict_entry
-from undistill.reporting.audit.write import as_json, as_tex
 from undistill.reporting.document import Block as Shown
 from undistill.reporting.document import (
+    Chart,
     Columns,
     Details,
     Document,
@@ -31,10 +30,9 @@ from undistill.reporting.document import (
     filled,
     table,
 )
-from undistill.reporting.export import write_svg
+from undistill.reporting.export import Report
 from undistill.reporting.naming import listed, number, plural, signed
-from undistill.reporting.render import html, markdown, text
-from undistill.reporting.written import Report
+from undistill.reporting.render import text
 
 TITLE = "Which defense leaves an attacker least, and what does it cost users?"
 MOST_NAMED = 4
@@ -48,7 +46,7 @@ class Block:
 
     contest: Contest
     grid: Table
-    figures: list[Figure]
+    charts: list[Chart]
 
 
 def named(found: Sequence[tuple[Path, AuditResult]]) -> list[tuple[str, AuditResult]]:
@@ -81,31 +79,15 @@ def _model(judgement: AuditResult) -> str:
 
 
 def write_comparison(judgements: Sequence[tuple[str, AuditResult]], out: Path) -> Report:
-    """Write `out/index.html`, `report.md`, `report.json`, `report.tex` and `figures/*.svg` from named judgements.
-
-    A pure function of them: the same give the same bytes. Cards that only one of them has are listed and never mixed.
+    """Write the report of named judgements. Cards that only one of them has are listed and never mixed.
 
     Raises:
         UsageError: fewer than two, two of one name, different data, test images or δ, or no threat model in common.
         RunError: `out` cannot be written.
     """
     blocks = [_block(place, contest, judgements) for place, contest in enumerate(contests(judgements))]
-    values, page = as_values(blocks, judgements), out / "index.html"
-    pictures = {
-        figure.name: f"figures/{write_svg(out / 'figures' / f'{figure.name}.svg', figure.block()).name}"
-        for block in blocks
-        for figure in block.figures
-    }
-    write_text(page, render(blocks, judgements))
-    write_text(out / "report.md", markdown(document(blocks, judgements), pictures))
-    write_text(out / "report.json", as_json(values))
-    write_text(out / "report.tex", as_tex(TITLE, [block.grid for block in blocks]))
-    return Report(f"{as_text(blocks, judgements)}\n\nPage: {page}", values, page)
-
-
-def render(blocks: list[Block], audits: Audits) -> str:
-    """The page."""
-    return html(document(blocks, audits))
+    whole, values = document(blocks, judgements), as_values(blocks, judgements)
+    return export.write(whole, out, as_text(blocks, judgements), values=values, tex=[block.grid for block in blocks])
 
 
 def document(blocks: list[Block], audits: Audits) -> Document:
@@ -114,8 +96,8 @@ def document(blocks: list[Block], audits: Audits) -> Document:
     screen: list[Shown] = [Text(text, "lead") for text in lead(blocks, audits)]
     ranks = ranking(first, audits)
     parts: list[tuple[Shown, ...]] = [(ranks,)]
-    if first.figures:
-        parts.append((first.figures[0].block(),))
+    if first.charts:
+        parts.append((first.charts[0],))
     screen += [Note(text) for text in notes(audits)]
     screen.append(Columns(tuple(parts)))
     sections = [_section(place, block, shown=block is first) for place, block in enumerate(blocks)]
@@ -133,10 +115,10 @@ def _section(place: int, block: Block, *, shown: bool) -> Section:
     absent = listed(list(block.contest.absent))
     body: list[Shown] = [Text(f"`{block.contest.card.threat_model}`", "quiet")]
     body += [Text(f"Not audited on this threat model: {absent}.")] if absent else []
-    body += [figure.block() for figure in block.figures[int(shown) :]]
+    body += block.charts[int(shown) :]
     body += (
         []
-        if block.figures
+        if block.charts
         else [
             Text(
                 "Fewer than two rows have an accuracy and an undefended control, so there is nothing to draw.", "quiet"
@@ -285,15 +267,15 @@ def as_text(blocks: list[Block], audits: Audits) -> str:
 
 
 def _block(place: int, contest: Contest, audits: Audits) -> Block:
-    figures = []
+    charts = []
     for measure, (_, title) in scatter.ordered(contest):
         spec = scatter.spec(contest, measure)
         if spec is not None:
             gone = scatter.left_out(contest, measure)
             out = f" Not drawn, for want of a number: {listed(gone)}." if gone else ""
             caption = f"Lower and further left is better. Bars: 95 % intervals.{out}"
-            figures.append(Figure(f"scatter-{place}-{measure}", title, spec, scatter.legend(contest), caption))
-    return Block(contest, standing(place, contest, dict(audits)), figures)
+            charts.append(Chart(f"scatter-{place}-{measure}", title, spec, caption, scatter.legend(contest)))
+    return Block(contest, standing(place, contest, dict(audits)), charts)
 
 
 def _facts(judgement: AuditResult) -> dict[str, str]:

@@ -1,11 +1,14 @@
-"""A judgement as a document: the page, and Markdown of the same."""
+"""A judgement as a report: three answers and a chart, then all that they rest on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from undistill.auditing.result import AuditResult, ThreatModelResult
+from undistill.reporting import export, render
 from undistill.reporting.audit import curves, first, glossary, lanes, tables
 from undistill.reporting.audit.words import (
     digits_of,
@@ -27,9 +30,8 @@ from undistill.reporting.document import (
     Table,
     Text,
 )
+from undistill.reporting.export import Report
 from undistill.reporting.naming import listed, number, plural
-from undistill.reporting.render import html
-from undistill.reporting.theme import Spec
 
 TITLE = "What does an attacker get?"
 SHARE = (
@@ -39,20 +41,29 @@ SHARE = (
 FILES = {"report.md": "report.md", "report.json": "report.json", "report.tex": "report.tex"}
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A chart under a name, with its legend; `numbers` is the table that says the same."""
+def write_audit(judgement: AuditResult, out: Path) -> Report:
+    """Write the report of a judgement: the same one gives the same bytes. RunError where `out` cannot be written."""
+    drawn = draw(judgement)
+    own = (drawn.exposure, *drawn.attackers, drawn.users)
+    terminal = render.text(first.terminal(judgement))
+    return export.write(document(judgement, drawn), out, terminal, values=as_values(judgement, drawn), tex=own)
 
-    name: str
-    title: str
-    spec: Spec
-    legend: lanes.Legend
-    caption: str = ""
-    numbers: Table | None = None
 
-    def block(self) -> Chart:
-        """For a document."""
-        return Chart(self.name, self.title, self.spec, self.caption, self.legend, self.numbers)
+def as_values(judgement: AuditResult, drawn: Drawn) -> dict[str, Any]:
+    """For `report.json`: the judgement as it came, and the tables that the page shows."""
+    return {
+        "schema": 1,
+        "title": title(judgement),
+        "answers": {statement.head: statement.text for statement in first.statements(judgement)},
+        "notes": first.warnings(judgement),
+        "tables": {
+            "exposure": [dict(record) for record in drawn.exposure.long],
+            "thieves": [dict(record) for grid in drawn.attackers for record in grid.long],
+            "contrasts": [dict(record) for grid in drawn.behind for record in grid.long],
+            "users": [dict(record) for record in drawn.users.long],
+        },
+        "judgement": judgement.dump(),
+    }
 
 
 @dataclass(frozen=True)
@@ -64,14 +75,9 @@ class Drawn:
     answers: Table
     attackers: list[Table]
     behind: list[Table]
-    accuracies: list[Figure | None]
-    temperatures: list[Figure | None]
-    second: Figure | None
-
-    @property
-    def figures(self) -> list[Figure]:
-        """All that are there."""
-        return [figure for figure in (self.second, *self.accuracies, *self.temperatures) if figure is not None]
+    accuracies: list[Chart | None]
+    temperatures: list[Chart | None]
+    second: Chart | None
 
 
 def draw(judgement: AuditResult) -> Drawn:
@@ -127,11 +133,6 @@ def sure(judgement: AuditResult) -> str:
     return f"{text} Differences are resolved to {half:.1f} points here, coarser than δ: a verdict that needs less is inconclusive."
 
 
-def render(judgement: AuditResult, drawn: Drawn) -> str:
-    """The page."""
-    return html(document(judgement, drawn))
-
-
 def _sections(judgement: AuditResult, drawn: Drawn) -> Iterator[Section]:
     exposure: list[Block] = [drawn.exposure, *(Text(text, "quiet") for text in (SHARE, sure(judgement)) if text)]
     exposure.append(Details(glossary.TITLE, (Facts(glossary.glossary(judgement)),)))
@@ -182,8 +183,8 @@ def _card(place: int, card: ThreatModelResult, judgement: AuditResult, drawn: Dr
 _EMPTY = Text("No attack on this threat model has an accuracy, so there is nothing to draw.", "quiet")
 
 
-def _shown(figure: Figure | None) -> tuple[Block, ...]:
-    return () if figure is None else (figure.block(),)
+def _shown(chart: Chart | None) -> tuple[Block, ...]:
+    return () if chart is None else (chart,)
 
 
 def _flags(judgement: AuditResult) -> Iterator[Block]:
@@ -230,7 +231,7 @@ def provenance(judgement: AuditResult) -> dict[str, str]:
     return {**own, **judgement.provenance}
 
 
-def _accuracies(place: int, card: ThreatModelResult, judgement: AuditResult) -> Figure | None:
+def _accuracies(place: int, card: ThreatModelResult, judgement: AuditResult) -> Chart | None:
     spec = lanes.accuracies(card, judgement)
     caption = "Bars: 95 % intervals. Dashed: the model itself. Dotted: the best attack with predicted classes only."
     lost = sum(attacker.accuracy is None for attacker in card.attacks)
@@ -239,10 +240,10 @@ def _accuracies(place: int, card: ThreatModelResult, judgement: AuditResult) -> 
     legend = lanes.legend(
         judgement, [s for s in lanes.sides_of(card) if any(t.side == s and t.accuracy for t in card.attacks)]
     )
-    return Figure(f"dots-{place}", "What each attack got", spec, legend, caption) if spec else None
+    return Chart(f"dots-{place}", "What each attack got", spec, caption, legend) if spec else None
 
 
-def _curve(name: str, curve: curves.Curve | None, judgement: AuditResult, caption: str = "") -> Figure | None:
+def _curve(name: str, curve: curves.Curve | None, judgement: AuditResult, caption: str = "") -> Chart | None:
     if curve is None:
         return None
     told = (
@@ -250,4 +251,4 @@ def _curve(name: str, curve: curves.Curve | None, judgement: AuditResult, captio
     )
     digits = digits_of(judgement) if "%" in curve.y else 2
     numbers = tables.points(name, f"{curve.title}: the numbers", (curve.x, curve.y), curve.lines, digits)
-    return Figure(name, curve.title, curves.spec(curve), curve.legend, told.strip(), numbers)
+    return Chart(name, curve.title, curves.spec(curve), told.strip(), curve.legend, numbers)

@@ -30,12 +30,12 @@ from undistill.reporting.document import (
     table,
     tables,
 )
+from undistill.reporting.export import Report, link
 from undistill.reporting.naming import ENVIRONMENT, listed, number, plural
 from undistill.reporting.paper.claims import VERDICTS, Claim, cases, claims, overview
 from undistill.reporting.paper.figures import figures
 from undistill.reporting.paper.source import Source, covered, open_sources
 from undistill.reporting.paper.tables import REPORTED, embedding, grid, sweep
-from undistill.reporting.written import Report, link
 
 ORDER = {"table": 0, "sweep": 1, "figure": 2}
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny-imagenet": "Tiny-ImageNet"}
@@ -69,9 +69,7 @@ def write_reproduction(folders: Sequence[Path], out: Path) -> Report:
     }
     found = judged(sources)
     whole = document(sources, found, links)
-    content = values(whole, sources, found)
-    page = export.write(whole, out, content)
-    return Report(f"{terminal(whole, found)}\n\nPage: {page}", content, page)
+    return export.write(whole, out, terminal(whole, found), values=values(whole, sources, found))
 
 
 def judged(sources: Sequence[Source]) -> list[Claim]:
