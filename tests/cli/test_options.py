@@ -192,6 +192,7 @@ def test_verbs_are_all_there() -> None:
         "report",
         "run",
         "compare",
+        "gate",
         "list",
         "doctor",
         "cache",

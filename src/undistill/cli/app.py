@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from undistill.cli import audit, evidence, machine, paper, run, verbs
+from undistill.cli import audit, evidence, gate, machine, paper, run, verbs
 from undistill.cli.help import Verbs, examples
 from undistill.cli.options import BANK_GB, Options, use_plugins, verb
 from undistill.cli.progress import Reporter
@@ -337,6 +337,11 @@ verb(
     "undistill compare runs/audit-a runs/audit-b",
     "undistill compare runs/audit-a runs/audit-b -o runs/ab",
 )(audit.compare)
+verb(
+    *(app, RESULTS),
+    "undistill gate runs/audit --max-relative-accuracy 0.9 --at 1000 --access top1",
+    "undistill gate runs/audit --format junit -o gate.xml",
+)(gate.gate)
 
 
 @verb(app, RESULTS, "undistill report runs/demo --open", "undistill report runs/a runs/b -o runs/both")

@@ -62,6 +62,15 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     "import.source": ("", "", "SOURCE", "A state dict (.safetensors, .pt, .pth, .tar) or a checkpoint's folder."),
     "report.folders": ("", "", "DIR…", "Folders that hold cells."),
     "compare.folders": ("", "", "DIR…", "Folders of audits."),
+    "gate.folders": ("", "", "DIR…", "Folders of audits, or packed evidence."),
+    "max_relative_accuracy": (
+        *(JOB, "--max-relative-accuracy", "SHARE"),
+        "Largest accuracy of an extracted model that is accepted, as a share of the model's own.",
+    ),
+    "at": (JOB, "--at", "N", "Query budget that counts.  [default: every one that was audited]"),
+    "gate.access": (JOB, "--access", "NAME", "Output access that counts, as in top1.  [default: every one]"),
+    "format": (JOB, "--format", "NAME", "text, markdown (a comment), junit, sarif or json."),
+    "gate.out": (JOB, "--out -o", "FILE", "File to write to.  [default: print]"),
     "list.kind": (
         *("", "", "KIND"),
         "attacks, defenses, output-defenses, models, data, views, optimizers, schedules, recipes or threat-models.  "

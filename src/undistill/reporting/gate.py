@@ -1,0 +1,217 @@
+"""A release gate: may a model be served, by what its audit says an attacker gets? Pass, fail, or investigate.
+
+A threat model passes where the upper 95 % bound of every attack is within the limit, and fails where the lower bound of the best
+attack found is above it. What lies between, rests on one seed, or misses cells is to be investigated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from undistill.auditing.result import AuditResult, Estimate, ThreatModelResult
+from undistill.errors import UsageError
+from undistill.reporting import render
+from undistill.reporting.audit.words import accuracy_of, best_of, heading, served_to, unfinished
+from undistill.reporting.document import Document, Format, Items, Table, Text, Value, table
+from undistill.reporting.naming import number, plural
+
+State = Literal["pass", "investigate", "fail"]
+EXIT: dict[State, int] = {"pass": 0, "investigate": 3, "fail": 1}
+"""The worst state decides, as an exit code: 0, 3 or 1."""
+RULE = "undistill/extraction"
+IDS = ("MITRE ATLAS AML.T0024.002", "OWASP ML05:2023")
+"""What the rule is about, by the ids of standards."""
+LEVELS: dict[State, tuple[str, str]] = {
+    "pass": ("none", "pass"),
+    "investigate": ("warning", "review"),
+    "fail": ("error", "fail"),
+}
+"""SARIF's level and kind of each state."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One threat model of one audit against the limit. Relative accuracies are shares of the model's own accuracy."""
+
+    audit: str
+    what: str
+    state: State
+    why: str
+    relative: float | None = None
+    low: float | None = None
+    high: float | None = None
+    baseline: float | None = None
+
+
+def gate(
+    audits: Sequence[tuple[str, AuditResult]], limit: float, *, queries: int | None = None, access: str = ""
+) -> list[Finding]:
+    """A finding a threat model of each audit, of this query budget and output access where they are named.
+
+    Args:
+        audits: names and results.
+        limit: the largest relative accuracy of an extracted model that is accepted, above 0.
+        queries: the query budget; None for all.
+        access: the output access, as in `top1`; "" for all.
+
+    Raises:
+        UsageError: a limit that is none, or an audit without such a threat model.
+    """
+    if not 0 < limit <= 2:
+        raise UsageError(f"--max-relative-accuracy is a share of the model's own accuracy such as 0.9, not {limit:g}")
+    found = []
+    for name, audit in audits:
+        cards = [c for c in audit.threat_models if queries in (None, c.queries) and access in ("", c.access)]
+        if not cards:
+            there = "; ".join(f"{c.access} at {c.queries or 'all'} queries" for c in audit.threat_models)
+            raise UsageError(f"{name} was not audited with this --access and --at; it was with {there}")
+        found += [_finding(name, audit, card, limit) for card in cards]
+    return found
+
+
+def worst(findings: Sequence[Finding]) -> State:
+    """The state that decides."""
+    return max((finding.state for finding in findings), key=list(LEVELS).index)
+
+
+def _finding(name: str, audit: AuditResult, card: ThreatModelResult, limit: float) -> Finding:
+    own, got = [victim.accuracy for victim in served_to(audit, "defended", card.access)], accuracy_of(card)
+    if not own or got is None or min(own) <= 0:
+        return Finding(name, heading(card), "investigate", "no attack has an accuracy")
+    mine = fmean(own)
+    all_of = [attack.accuracy for attack in card.attacks if attack.side == "defended"]
+    best = best_of(card, "defended")
+    top = best.accuracy if best and best.accuracy else got
+    state, why = _state(all_of, top, limit * mine, missing=bool(unfinished(audit)))
+
+    def share(value: float | None) -> float | None:
+        return None if value is None else value / mine
+
+    return Finding(
+        name, heading(card), state, why, share(top.mean), share(top.low), share(top.high),
+        share(card.A_ref.mean) if card.A_ref else None,
+    )  # fmt: skip
+
+
+def _state(every: Sequence[Estimate | None], top: Estimate, most: float, *, missing: bool) -> tuple[State, str]:
+    """(state, why): `most` is the accuracy that is accepted at most, percent."""
+    uppers = [got.upper if got is not None else None for got in every]
+    if top.lower is not None and top.lower > most:
+        return "fail", "the lower 95 % bound of the best attack is above the limit"
+    if missing:
+        return "investigate", "planned cells are missing"
+    known = [upper for upper in uppers if upper is not None]
+    if len(known) < len(uppers) or not known:
+        return "investigate", "an attack has no bound: one seed, or lost cells"
+    if max(known) <= most:
+        return "pass", "the upper 95 % bound of every attack is within the limit"
+    return "investigate", "the bounds leave both open: more seeds, or a look at the page"
+
+
+def table_of(findings: Sequence[Finding], limit: float) -> Table:
+    """A row a finding."""
+    rows: list[dict[str, Value]] = [
+        {
+            "audit": finding.audit,
+            "threat model": finding.what,
+            "state": finding.state,
+            "relative accuracy": finding.relative,
+            "low": finding.low,
+            "high": finding.high,
+            "baseline": finding.baseline,
+            "why": finding.why,
+        }
+        for finding in findings
+    ]
+    columns = dict.fromkeys(("audit", "threat model", "state"), Format())
+    columns |= {
+        "relative accuracy": Format(digits=3, interval=("low", "high")),
+        "baseline": Format(digits=3),
+        "why": Format(),
+    }
+    caption = (
+        f"Relative accuracy of the best extracted model, with its 95 % interval; the limit is {limit:g}. Baseline: the same "
+        "network without access to the model."
+    )
+    return table("gate", caption, rows, columns)
+
+
+def document(findings: Sequence[Finding], limit: float, *, short: bool = False) -> Document:
+    """The comment on a pull request; `short` for a terminal."""
+    counts = [f"{sum(f.state == state for f in findings)} {state}" for state in LEVELS]
+    told = f"{plural(len(findings), 'threat model')}: {', '.join(counts)}. A better attack than those tried may exist."
+    shown = Items(tuple(f"{f.audit}, {_sentence(f, limit)}" for f in findings)) if short else table_of(findings, limit)
+    return Document(f"Extraction gate: {worst(findings)}", (Text(told), shown), eyebrow="undistill gate")
+
+
+def values(findings: Sequence[Finding], limit: float) -> dict[str, Any]:
+    """For programs."""
+    return {"state": worst(findings), "limit": limit, "findings": [vars(finding) for finding in findings]}
+
+
+def junit(findings: Sequence[Finding], limit: float) -> str:
+    """JUnit's XML: a test case a finding; one to investigate is an error, so that no pipeline takes it for a pass."""
+    counts = {
+        word: str(sum(f.state == state for f in findings))
+        for word, state in (("failures", "fail"), ("errors", "investigate"))
+    }
+    suite = Element("testsuite", {"name": "undistill gate", "tests": str(len(findings)), **counts})
+    for finding in findings:
+        case = SubElement(suite, "testcase", classname=finding.audit, name=finding.what)
+        if finding.state != "pass":
+            SubElement(case, "failure" if finding.state == "fail" else "error", message=_sentence(finding, limit))
+    indent(suite)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suite, encoding="unicode") + "\n"
+
+
+def sarif(findings: Sequence[Finding], limit: float) -> str:
+    """SARIF 2.1.0, for code scanning: a result a finding, at the audit it is of."""
+    rule = {
+        "id": RULE,
+        "shortDescription": {"text": "Accuracy of a model extracted by an attacker"},
+        "properties": {"tags": list(IDS)},
+    }
+    results = [
+        {
+            "ruleId": RULE,
+            "level": LEVELS[finding.state][0],
+            "kind": LEVELS[finding.state][1],
+            "message": {"text": _sentence(finding, limit)},
+            "locations": [
+                {"physicalLocation": {"artifactLocation": {"uri": finding.audit}, "region": {"startLine": 1}}}
+            ],
+        }
+        for finding in findings
+    ]
+    tool = {"driver": {"name": "undistill", "rules": [rule]}}
+    whole = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": tool, "results": results}],
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def _sentence(finding: Finding, limit: float) -> str:
+    """`1,000 unlabeled images, probabilities: pass. Relative accuracy 0.697 (0.658 to 0.736; baseline 0.657), limit 0.9: …`."""
+    if finding.relative is None:
+        return f"{finding.what}: {finding.state}, {finding.why}."
+    sure = [] if finding.low is None else [f"95 %: {number(finding.low, 3)} to {number(finding.high, 3)}"]
+    sure += [] if finding.baseline is None else [f"baseline {number(finding.baseline, 3)}"]
+    told = f"relative accuracy {number(finding.relative, 3)}" + (f" ({'; '.join(sure)})" if sure else "")
+    return f"{finding.what}: {finding.state}, {told}, limit {limit:g}; {finding.why}."
+
+
+FORMATS: dict[str, Callable[[Sequence[Finding], float], str]] = {
+    "text": lambda findings, limit: render.text(document(findings, limit, short=True)),
+    "markdown": lambda findings, limit: render.markdown(document(findings, limit), {}),
+    "json": lambda findings, limit: json.dumps(values(findings, limit), indent=1),
+    "junit": junit,
+    "sarif": sarif,
+}
+"""What a gate's findings can be written as."""
