@@ -198,8 +198,8 @@ def _unresolved(found: rules.Contrasts, delta: float) -> str:
     if half > delta:
         return f"These cells resolve {half:.1f} points, δ is {delta:g}: more seeds are needed."
     return (
-        f"Headroom is {span(found.headroom)} points, of which {span(found.reduction)} were removed: at δ = {delta:g} no rule "
-        "holds, the truth is too near to a boundary."
+        f"Headroom is {span(found.headroom)} points, of which {span(found.reduction)} were removed: with δ = {delta:g} that is too "
+        "close to the boundary between two verdicts."
     )
 
 

@@ -194,7 +194,7 @@ def _not_yet(judgement: AuditResult, card: ThreatModelResult, own: Outlook | Non
         return Statement(HELPS, f"{seen}. {more}", (own.command,))
     if own.width <= judgement.delta:
         why = card.why.rstrip(".") or "the effect is close to a boundary"
-        return Statement(HELPS, f"Not clear: {why}. More seeds may tell.")
+        return Statement(HELPS, f"Not clear. {why[0].upper()}{why[1:]}. More seeds may tell.")
     return Statement(HELPS, f"{seen}. About {own.seeds_needed} {_units(judgement)} would tell.")
 
 
