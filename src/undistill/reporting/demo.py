@@ -50,7 +50,7 @@ COLORS = {name: colour_variable(name, NAMES) for name in NAMES}
 LEGEND: Legend = [(f"{name} teacher", COLORS[name], shape) for name, shape in zip(NAMES, SHAPES, strict=False)]
 PICTURED = (SOFT, COLD, LABELS, REFIT)
 """Attackers in the picture, from left to right."""
-HEADS = {SOFT.name: "τ 4", COLD.name: "τ 1", LABELS.name: "labels only", REFIT.name: "weights"}
+HEADS = {SOFT.name: "τ 4", COLD.name: "τ 1", LABELS.name: "class only", REFIT.name: "weights"}
 ABOUT = {
     SOFT.name: "probabilities, distilled at τ 4",
     COLD.name: "probabilities, distilled at τ 1",
