@@ -238,7 +238,7 @@ def test_a_forecast_steadies_the_time_left_while_little_is_done() -> None:
     stage.expected = 90.0
     stage.move(0.0, 0, share=0.0)
     stage.move(15.0, 2, share=0.01)  # most of these seconds are the start of processes: 1,485 s by pace alone
-    assert stage.left(15.0) == pytest.approx(0.99 * (15 + 9) / 0.11)
+    assert stage.left(15.0) == pytest.approx(0.99 * (15 + 0.099 * 90) / 0.109)
     stage.move(180.0, 15, share=0.9)
     assert stage.left(180.0) == pytest.approx(20.0, rel=0.1)  # by now the pace decides
 

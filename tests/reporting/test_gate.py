@@ -34,34 +34,49 @@ def own_accuracy(found: AuditResult) -> float:
 
 @pytest.mark.parametrize(("off", "state"), [(-0.6, "pass"), (-0.2, "investigate"), (0.2, "investigate"), (0.6, "fail")])
 def test_the_unfavorable_bound_decides(off: float, state: str) -> None:
-    found = audit()
-    limit = 0.9
-    (finding,) = gate([("a", audit(limit * own_accuracy(found) + off))], limit)
+    limit = 0.99  # above the baseline
+    (finding,) = gate([("a", audit(limit * own_accuracy(audit()) + off))], limit)
     assert finding.state == state
 
 
-def test_each_attack_has_to_be_within_the_limit() -> None:
+def with_attack(found: AuditResult, place: int, **changes: Any) -> AuditResult:
+    """The same with one of its attacks changed."""
+    own = found.threat_models[0]
+    attacks = tuple(a.model_copy(update=changes) if k == place else a for k, a in enumerate(own.attacks))
+    return found.model_copy(update={"threat_models": (own.model_copy(update={"attacks": attacks}),)})
+
+
+def state(found: AuditResult, limit: float = 0.99) -> str:
+    return gate([("a", found)], limit)[0].state
+
+
+def test_each_attack_counts_not_the_best_alone() -> None:
     found = audit(80.0)
-    wide = Estimate(mean=79.0, n=5, low=60, high=98, lower=62, upper=96)
-    attacks = tuple(
-        a.model_copy(update={"accuracy": wide}) if a.name == "label-only" else a for a in found.threat_models[0].attacks
-    )
-    own = found.threat_models[0].model_copy(update={"attacks": attacks})
-    assert gate([("a", found)], 0.9)[0].state == "pass"
-    assert gate([("a", found.model_copy(update={"threat_models": (own,)}))], 0.9)[0].state == "investigate"
+    wide = Estimate(mean=79.0, n=5, low=60, high=99, lower=62, upper=98.9)
+    sure = Estimate(mean=98.8, n=5, low=98.5, high=99, lower=98.6, upper=99)
+    single = Estimate(mean=99.0, n=1)
+    assert state(found) == "pass"
+    assert state(with_attack(found, 1, accuracy=wide)) == "investigate"
+    assert state(with_attack(with_attack(found, 0, accuracy=single), 1, accuracy=sure)) == "fail"
 
 
 def test_what_is_not_known_is_investigated() -> None:
-    single = audit(80.0)
-    attacks = tuple(
-        a.model_copy(update={"accuracy": Estimate(mean=80.0, n=1)}) for a in single.threat_models[0].attacks
-    )
-    own = single.threat_models[0].model_copy(update={"attacks": attacks, "A_def": attacks[0].accuracy})
-    assert gate([("a", single.model_copy(update={"threat_models": (own,)}))], 0.9)[0].state == "investigate"
-    assert gate([("a", audit(80.0).model_copy(update={"planned": 9, "done": 8}))], 0.9)[0].state == "investigate"
-    assert gate([("a", audit(97.0).model_copy(update={"planned": 9, "done": 8}))], 0.9)[0].state == "fail"
-    lost = audit(80.0).threat_models[0].model_copy(update={"attacks": (), "best": None, "A_def": None})
-    assert gate([("a", judgement(cards=(lost,)))], 0.9)[0].state == "investigate"
+    found = audit(80.0)
+    assert state(with_attack(found, 0, accuracy=Estimate(mean=80.0, n=1))) == "investigate"
+    assert state(with_attack(found, 1, lost=1)) == "investigate"
+    assert state(with_attack(found, 1, accuracy=None, lost=5)) == "investigate"
+    assert state(audit(80.0, done=8)) == "investigate"
+    assert state(audit(98.0, done=8), 0.9) == "fail"
+    none = found.threat_models[0].model_copy(update={"attacks": (), "best": None, "A_def": None})
+    assert state(judgement(cards=(none,))) == "investigate"
+
+
+def test_a_limit_that_the_baseline_passes_says_nothing_of_the_model() -> None:
+    baseline = Estimate(mean=90.0, n=5, low=89, high=91, lower=89.2, upper=90.8)
+    known = audit(60.0).threat_models[0].model_copy(update={"A_ref": baseline})
+    found = audit(60.0).model_copy(update={"threat_models": (known,)})
+    assert state(found, 90.9 / own_accuracy(found)) == "pass"
+    assert state(found, 90.7 / own_accuracy(found)) == "investigate"
 
 
 def test_the_worst_threat_model_decides() -> None:
@@ -82,21 +97,29 @@ def test_budget_and_access_choose_and_what_is_not_there_is_named() -> None:
             gate([("a", several)], wrong)
 
 
+def test_attackers_whose_queries_are_not_counted_belong_to_every_budget() -> None:
+    unlimited = card("probs", 50).model_copy(update={"queries": None})
+    assert len(gate([("a", judgement(cards=(unlimited, card("probs", 200))))], 0.9, queries=200)) == 2
+
+
 def test_every_format_says_the_same() -> None:
-    findings = gate([("runs/<a> & b", audit(97.0)), ("c", audit(60.0))], 0.9)
-    suite = fromstring(junit(findings, 0.9))
+    name = "runs/<a> & [b](https://evil.example) \x1b\udcff"
+    findings = gate([(name, audit(98.5)), ("c", audit(60.0))], 0.99)
+    suite = fromstring(junit(findings, 0.99))
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
     assert [len(case) for case in suite] == [1, 0]
-    assert suite[0].get("classname") == "runs/<a> & b"
-    results = json.loads(sarif(findings, 0.9))["runs"][0]["results"]
-    assert [(r["kind"], r["level"]) for r in results] == [("fail", "error"), ("pass", "none")]
-    assert [f["state"] for f in json.loads(FORMATS["json"](findings, 0.9))["findings"]] == ["fail", "pass"]
-    for name in ("text", "markdown"):
-        assert "1 pass, 0 investigate, 1 fail" in FORMATS[name](findings, 0.9)
+    assert suite[0].get("classname") == "runs/<a> & [b](https://evil.example) ??"
+    (result,) = json.loads(sarif(findings, 0.99))["runs"][0]["results"]
+    assert result["level"] == "error"
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].startswith("runs/%3Ca%3E%20%26%20%5Bb")
+    assert [f["state"] for f in json.loads(FORMATS["json"](findings, 0.99))["findings"]] == ["fail", "pass"]
+    for form in ("text", "markdown"):
+        assert "1 pass, 0 investigate, 1 fail" in FORMATS[form](findings, 0.99)
+    assert "`runs/" in FORMATS["markdown"](findings, 0.99)  # as code, in which no link is one
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize(("limit", "code"), [("0.9", 0), ("0.7", 3), ("0.6", 1)])
+@pytest.mark.parametrize(("limit", "code"), [("0.9", 0), ("0.7", 3), ("0.5", 1)])
 def test_a_pipelines_gate_has_three_exits(tmp_path: Path, limit: str, code: int) -> None:
     """The gate's step of each template, with a committed audit in the place of `audit`."""
     tools = tmp_path / "bin"

@@ -22,7 +22,8 @@ def gate(
 ) -> None:
     """Pass, fail or investigate: is what an attacker gets within a limit?
 
-    Exit code 0: the upper 95 % bound of every attack is within it. 1: the lower bound of the best attack is above it. 3: neither.
+    Exit code 0: upper 95 % bounds of every attack and of the baseline are within it. 1: the lower bound of an
+    attack is above it. 3: neither.
     """
     from undistill.auditing.analyze import analyze
     from undistill.experiments.evidence import SUFFIX, unpack
@@ -36,9 +37,9 @@ def gate(
         for number, given in enumerate(folders):
             place, prefix = given, ""
             if given.suffix == SUFFIX:
-                place, prefix = Path(home) / str(number), f"{given.stem}:"
+                place, prefix = Path(home) / str(number), f"{given.stem}/"
                 unpack(given, place)
-            there = [path.parent for path in [place / FILE, *sorted(place.glob(f"*/{FILE}"))] if path.is_file()]
+            there = [path.parent for path in sorted(place.rglob(FILE)) if path.is_file()]
             if not there:
                 raise UsageError(f"{given} holds no audit: it has no {FILE}")
             audits += [(f"{prefix}{path.name}" if prefix else str(path), analyze(path)) for path in there]

@@ -65,7 +65,8 @@ class Stage:
         if self.total is None or len(self.marks) < 2:
             return None
         (then, before, _), (last, part, _) = self.marks[0], self.marks[-1]
-        gained, trust = part - before, 0.0 if self.expected is None else TRUST
+        gained = part - before
+        trust = 0.0 if self.expected is None else TRUST * (1 - gained)
         if gained <= (0.0 if trust else TELLING):
             return None
 

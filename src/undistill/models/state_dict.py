@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 INDEX = ".safetensors.index.json"
 WRAPPERS = ("state_dict", "model_state_dict", "state_dict_ema", "model", "net", "weights")
 """Where training scripts put a state dict inside a checkpoint, the likeliest first."""
+BESIDE = re.compile(r"(criterion|loss\w*|metrics?|\w+_(loss|metrics?|acc|accuracy))(\..*)?")
+"""Names of what a training keeps beside its network, and the network does not compute with."""
 NO_WEIGHTS = re.compile(r"(.*\.)?(n_averaged|total_ops|total_params)")
 """What `torch.optim.swa_utils` and counters of operations leave among the weights; no network computes with it."""
 
@@ -65,8 +67,10 @@ def _parts(index: Path) -> list[Path]:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{index} is no index of safetensors: it lacks a weight_map") from error
-    if not all(isinstance(name, str) and name == Path(name).name for name in names):
-        raise RunError(f"{index} names files outside of its folder")
+    if not names or not all(
+        isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors") for name in names
+    ):
+        raise RunError(f"{index} names no files of safetensors in its own folder")
     return [index.parent / name for name in sorted(names)]
 
 
@@ -132,8 +136,11 @@ def load_state(model: Classifier, tensors: Mapping[str, Tensor], where: str, *, 
     name, expected = model.config["name"], model.state_dict()
     every, tensors = tensors, meant(model, tensors)
     given = translate(model, tensors)
-    if others := [other for other in every if not any(other.endswith(key) for key in tensors)]:
-        log.info("left out of the weights in %s: %r%s, which %s does not have", where, others[0], _more(others), name)
+    if tensors is not every:
+        others = [other for other in every if BESIDE.fullmatch(other)]
+        log.warning(
+            "left out of the weights in %s: %r%s, which %s does not have", where, others[0], _more(others), name
+        )
     head = _head_name(model)
     outputs = given.get(f"{head}.weight")
     kept_head = True
@@ -217,11 +224,12 @@ def translate(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def meant(model: Classifier, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The tensors of the network, where the file holds it once, whole and behind a prefix, beside others (of a loss, say)."""
-    wanted = {name for name in model.state_dict() if not name.endswith(COUNTER)}
-    if wanted <= translate(model, tensors).keys() or len(parts := _parts_that_fit(model, tensors)) != 1:
+    """The tensors of the network, where the file holds it whole behind a prefix, beside those of its loss and metrics alone."""
+    own = {name: value for name, value in tensors.items() if not BESIDE.fullmatch(name)}
+    if not 0 < len(own) < len(tensors):
         return tensors
-    return {name[len(parts[0]) :]: value for name, value in tensors.items() if name.startswith(parts[0])}
+    wanted = {name for name in model.state_dict() if not name.endswith(COUNTER)}
+    return own if wanted <= translate(model, own).keys() else tensors
 
 
 def _shared(names: list[str]) -> list[str]:

@@ -128,8 +128,9 @@ class BlackBox:
             labels = np.asarray(said)
         except (TypeError, ValueError) as error:
             raise self._wrong(f"{count} whole numbers", type(said).__name__) from error
-        labels = _squeezed(labels, count)
-        if labels.dtype.kind == "f" and bool((labels == np.floor(labels)).all()):
+        if labels.dtype.kind in "iu":
+            labels = _squeezed(labels, count)
+        elif labels.dtype.kind == "f" and bool((np.isfinite(labels) & (labels == np.floor(labels))).all()):
             labels = labels.astype(np.int64)
         if labels.shape != (count,) or labels.dtype.kind not in "iu":
             raise self._wrong(f"{count} whole numbers", f"{labels.dtype} of shape {labels.shape}")

@@ -77,9 +77,11 @@ def write(
         RunError: `out` cannot be written.
     """
     figures = write_figures(document, out / "figures")
-    for each in tables(document):
-        if each.long:
-            write_table(each, out / "tables")
+    own = {each.name: each for each in tables(document) if each.long}
+    if len(own) < sum(bool(each.long) for each in tables(document)):
+        raise ValueError("two tables of one name would be one file")
+    for each in own.values():
+        write_table(each, out / "tables")
     page = out / "index.html"
     write_text(page, render.html(document))
     shown = {name: f"figures/{path.name}" for name, path in figures.items()}

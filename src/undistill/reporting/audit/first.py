@@ -15,6 +15,7 @@ from undistill.reporting.audit.words import (
     controlled,
     costs,
     digits_of,
+    kind_text,
     measured,
     points_text,
     served_to,
@@ -310,8 +311,10 @@ def by_budget(judgement: AuditResult) -> Table:
     digits = digits_of(judgement)
     budgets = list(dict.fromkeys(card.queries for card in judgement.threat_models))
     found: dict[str, dict[int | None, Estimate | None]] = {}
+    several = len({kind_text(card) for card in judgement.threat_models}) > 1
     for card in weights_last(judgement.threat_models):
-        found.setdefault(serving_text(card.access), {})[card.queries] = accuracy_of(card)
+        access = serving_text(card.access) + (f", {kind_text(card)}" if several else "")
+        found.setdefault(access, {})[card.queries] = accuracy_of(card)
     if base := {card.queries: card.A_ref for card in judgement.threat_models if card.A_ref is not None}:
         found[BASELINE] = dict(base)
     rows: list[list[Value | Entry]] = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +83,14 @@ class Drawn:
 def draw(judgement: AuditResult) -> Drawn:
     """Tables and figures of a judgement."""
     cards = list(enumerate(judgement.threat_models))
-    own = [tables.attackers(card, judgement) for _, card in cards]
+    own = [replace(tables.attackers(card, judgement), name=f"attacks-{place}") for place, card in cards]
+    differences = [replace(tables.behind(card, judgement), name=f"contrasts-{place}") for place, card in cards]
     return Drawn(
         tables.exposure(judgement),
         tables.users(judgement),
         tables.answers(judgement),
         own,
-        [tables.behind(card, judgement) for _, card in cards],
+        differences,
         [_accuracies(place, card, judgement) for place, card in cards],
         [_curve(f"temperature-{place}", curves.by_temperature(card, judgement), judgement) for place, card in cards],
         _curve("second", curves.runners_up(judgement), judgement),
