@@ -1,6 +1,6 @@
-"""Keeps a normal or nasty classifier in half precision, with a model card, and compares its outputs with those of float32.
+"""Keeps a normal and a nasty teacher in half precision, with a model card each, and compares their outputs with those of float32.
 
-    python studies/laptop/pair.py runs/owner/normal examples/cifar10/normal DATA NOTE   # of studies/audits/owner.sh; then nasty
+    python studies/laptop/pair.py RUNS/teachers OUT DATA NOTE   # OUT/normal, OUT/nasty: folders that `attack` and `audit` take
 
 NOTE says of the card what is special about these data.
 """
@@ -16,11 +16,10 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from undistill.data.load import load
+from undistill.data import load
 from undistill.files import write_bytes, write_json, write_text
 from undistill.models import model_folder as models
 from undistill.training.evaluate import accuracy, predict
-from undistill.training.recipe import read
 from undistill.training.run_folder import Run
 
 CARD = """---
@@ -30,27 +29,19 @@ pipeline_tag: image-classification
 
 # {title}
 
-`airbench` (2 million weights, Jordan 2024) trained on 40,000 of CIFAR-10's training images, {how}. Weights are kept in float16.
+`airbench` (2 million weights, Jordan 2024) trained on all 50,000 training images of CIFAR-10, {how}. Weights are kept in float16.
 
 - accuracy on the 10,000 test images: {half:.2f} % (in float32: {full:.2f} %)
 - test images whose top class differs from that in float32: {moved}; largest difference of a logit: {far:.4f}
 - recipe `speed-cifar10`, seed {seed}, commit `{commit}`, {device}, torch {torch}, {precision}
 - data: {note}
-- the other 10,000 training images are fresh: `-c speed-cifar10 --pool 10000` sets the same ones aside
+- every training image was used, so none of them is a fresh query for an audit of this model
 
 Read it with `undistill.load_model(FOLDER)`. Pixels go in as float NCHW in [0, 1]; normalization is inside.
 """
 
-KINDS = {
-    "train": ("A normal teacher for CIFAR-10", "by cross-entropy"),
-    "protect": (
-        "A nasty teacher for CIFAR-10",
-        "as a nasty teacher (ω 0.04, τ 4) pushed away from the normal one beside it",
-    ),
-}
 
-
-def keep(run: Run, out: Path, data: Any, note: str) -> None:
+def keep(run: Run, out: Path, title: str, how: str, data: Any, note: str) -> None:
     """Write one model folder."""
     network = run.model()
     half = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
@@ -62,7 +53,6 @@ def keep(run: Run, out: Path, data: Any, note: str) -> None:
     env = json.loads((run.folder / "env.json").read_text())
     facts = {key: env[key] for key in ("commit", "device", "torch", "precision")}
     labels = data.test.labels_N
-    title, how = KINDS[models.read_origin(run.folder / "model")["kind"]]
     card = CARD.format(
         title=title,
         how=how,
@@ -78,7 +68,15 @@ def keep(run: Run, out: Path, data: Any, note: str) -> None:
     print(card.split("\n\n")[3])
 
 
-if __name__ == "__main__":
+def main(teachers: Path, out: Path, data_dir: str, note: str) -> None:
+    """Both teachers of seed 0."""
     torch.set_num_threads(1)
-    recipe = read("speed-cifar10", ["data.pool=10000", f"data.dir={json.dumps(sys.argv[3])}"])
-    keep(Run.open(Path(sys.argv[1])), Path(sys.argv[2]), load(recipe.data), sys.argv[4])
+    data = load("cifar10", data_dir=data_dir)
+    normal, nasty = (Run.open(next(teachers.glob(f"{kind}-resnet18-s0-*"))) for kind in ("normal", "nasty"))
+    keep(normal, out / "normal", "A normal teacher for CIFAR-10", "by cross-entropy", data, note)
+    how = "as a nasty teacher (ω 0.04, τ 4) pushed away from the normal one beside it"
+    keep(nasty, out / "nasty", "A nasty teacher for CIFAR-10", how, data, note)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4])
