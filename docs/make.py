@@ -35,8 +35,9 @@ from undistill.reporting import render
 from undistill.reporting.audit import words
 from undistill.reporting.demo import TITLE
 from undistill.reporting.document import Document, Statement
-from undistill.reporting.naming import number
+from undistill.reporting.naming import number, plural
 from undistill.reporting.report import write_report
+from undistill.statistics import ENOUGH, interval
 
 ROOT = Path(__file__).parents[1]
 EVIDENCE, FIGURES = ROOT / "evidence", ROOT / "docs" / "figures"
@@ -224,7 +225,11 @@ def table1() -> str:
             )
             cells.append(f"{article(column, arms)} → {short(case)}")
         lines.append(f"| {claim} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    told = (
+        f"At τ 20, with the pair in [`examples/cifar10`](examples/cifar10), the nasty teacher's CNN ends {apart()}: "
+        "[cells](docs/reproduction.md#the-committed-pair-at-τ-20)."
+    )
+    return "\n".join([*lines, "", told])
 
 
 def short(case: dict[str, Any] | None) -> str:
@@ -372,17 +377,35 @@ def _estimate(found: Estimate | None) -> str:
     return "–" if found is None else f"{found.mean:.1f}"
 
 
-def pair() -> str:
-    """The committed teachers' students, a row a teacher."""
+def at_20() -> list[dict[str, Any]]:
+    """The cells of the committed teachers' students, by teacher and seed."""
     cells = [json.loads(path.read_text(encoding="utf-8")) for path in study("cifar10-pair").rglob("cells/*.json")]
+    found = [cell for cell in cells if cell["attack"] == "kd"]
+    return sorted(found, key=lambda cell: (cell["victim"] != "normal", cell["seeds"]["student"]))
+
+
+def apart() -> str:
+    """How far the nasty teacher's CNN ends below the normal one's, with what its seeds separate."""
+    got: dict[str, dict[int, float]] = {}
+    for cell in at_20():
+        got.setdefault(cell["victim"], {})[cell["seeds"]["student"]] = cell["accuracy"]
+    seeds = sorted(got["normal"].keys() & got["nasty"].keys())
+    found = interval([got["normal"][seed] - got["nasty"][seed] for seed in seeds], least=ENOUGH)
+    sure = f"95 %: {number(found.low)} to {number(found.high)}; " if found.finite else ""
+    seeds_text = f"{plural(len(seeds), 'seed')} of the student, one pair of teachers"
+    return f"**{number(found.mean)} points** below the normal one's ({sure}{seeds_text})"
+
+
+def pair() -> str:
+    """The committed teachers' students, a row each."""
     rows = ["| teacher | τ_S | student's accuracy, % | seed | commit | processor |", "|---|---:|---:|---:|---|---|"]
-    for cell in sorted((cell for cell in cells if cell["attack"] == "kd"), key=lambda cell: -cell["accuracy"]):
+    for cell in at_20():
         env, tau = cell["env"], cell["attack_settings"]["temperature"]
         made = (
             f"`{env['commit']}` | {env['processor']}, {env['instructions']}, {env['precision']}, torch {env['torch']}"
         )
         rows.append(f"| {cell['victim']} | {tau:g} | {cell['accuracy']:.2f} | {cell['seeds']['student']} | {made} |")
-    return "\n".join(rows)
+    return "\n".join([*rows, "", f"The nasty teacher's CNN ends {apart()}."])
 
 
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
