@@ -98,3 +98,17 @@ def test_a_forecast_says_who_plays_whom_and_how_many_seeds_are_few(
 def test_a_forecast_looks_whether_the_data_are_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cifar10"):
         forecast.forecast(["table1"], tmp_path / "out", scale="laptop", data_dir=tmp_path)
+
+
+def test_the_time_on_a_gpu_follows_from_rates_measured_there(tmp_path: Path) -> None:
+    found = forecast.forecast(["table1"], tmp_path, on="h200", scale="laptop-resnet18")
+    assert found.values["device"] == "NVIDIA H200"
+    alone = {row["cell"]: row["s"] for row in found.values["cells"] if "/none/" in row["cell"]}
+    rates = forecast.GPUS["h200"][1]
+    assert alone["table1/none/CNN/s0"] == pytest.approx(
+        (20 * 50_000 + 10_000 / 3) / rates["cnn"]
+    )  # tests are outputs alone
+    larger = alone["table1/none/ResNetC-32/s0"] / alone["table1/none/ResNetC-20/s0"]
+    assert larger == pytest.approx(69.1 / 40.8, rel=0.01)
+    with pytest.raises(UsageError, match="h200"):
+        forecast.forecast(["table1"], tmp_path, on="abacus", scale="laptop-resnet18")

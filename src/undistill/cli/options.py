@@ -54,6 +54,7 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     "reproduce.seeds": (JOB, "--seeds", "N", "How many seeds; directions are judged from 3 on."),
     "reproduce.seed": (JOB, "--seed", "N", "The first seed."),
     "only": (JOB, "--only", "CELL", "Only the cells that match, as in 'table1/*/CNN/*'; repeatable."),
+    "on": (JOB, "--on", "GPU", "With --dry-run: the time there, h200.  [default: this machine]"),
     "recipe": (JOB, "--recipe", "NAME", "At paper scale: paper, or fast (a fifth of the epochs)."),
     "reproduce.out": (JOB, "--out -o", "DIR", "Folder to write to.  [default: runs/reproduction/SCALE]"),
     "report.out": (JOB, "--out -o", "DIR", "Folder to write to.  [default: report in the first one]"),

@@ -11,6 +11,7 @@ import typer
 from undistill.cli import verbs
 from undistill.cli.options import BANK_GB, local_copy
 from undistill.cli.progress import Reporter
+from undistill.errors import UsageError
 
 
 def reproduce(
@@ -24,6 +25,7 @@ def reproduce(
     plan_only: bool = False,
     fresh: bool = False,
     dry_run: bool = False,
+    on: str | None = None,
     data_dir: Path | None = None,
     jobs: int | None = None,
     device: str = "auto",
@@ -50,8 +52,10 @@ def reproduce(
     }
     folder = out or Path("runs/reproduction") / (f"{scale}-{recipe}" if recipe != "paper" else scale)
     local_copy(None, data_dir)
+    if on is not None and not dry_run:
+        raise UsageError("--on says how long another machine would take; it goes with --dry-run")
     if dry_run:
-        return _dry_run(names, fixed, folder, jobs, device, as_json=as_json)
+        return _dry_run(names, fixed | {"on": on}, folder, jobs, device, as_json=as_json)
     from undistill.experiments.runtime import Runtime
     from undistill.oracle.logit_cache import LogitCache
     from undistill.reporting.report import write_report

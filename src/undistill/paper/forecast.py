@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from undistill.attacks.base import ATTACKS
 from undistill.attacks.dafl import DAFL
 from undistill.attacks.deep_inversion import DeepInversion
+from undistill.errors import unknown
 from undistill.experiments.cost import Cost, Shape, macs, speed
 from undistill.experiments.executors import processes
 from undistill.paper.compute import PaperFolder, Task
@@ -30,25 +32,33 @@ SOURCES: dict[str, tuple[int, int, Shape]] = {
     "tiny-imagenet": (100_000, 10_000, (200, 3, 64)),
 }
 """(images to train on, test images, shape) of each data set, so that nothing need be read for an estimate."""
+GPUS: dict[str, tuple[str, dict[str, float]]] = {
+    "h200": ("NVIDIA H200", {"resnet18": 9_020.0, "resnetc20": 6_870.0, "cnn": 22_200.0}),
+}
+"""(name, images a second of training by network) in bf16: images × epochs over seconds, of evidence/laptop-resnet18.
+
+Another network has the rate of the one whose multiply-adds are nearest, by their ratio: small ones are bound by launches."""
 BACKWARD, THROUGH = 3, 2
 """Passes of a step of training, and of a gradient for images alone. A generator's own arithmetic is not counted."""
 
 
-def estimate(tasks: Iterable[Task], everything: Mapping[str, Task], device: torch.device) -> dict[str, Cost]:
+def estimate(
+    tasks: Iterable[Task], everything: Mapping[str, Task], device: torch.device, on: str | None = None
+) -> dict[str, Cost]:
     """Cost by task key, in the order of the tasks; evaluation is counted too.
 
     Time is measured for a step of each network once, on random images. Outputs that an earlier task leaves in the logit cache cost
-    nothing more, as long as it has room.
+    nothing more, as long as it has room. With `on`, time is that of a GPU which was measured before (`GPUS`).
     """
-    estimator = _Estimator(everything, device)
+    estimator = _Estimator(everything, device, on)
     return {task.key: estimator.cost(task) for task in tasks}
 
 
 class _Estimator:
     """What tasks cost one after another. `kept` holds how many outputs about which views the logit cache has by then."""
 
-    def __init__(self, everything: Mapping[str, Task], device: torch.device) -> None:
-        self.everything, self.device = everything, device
+    def __init__(self, everything: Mapping[str, Task], device: torch.device, on: str | None = None) -> None:
+        self.everything, self.device, self.on = everything, device, on
         self.kept: dict[str, int] = {}
 
     def cost(self, task: Task) -> Cost:
@@ -108,11 +118,16 @@ class _Estimator:
         """So many images through a task's own network; `times` 3 with a step of training, `exact` in float32."""
         settings, shape = _network(task), _sizes(task)[2]
         name = json.dumps(settings, sort_keys=True)
+        flop = 2.0 * times * macs(name, shape) * images
+        if self.on is not None:
+            size = {other: macs(name, shape) / macs(json.dumps({"name": other}), shape) for other in GPUS[self.on][1]}
+            near = min(size, key=lambda other: abs(math.log(size[other])))
+            return Cost(flop, images * times / BACKWARD / GPUS[self.on][1][near] * size[near])
         training = task.settings["recipe"]["training"]
         precision = "fp32" if exact else arithmetic(training["precision"], self.device)
         found = speed(name, shape, self.device, precision=precision)
         taken = found.training(images, training["batch"]) if times > 1 else found.output * images
-        return Cost(2.0 * times * macs(name, shape) * images, taken)
+        return Cost(flop, taken)
 
 
 def _network(task: Task) -> Settings:
@@ -164,6 +179,7 @@ def forecast(
     jobs: int | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
+    on: str | None = None,
     **fixed: Any,
 ) -> Forecast:
     """The cells of these experiments, what plays each role, and what they would still cost; nothing is written.
@@ -174,19 +190,22 @@ def forecast(
         jobs: processes.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         data_dir: looked into for the data sets, if it is named; nothing is read.
+        on: a GPU of `GPUS` that the time is given for, in place of this machine's.
         fixed: `scale`, `recipe`, `seed`, `seeds`, `only` as in `reproduce`.
 
     Raises:
         UsageError: as `reproduce`.
     """
+    if on is not None and on not in GPUS:
+        raise unknown("GPU with measured rates", on, GPUS)
     plan, planner = prepare(names, **fixed)
     where, place = choose_device(device), PaperFolder(folder, data_dir=data_dir)
     for data in {task.data for task in planner.tasks.values()}:
         place.where(planner.recipe(data).data.name)
     missing = {job.key for job in place.graph(planner.tasks).missing()}
     todo = [task for task in planner.tasks.values() if task.key in missing]
-    costs = estimate(todo, planner.tasks, where)
-    count = processes(jobs, device) or usable()
+    costs = estimate(todo, planner.tasks, where, on)
+    count = 1 if on else processes(jobs, device) or usable()
     total = sum(costs.values(), Cost())
     waiting = set(costs)
     rows: list[dict[str, Any]] = []
@@ -203,7 +222,7 @@ def forecast(
         "pflop": total.flop / 1e15,
         "core_seconds": total.seconds,
         "processes": count,
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
+        "device": GPUS[on][0] if on else torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
         "seconds": total.seconds / count,
     }
     lines = [
@@ -222,7 +241,11 @@ def forecast(
         lines.append(f"\nseeds: {len(plan.seeds)}; no claim of the paper is judged below {JUDGED} (--seeds {JUDGED})")
     lines.append(
         f"\n{plan.title}: {len(rows)} cells, {len(todo)} trainings and figures to do, {total.flop / 1e15:,.3g} PFLOP, about {when}."
-        " Measured by a few steps of each network on an idle thread; a busy machine takes longer."
+        + (
+            " By the rates that some networks had there, and the arithmetic of the others."
+            if on
+            else " Measured by a few steps of each network on an idle thread; a busy machine takes longer."
+        )
     )
     return Forecast("\n".join(lines), values)
 
