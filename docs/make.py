@@ -79,7 +79,7 @@ def demo() -> str:
     return (
         f"```\n{said}\n```\n\n"
         f"`undistill demo --seed {first['seed']}`; {facts['data']}; torch {facts['torch']}, {facts['processor']}. "
-        f"With other values of `--seed`, the headline's interval excludes 0 {ten} instructions; effects are {effects(found)} "
+        f"With ten values of `--seed`, the headline's interval excludes 0 {ten} instructions; effects are {effects(found)} "
         f"points: [`studies/demo/`](studies/demo)."
     )
 
