@@ -25,12 +25,14 @@ from undistill.experiments import plan as planned
 from undistill.experiments.cost import Span, span
 from undistill.models import Classifier
 from undistill.oracle.victim import resolve
+from undistill.progress import Step, listening
 from undistill.reporting.audit.words import digits_of
 from undistill.reporting.naming import decimals
 from undistill.training.recipe import Recipe
 
 SMALL = AuditConfig(access=("probs", "label"), queries=(6,), students=("cnn:0.0625",), steps=4, time="1h", delta=99.0)
 Make = Callable[..., Ready]
+Log = pytest.LogCaptureFixture
 
 
 @pytest.fixture
@@ -60,10 +62,12 @@ def whole(ready: Ready) -> bool:
     return ready.folder.graph(planned.read(ready.folder.folder)).missing() == ()
 
 
-def test_a_resolved_difference_ends_the_audit_after_its_first_seeds(made: Make) -> None:
+def test_a_resolved_difference_ends_the_audit_after_its_first_seeds(made: Make, caplog: Log) -> None:
     ready = made()
+    caplog.set_level("INFO", logger="undistill")
     plan = run(ready)
     assert len(plan.seeds) == TIMED.seeds
+    assert "are resolved" in caplog.text
     assert whole(ready)
 
 
@@ -101,15 +105,21 @@ def test_seeds_are_added_in_whole_rounds_and_their_number_is_what_the_widths_ask
     (ready.folder.folder / planned.FILE).unlink()  # δ is fixed before a run: another one is another audit
     assert ready.replan is not None
     replan = ready.replan
-    plan = run(replace(again, replan=lambda seeds: replan(seeds).model_copy(update={"delta": finer})))
+    told: list[Step] = []
+    with listening(told.append):
+        plan = run(replace(again, replan=lambda seeds: replan(seeds).model_copy(update={"delta": finer})))
+    began = [step for step in told if step.kind == "job" and not step.done]
+    assert began[-1].seconds  # a round that was not forecast has the pace of those before
     assert len(plan.seeds) > len(first.seeds)
     assert {cell.key for cell in first.cells} <= {cell.key for cell in plan.cells}
     assert whole(ready)
 
 
-def test_no_time_left_adds_no_seed(made: Make) -> None:
+def test_no_time_left_adds_no_seed(made: Make, caplog: Log) -> None:
     ready = made(delta=0.5, time="1s")
+    caplog.set_level("INFO", logger="undistill")
     assert len(run(ready).seeds) == TIMED.seeds
+    assert "does not fit into --time" in caplog.text
     assert whole(ready)
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from undistill.errors import UsageError
-from undistill.experiments import cost
+from undistill.experiments import cost, evidence
+from undistill.experiments.cell import collect
 from undistill.experiments.cost import Cost, Speed
 from undistill.paper import forecast
 from undistill.paper.planner import Planner
@@ -112,3 +113,12 @@ def test_the_time_on_a_gpu_follows_from_rates_measured_there(tmp_path: Path) -> 
     assert larger == pytest.approx(69.1 / 40.8, rel=0.01)
     with pytest.raises(UsageError, match="h200"):
         forecast.forecast(["table1"], tmp_path, on="abacus", scale="laptop-resnet18")
+
+
+def test_the_rates_of_a_gpu_are_those_of_the_evidence(tmp_path: Path) -> None:
+    evidence.unpack(Path(__file__).parents[2] / "evidence" / "laptop-resnet18.parquet", tmp_path / "study")
+    cells = [cell for _, cell in collect([tmp_path / "study"])]
+    trained = [cell for cell in cells if cell.kind == "control" or (cell.kind, cell.victim) == ("victim", "normal")]
+    assert {cell.env["device"] for cell in trained} == {forecast.GPUS["h200"][0]}
+    rates = {c.student: 50_000 * c.recipe["training"]["epochs"] / c.seconds for c in trained}
+    assert rates == pytest.approx(forecast.GPUS["h200"][1], rel=0.005)

@@ -22,6 +22,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return write_audit(small(), tmp_path_factory.mktemp("audit"))
 
 
+def test_each_threat_model_has_tables_of_its_own(report: Report) -> None:
+    held = {path.name: path.read_text() for path in (report.page.parent / "tables").glob("attacks-*.csv")}
+    cards = [card["card"] for card in report.values["judgement"]["cards"]]
+    assert len(held) == len(cards) == 2
+    assert all(card in held[f"attacks-{place}.csv"] for place, card in enumerate(cards))
+
+
 def test_all_outputs_hold_the_exposure(report: Report) -> None:
     folder = report.page.parent
     texts = [

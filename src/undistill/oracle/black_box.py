@@ -77,8 +77,7 @@ class BlackBox:
             scores_NC = np.asarray(scores, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise self._wrong("numbers", type(said).__name__) from error
-        if scores_NC.size == count * self.num_classes and 1 in scores_NC.shape:  # N × C × 1 × 1, as convolutions give
-            scores_NC = _squeezed(scores_NC, count)
+        scores_NC = _squeezed(scores_NC, count)  # N × C × 1 × 1, as convolutions give
         if scores_NC.shape != (count, self.num_classes):
             raise self._wrong(f"{count} × {self.num_classes} numbers", f"an array of {scores_NC.shape}")
         return scores_NC

@@ -77,10 +77,10 @@ def write(
         RunError: `out` cannot be written.
     """
     figures = write_figures(document, out / "figures")
-    own = {each.name: each for each in tables(document) if each.long}
-    if len(own) < sum(bool(each.long) for each in tables(document)):
+    own = [each for each in tables(document) if each.long]
+    if len({each.name for each in own}) < len(own):
         raise ValueError("two tables of one name would be one file")
-    for each in own.values():
+    for each in own:
         write_table(each, out / "tables")
     page = out / "index.html"
     write_text(page, render.html(document))

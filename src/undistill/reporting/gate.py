@@ -26,12 +26,12 @@ from undistill.reporting.naming import number, plural
 
 State = Literal["pass", "investigate", "fail"]
 EXIT: dict[State, int] = {"pass": 0, "investigate": 3, "fail": 1}
-"""The worst state decides, as an exit code: 0, 3 or 1."""
+"""Exit codes, from the best state to the worst, which decides."""
 RULE = "undistill/extraction"
 IDS = ("MITRE ATLAS AML.T0024.002", "OWASP ML05:2023")
 """What the rule is about, by the ids of standards."""
-LEVELS: dict[State, str] = {"pass": "none", "investigate": "warning", "fail": "error"}
-"""SARIF's level of each state."""
+LEVELS: dict[State, str] = {"investigate": "warning", "fail": "error"}
+"""SARIF's level of what did not pass."""
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -82,7 +82,7 @@ def gate(
 
 def worst(findings: Sequence[Finding]) -> State:
     """The state that decides."""
-    return max((finding.state for finding in findings), key=list(LEVELS).index)
+    return max((finding.state for finding in findings), key=list(EXIT).index)
 
 
 def _finding(name: str, audit: AuditResult, card: ThreatModelResult, limit: float) -> Finding:
@@ -150,7 +150,7 @@ def table_of(findings: Sequence[Finding], limit: float) -> Table:
 
 def document(findings: Sequence[Finding], limit: float, *, short: bool = False) -> Document:
     """The comment on a pull request; `short` for a terminal."""
-    counts = [f"{sum(f.state == state for f in findings)} {state}" for state in LEVELS]
+    counts = [f"{sum(f.state == state for f in findings)} {state}" for state in EXIT]
     told = f"{plural(len(findings), 'threat model')}: {', '.join(counts)}. A better attack than those tried may exist."
     shown = Items(tuple(f"{f.audit}, {_sentence(f, limit)}" for f in findings)) if short else table_of(findings, limit)
     return Document(f"Extraction gate: {worst(findings)}", (Text(told), shown), eyebrow="undistill gate")
@@ -193,7 +193,7 @@ def sarif(findings: Sequence[Finding], limit: float) -> str:
             ],
         }
         for finding in findings
-        if finding.state != "pass"
+        if finding.state in LEVELS
     ]
     tool = {"driver": {"name": "undistill", "rules": [rule]}}
     whole = {
