@@ -14,7 +14,7 @@ VISION := .venv-vision
 PEER := .venv-peer
 VISION_PINS := timm==1.0.31 torchvision==0.29.2
 
-.PHONY: setup demo test test-learning test-e2e test-all test-avx2 test-wheel test-vision check bench bench-peer docs site constraints clean
+.PHONY: setup demo test test-learning test-e2e test-clusters test-all test-avx2 test-wheel test-vision check bench bench-peer docs site constraints clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,12 @@ test-e2e: setup
 # Claims in miniature about what is learned.
 test-learning: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "learning and not e2e" $(ARGS)
+
+# Ray with two nodes, and Slurm where its daemons are installed (Debian: slurmctld slurmd slurm-client munge).
+test-clusters: setup
+	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")}" \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[ray,slurm]'
+	$(BIN)/python -m pytest -m clusters $(ARGS) tests/clusters
 
 test-all: test test-learning test-e2e
 
@@ -92,7 +98,7 @@ site: setup
 # Pins everything but the CUDA packages that torch's newest wheels bring along.
 constraints: setup
 	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
-	  $(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --extra docs --no-annotate --no-header pyproject.toml -c <(echo 'torch==2.13.0') \
+	  $(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --extra docs --extra ray --extra slurm --no-annotate --no-header pyproject.toml -c <(echo 'torch==2.13.0') \
 	  | grep -vE '^(nvidia-|cuda-|triton|torch==)' > constraints.new
 	(echo 'torch==2.13.0'; cat constraints.new) | sort > constraints.txt && rm constraints.new
 

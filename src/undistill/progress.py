@@ -16,7 +16,7 @@ class Step:
     """`done` of `total` of what `kind` names.
 
     `share` is the part of the whole work that is done, where its parts are not equally long; `seconds` are expected for all of
-    it; `images` went through a network in this step.
+    it; `images` went through a network in this step; `running` and `failed` are jobs.
     """
 
     kind: str
@@ -25,6 +25,8 @@ class Step:
     share: float | None = None
     images: int = 0
     seconds: float | None = None
+    running: int = 0
+    failed: int = 0
 
 
 Listener = Callable[[Step], None]

@@ -12,6 +12,7 @@ import importlib
 import pkgutil
 from typing import Any, ClassVar, Generic, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from undistill import plugins
@@ -109,6 +110,29 @@ OWNERS = {
     "answer-defense": "undistill.oracle.output_defense",
     "attack": "undistill.attacks.base",
 }
+
+
+def parsed(text: str, kind: str, example: str) -> dict[str, Any]:
+    """`{name: …, setting: …}` of a shell text `NAME [SETTING=VALUE …]`, each value YAML, as in `rounding digits=1`.
+
+    Raises:
+        UsageError: the text is not written so; the `kind` and an `example` are for its sentence.
+    """
+    name, *settings = text.split() or [""]
+    if not name or "=" in name:
+        raise UsageError(f"an {kind} is written NAME [SETTING=VALUE …], such as {example}, not {text!r}")
+    values: dict[str, Any] = {"name": name}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not key or not equals or not value:
+            raise UsageError(f"a setting of {name} is written SETTING=VALUE, not {setting!r}")
+        if key in values:
+            raise UsageError(f"{key} is given twice in {text!r}")
+        try:
+            values[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise UsageError(f"the value of {key} is no YAML: {value[:80]!r}") from None
+    return values
 
 
 def problem(error: ValidationError, model: type[BaseModel]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from collections.abc import Callable, Iterator
 
@@ -325,3 +326,27 @@ def test_a_pace_far_below_the_earlier_one_is_said_once() -> None:
 def test_a_busy_machine_is_told_from_threads_that_wait() -> None:
     assert "other processes" in paced(1000, 100, share=0.2)[0]
     assert "--threads" in paced(1000, 100, share=2.0)[0]
+
+
+def test_progress_as_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Reporter(progress="json", clock=clock) as reporter:
+        reporter.say("two lines follow")
+        reporter.step(Step("job", 0, 4, 0.0, seconds=40.0))
+        clock.now += 9.0
+        reporter.step(Step("job", 1, 4, 0.25, running=2, failed=1))
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert lines[0] == {"message": "two lines follow"}
+    assert lines[1] | {"done": 0, "total": 4, "seconds_left": 40.0, "per_hour": None} == lines[1]
+    assert lines[2] | {"done": 1, "running": 2, "failed": 1, "per_hour": 400.0, "seconds": 9.0} == lines[2]
+    assert 20.0 < lines[2]["seconds_left"] < 30.0
+
+
+def test_a_line_says_how_many_are_at_work_and_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    reporter = Reporter(clock=clock)
+    reporter.step(Step("job", 0, 9, 0.0))
+    clock.now = 10.0
+    reporter.step(Step("job", 3, 9, 1 / 3, running=4, failed=1))
+    assert "4 at work · 1 failed" in reporter.line()
+    assert capsys.readouterr().err == ""

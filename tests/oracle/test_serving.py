@@ -59,7 +59,7 @@ def test_a_chain_keeps_its_order_and_may_be_empty() -> None:
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        ("", r"an answer-side defense is written NAME \[SETTING=VALUE …\], such as rounding digits=1, not ''"),
+        ("", r"an output defense is written NAME \[SETTING=VALUE …\], such as rounding digits=1, not ''"),
         ("digits=1", r"is written NAME .* not 'digits=1'"),
         ("stingi", "no answer-defense called 'stingi'; did you mean stingy"),
         ("noise 3", "a setting of noise is written SETTING=VALUE, not '3'"),

@@ -38,7 +38,8 @@ from undistill.errors import UsageError
 from undistill.experiments import graph
 from undistill.experiments import plan as planned
 from undistill.experiments.cost import Span, forecast, span
-from undistill.experiments.executors import processes
+from undistill.experiments.executors.base import is_failed
+from undistill.experiments.executors.local import Local
 from undistill.experiments.plan import Plan, Skipped, Subject
 from undistill.experiments.runtime import Runtime, runtime_of
 from undistill.files import locked
@@ -72,10 +73,13 @@ class Ready:
 
     @property
     def processes(self) -> int:
-        """How many compute its cells: one where victims or data are objects that cannot be sent to another."""
-        if self.folder.local:
-            return 1
-        return processes(self.runtime.jobs, self.folder.runtime.device) or usable()
+        """How many compute its cells, for a forecast."""
+        return self.at_once or usable()
+
+    @property
+    def at_once(self) -> int | None:
+        """How many may: one where victims or data are objects that cannot be sent to another; None for a cluster's own number."""
+        return 1 if self.folder.local else self.runtime.at_once
 
     def takes(self, *, whole: bool = False) -> Span:
         """Wall time, by a forecast, of the planned cells that are missing, or of all."""
@@ -286,8 +290,12 @@ def run(ready: Ready, *, say: Say | None = None, failed: Say | None = None) -> P
     Where seeds are added, each round is completed: a round that is not expected to fit into the time is not begun. The size of a
     round follows from the width of the intervals alone, never from their position.
     """
-    audit, say = ready.folder, say or ready.runtime.say
+    audit, say, executor = ready.folder, say or ready.runtime.say, ready.runtime.executor
     count = ready.processes
+    if audit.local and not isinstance(executor, Local):
+        raise UsageError(
+            f"a model or data given as an object stay in this process, where {executor.name} cannot reach them: give their paths"
+        )
     with locked(audit.folder):
         plan = _begun(ready)
         planned.write(audit.folder, plan, grown=ready.replan is not None)
@@ -296,10 +304,10 @@ def run(ready: Ready, *, say: Say | None = None, failed: Say | None = None) -> P
         if len(todo) < len(plan.cells):
             say(f"{len(plan.cells) - len(todo)} of {len(plan.cells)} cells are there already")
         while True:
-            for line in graph.run(todo, count):
+            for line in graph.run(todo, ready.at_once, executor, audit.folder):
                 watch.add()
                 say(line)
-                if failed is not None and (": failed" in line or line.startswith("failed")):
+                if failed is not None and is_failed(line):
                     failed(line)
             more, why = (None, "") if ready.replan is None else _more(ready, plan, watch)
             if more is None:

@@ -117,6 +117,8 @@ def all_(
     fresh: bool = False,
     cells: Path | None = None,
     jobs: int | None = None,
+    executor: str = "local",
+    progress: str = "line",
     open_page: bool = False,
     *,
     options: Options,
@@ -127,9 +129,9 @@ def all_(
     """
     from undistill.auditing.audit import run as compute
 
-    with Reporter(quiet=options.quiet) as reporter:
+    with Reporter(quiet=options.quiet, progress=progress) as reporter:
         out = out or _folder_for(asked)
-        ready, splits = _prepared(reporter, asked, options, out, cells, jobs)
+        ready, splits = _prepared(reporter, asked, options, out, cells, jobs, executor)
         if options.dry_run:
             return _show_plan(ready.plan, jobs, as_json=options.as_json)
         verbs.begin_in(out, reporter, asked.model, asked.control, asked.public, fresh=fresh)
@@ -260,10 +262,17 @@ TOO_LONG = 3.0
 
 
 def _prepared(
-    reporter: Reporter, asked: Asked, options: Options, out: Path, cells: Path | None, jobs: int | None = None
+    reporter: Reporter,
+    asked: Asked,
+    options: Options,
+    out: Path,
+    cells: Path | None,
+    jobs: int | None = None,
+    executor: str = "local",
 ) -> tuple[Any, Any]:
     """(the plan, with what each cell is expected to take; the data)."""
     from undistill.auditing.audit import prepare_in_time
+    from undistill.experiments.executors import executor_of
     from undistill.experiments.runtime import Runtime
     from undistill.training.recipe import read
 
@@ -279,7 +288,7 @@ def _prepared(
     options.use_threads()
     splits = verbs.load(recipe, reporter)
 
-    runtime = Runtime(options.device, options.open_bank(), jobs)
+    runtime = Runtime(options.device, options.open_bank(), jobs, executor_of(executor))
     config = config.but(recipe=recipe, cells=cells)
     ready = prepare_in_time(asked.model, splits, config, out=out, runtime=runtime, command=_command(), say=reporter.say)
     return ready, splits
@@ -318,9 +327,15 @@ def _count(text: str) -> int:
         raise UsageError(f"--queries are whole numbers by comma, not {text!r}") from None
 
 
+SHOWN = ("--json", "--open", "-q", "--quiet", "-v", "--verbose", "--fresh")
+WHERE = ("--executor", "--progress")
+"""Options, those of `WHERE` with a value, that change neither a number nor a word of the page."""
+
+
 def _command() -> str:
-    """The command as it was typed, for the page; without what only says how its result is shown."""
+    """The command as it was typed, for the page; without what only says where it runs or how its result is shown."""
+    words = [word for word in sys.argv[1:] if word not in SHOWN and not word.startswith(tuple(f"{w}=" for w in WHERE))]
     words = [
-        word for word in sys.argv[1:] if word not in ("--json", "--open", "-q", "--quiet", "-v", "--verbose", "--fresh")
+        word for before, word in zip(["", *words], words, strict=False) if word not in WHERE and before not in WHERE
     ]
     return shlex.join(["undistill", *words]) if words[:1] == ["audit"] else ""

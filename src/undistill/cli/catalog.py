@@ -10,7 +10,7 @@ from undistill.registry import Registry
 
 KINDS = (
     *("attack", "defense", "output-defense", "model", "data", "view", "optimizer", "schedule"),
-    *("recipe", "threat-model"),
+    *("executor", "recipe", "threat-model"),
 )
 SPELLED = {
     "card": "threat-model",
@@ -39,6 +39,7 @@ def catalog(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
     from undistill.attacks.base import ATTACKS
     from undistill.data import SOURCES, VIEWS
     from undistill.defenses.base import DEFENSES
+    from undistill.experiments.executors import EXECUTORS
     from undistill.models import MODELS
     from undistill.oracle.output_defense import ANSWER_DEFENSES
     from undistill.threat_model import NAMED
@@ -54,6 +55,7 @@ def catalog(kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
         "view": VIEWS,
         "optimizer": OPTIMIZERS,
         "schedule": SCHEDULES,
+        "executor": EXECUTORS,
     }
     wanted = None if kind is None else kind_of(kind)
     found = {

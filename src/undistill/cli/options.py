@@ -74,7 +74,8 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     "gate.out": (JOB, "--out -o", "FILE", "File to write to.  [default: print]"),
     "list.kind": (
         *("", "", "KIND"),
-        "attacks, defenses, output-defenses, models, data, views, optimizers, schedules, recipes or threat-models.  "
+        "attacks, defenses, output-defenses, models, data, views, optimizers, schedules, executors, recipes or "
+        "threat-models.  "
         "[default: all]",
     ),
     "pack.folder": ("", "", "DIR", "Folder of a finished study: an audit, several that share cells, a reproduction."),
@@ -219,7 +220,12 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     "key": ("", "", "KEY", "The cell's key, or its first letters."),
     "index": (JOB, "--index", "N", "The cell's place in the plan, from 0."),
     # running
-    "jobs": (RUNNING, "--jobs", "N", "Processes of one thread each.  [default: one per core, one on CUDA]"),
+    "jobs": (RUNNING, "--jobs", "N", "Cells at a time, on one thread each.  [default: one per core, one on CUDA]"),
+    "executor": (
+        *(RUNNING, "--executor", "NAME"),
+        "Who computes cells: local, ray or slurm, with settings: 'slurm partition=gpu gpus=1'.",
+    ),
+    "progress": (RUNNING, "--progress", "FORM", "line, or json: a line of JSON for each cell that ended."),
     "device": (RUNNING, "--device", "NAME", "auto, cpu, cuda or cuda:N."),
     "threads": (
         *(RUNNING, "--threads", "N"),

@@ -28,6 +28,8 @@ def reproduce(
     on: str | None = None,
     data_dir: Path | None = None,
     jobs: int | None = None,
+    executor: str = "local",
+    progress: str = "line",
     device: str = "auto",
     cache: Path | None = None,
     cache_limit: float = BANK_GB,
@@ -56,14 +58,15 @@ def reproduce(
         raise UsageError("--on says how long another machine would take; it goes with --dry-run")
     if dry_run:
         return _dry_run(names, fixed | {"on": on}, folder, jobs, device, as_json=as_json)
+    from undistill.experiments.executors import executor_of
     from undistill.experiments.runtime import Runtime
     from undistill.oracle.logit_cache import LogitCache
     from undistill.reporting.report import write_report
 
     kept = LogitCache.of(cache, cache_limit)
-    with Reporter(quiet=quiet) as reporter:
+    with Reporter(quiet=quiet, progress=progress) as reporter:
         verbs.begin_in(folder, reporter, fresh=fresh)
-        runtime = Runtime(device, kept, jobs, log=reporter.say)
+        runtime = Runtime(device, kept, jobs, executor_of(executor), log=reporter.say)
         call(names, out=folder, data_dir=data_dir, runtime=runtime, plan_only=plan_only, **fixed)
     if plan_only:
         return typer.echo(f"planned; undistill run {folder} computes it")

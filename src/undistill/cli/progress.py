@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
@@ -16,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from undistill.cli.pace import Pace
+from undistill.errors import unknown
 from undistill.progress import Step, listening
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ FIRST, EVERY = 1.0, 15.0
 RECENT = 60.0
 """Seconds of work that rate and time left rest on, so that they follow a machine that becomes busy."""
 BAR = 12
+PROGRESS = ("line", "json")
 JOBS = "jobs"
 SHOWN = {"fit": ("loss", "accuracy", "agreement", "accuracy_val"), "invert": ("loss", "hit")}
 """Numbers that are shown of each phase; `hit` is the percentage of made images that the victim assigns to their target class."""
@@ -94,6 +97,20 @@ class Stage:
             parts.pop()
         return " · ".join(parts)
 
+    def values(self, now: float, step: Step) -> dict[str, int | float | None]:
+        """How far the jobs are, for programs; what is left in seconds, null before that is known."""
+        left, rate = self.left(now), self.rate(now)
+        left = self.expected if left is None else left
+        return {
+            "done": int(step.done),
+            "total": int(step.total),
+            "running": step.running,
+            "failed": step.failed,
+            "per_hour": None if rate is None else round(3600 * rate, 1),
+            "seconds": round(now - self.began, 1),
+            "seconds_left": None if left is None else round(left, 1),
+        }
+
     def _head(self) -> str:
         if self.total is None:
             return f"{self.what} {self.done:,.0f}"
@@ -113,11 +130,18 @@ class Stage:
 
 
 class Reporter(logging.Handler):
-    """Shows what a verb says, what the library logs and how far loops and jobs are. `quiet` leaves warnings and errors."""
+    """Shows what a verb says, what the library logs and how far loops and jobs are. `quiet` leaves warnings and errors.
 
-    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    With `progress` json instead of line, each line and each job that ended is an object of JSON.
+    """
+
+    def __init__(
+        self, *, quiet: bool = False, progress: str = "line", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(logging.WARNING if quiet else logging.INFO)
-        self.quiet, self.clock = quiet, clock
+        if progress not in PROGRESS:
+            raise unknown("form of progress", progress, PROGRESS)
+        self.quiet, self.json, self.clock = quiet, progress == "json", clock
         self.shown: set[str] = set()
         self.console = Console(stderr=True, highlight=False)
         self.stage: Stage | None = None
@@ -133,10 +157,12 @@ class Reporter(logging.Handler):
         log.addHandler(self)
         log.setLevel(self.level)
         self.open.enter_context(listening(self.step))
-        if not self.quiet and self.console.is_terminal:
+        if self.quiet or self.json:
+            return self
+        if self.console.is_terminal:
             live = Live(get_renderable=self._live, console=self.console, refresh_per_second=4, transient=True)
             self.open.enter_context(live)
-        elif not self.quiet:
+        else:
             threading.Thread(target=self._tick, daemon=True).start()
         return self
 
@@ -151,11 +177,17 @@ class Reporter(logging.Handler):
         """A line of the library's log, once."""
         if (line := record.getMessage()) not in self.shown:
             self.shown.add(line)
-            self.console.print(line, markup=False, soft_wrap=True)
+            self._print(line)
 
     def say(self, line: str) -> None:
         """One line."""
         if not self.quiet:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        if self.json:
+            sys.stderr.write(f"{json.dumps({'message': line}, ensure_ascii=False)}\n")
+        else:
             self.console.print(line, markup=False, soft_wrap=True)
 
     def count(self, what: str, done: int, total: int | None) -> None:
@@ -171,9 +203,12 @@ class Reporter(logging.Handler):
         if step.kind == "job":
             stage = self._stage(JOBS, step.total, unit="jobs", recent=float("inf"))
             stage.move(self.clock(), step.done, share=step.share, amount=step.done - stage.amount)
-            stage.facts = ()
+            stage.facts = _at_work(step)
             stage.expected = stage.expected if step.seconds is None else step.seconds
-            self._finish(stage)
+            if self.json and not self.quiet:
+                sys.stderr.write(f"{json.dumps(stage.values(self.clock(), step))}\n")
+            else:
+                self._finish(stage)
         elif self.stage is not None and self.stage.what == JOBS:
             self.stage.facts = (f"now {step.kind} {min(int(step.done) + 1, int(step.total))}/{step.total:.0f}",)
         else:
@@ -190,7 +225,7 @@ class Reporter(logging.Handler):
             return
         self._stage(step.kind, step.total, unit="images").move(self.clock(), step.done, amount=step.images)
         if warning := self.pace.add(step.images, self.clock(), time.process_time()):
-            self.console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+            self._print(f"warning: {warning}")
 
     def epoch(self, record: EpochRecord, line: dict[str, Any]) -> None:
         """One epoch's record."""
@@ -236,6 +271,12 @@ class Reporter(logging.Handler):
         if self.clock() >= self.due:
             self.due = self.clock() + EVERY
             self.say(self.line())
+
+
+def _at_work(step: Step) -> list[str]:
+    """What a line says of jobs beside how many are done."""
+    told = [f"{step.running} at work"] if step.running > 1 else []
+    return [*told, f"{step.failed} failed"] if step.failed else told
 
 
 def duration(seconds: float) -> str:

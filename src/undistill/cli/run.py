@@ -21,6 +21,8 @@ def run(
     cells: Path | None = None,
     data_dir: Path | None = None,
     jobs: int | None = None,
+    executor: str = "local",
+    progress: str = "line",
     device: str = "auto",
     threads: int | None = 1,
     cache: Path | None = None,
@@ -35,6 +37,7 @@ def run(
     With KEY or --index, one cell of an audit. Finished cells are skipped; `undistill report DIR` draws the page.
     """
     from undistill import plugins
+    from undistill.experiments.executors import executor_of
     from undistill.experiments.runtime import Runtime
     from undistill.oracle.logit_cache import LogitCache
 
@@ -49,8 +52,9 @@ def run(
         )
     if kind != AUDIT and (key is not None or index is not None):
         raise UsageError("single cells can be computed of an audit only; leave out KEY and --index")
-    with Reporter(quiet=quiet) as reporter:
-        runtime = Runtime(device, LogitCache.of(cache, cache_limit), jobs, log=None if kind == AUDIT else reporter.say)
+    with Reporter(quiet=quiet, progress=progress) as reporter:
+        kept, say = LogitCache.of(cache, cache_limit), None if kind == AUDIT else reporter.say
+        runtime = Runtime(device, kept, jobs, executor_of(executor), log=say)
         if key is not None or index is not None:
             line = _cell(folder, key, index, cells, runtime, threads)
         else:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from undistill.experiments.cell import Cell
-from undistill.experiments.executors import Job, run_jobs
+from undistill.experiments.executors import Executor, Job, run_jobs
 from undistill.experiments.plan import Planned
 from undistill.experiments.ranking import matches
 
@@ -78,12 +79,12 @@ def task_of(planned: Planned, run: Callable[..., str] | None = None, arguments: 
     return Task(planned.key, planned.needs, run, arguments, seconds, choice.among, partial(matches, planned))
 
 
-def run(tasks: Sequence[Task], processes: int | None) -> Iterator[str]:
-    """Run these tasks, each after those of them that it needs; yields a line for each. Errors as `run_jobs`."""
+def run(tasks: Sequence[Task], processes: int | None, executor: Executor, folder: Path) -> Iterator[str]:
+    """Run these tasks, each after those of them that it needs; yields a line for each. Arguments and errors as `run_jobs`."""
     wanted = {task.key for task in tasks}
     jobs = [
         Job(t.key, t.run, t.arguments, tuple(key for key in t.needs if key in wanted), t.seconds)
         for t in tasks
         if t.run is not None
     ]
-    yield from run_jobs(jobs, processes)
+    yield from run_jobs(jobs, processes, executor, folder)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from undistill.errors import UsageError
+from undistill.experiments.executors import Executor, executor_of
+from undistill.experiments.executors.local import Local
 from undistill.registry import problem
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ class Runtime:
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         cache: the logit cache, which keeps a network's outputs for later queries of the same views; None keeps nothing.
-        jobs: processes at a time, of one thread each; None for one a core, or one on CUDA.
+        jobs: cells at a time, on one thread each; None for one a core, one on CUDA, or as many as a cluster has room for.
+        executor: who computes cells: `local`, `ray`, `slurm`, with settings as in `ray address=auto gpus=.25`.
         log: receives a line for each thing that was done.
         watch: receives the record of each epoch of a training in this process, and its metrics.
     """
@@ -30,12 +33,21 @@ class Runtime:
     device: str = "auto"
     cache: LogitCache | None = None
     jobs: int | None = None
+    executor: Executor = field(default_factory=Local)
     log: Callable[[str], None] | None = None
     watch: Callable[..., None] | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "executor", executor_of(self.executor))
+
+    @property
+    def at_once(self) -> int | None:
+        """How many cells are computed at once; None for as many as a cluster has room for."""
+        return self.executor.at_once(self.jobs, self.device)
+
     def in_worker(self) -> Runtime:
         """The same for another process, to which no function is sent."""
-        return replace(self, jobs=1, log=None, watch=None)
+        return replace(self, jobs=1, executor=Local(), log=None, watch=None)
 
     def say(self, line: str) -> None:
         """Log a line, where there is a listener."""

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-import yaml
 from torch import Tensor
 
 from undistill.errors import UsageError
-from undistill.registry import Component, Registry, registry
+from undistill.registry import Component, Registry, parsed, registry
 from undistill.threat_model import Access
 
 
@@ -52,34 +51,13 @@ def chain(items: Sequence[str | dict[str, Any] | AnswerDefense]) -> tuple[Answer
 
 
 def _made(item: Any) -> AnswerDefense:
-    values = _parsed(item) if isinstance(item, str) else item
+    values = parsed(item, "output defense", "rounding digits=1") if isinstance(item, str) else item
     name = values.get("name") if isinstance(values, dict) else None
     if isinstance(name, str) and name not in ANSWER_DEFENSES.everything() and name in registry("defense").everything():
         raise UsageError(
             f"{name} trains a network and changes no answers: make a hardened one with protect --defense {name}"
         )
     return ANSWER_DEFENSES.make(values)
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    """`{name: …, setting: …}` of a shell text."""
-    name, *settings = text.split() or [""]
-    if not name or "=" in name:
-        raise UsageError(
-            f"an answer-side defense is written NAME [SETTING=VALUE …], such as rounding digits=1, not {text!r}"
-        )
-    values: dict[str, Any] = {"name": name}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not key or not equals or not value:
-            raise UsageError(f"a setting of {name} is written SETTING=VALUE, not {setting!r}")
-        if key in values:
-            raise UsageError(f"{key} is given twice in {text!r}")
-        try:
-            values[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise UsageError(f"the value of {key} is no YAML: {value[:80]!r}") from None
-    return values
 
 
 def shown(access: Access, defenses: Sequence[AnswerDefense]) -> Access:

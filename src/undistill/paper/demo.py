@@ -115,7 +115,7 @@ def run_demo(
             return out
         load(demo.recipe(TEACHERS).data)  # decoded and cached once, before the workers look for it
         folder = PaperFolder(out, runtime=runtime.in_worker(), experiment="demo")
-        for line in run(folder.graph(demo.tasks(attackers)).missing(), runtime.jobs):
+        for line in run(folder.graph(demo.tasks(attackers)).missing(), runtime.at_once, runtime.executor, out):
             runtime.say(line)
     return out
 

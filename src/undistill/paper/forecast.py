@@ -16,11 +16,10 @@ from undistill.attacks.dafl import DAFL
 from undistill.attacks.deep_inversion import DeepInversion
 from undistill.errors import unknown
 from undistill.experiments.cost import Cost, Shape, macs, speed
-from undistill.experiments.executors import processes
+from undistill.experiments.executors.local import Local
 from undistill.paper.compute import PaperFolder, Task
 from undistill.paper.reproduce import prepare
 from undistill.paper.scales import Settings
-from undistill.threads import usable
 from undistill.threat_model import ThreatModel
 from undistill.training.environment import choose_device
 from undistill.training.precision import arithmetic
@@ -205,7 +204,7 @@ def forecast(
     missing = {job.key for job in place.graph(planner.tasks).missing()}
     todo = [task for task in planner.tasks.values() if task.key in missing]
     costs = estimate(todo, planner.tasks, where, on)
-    count = 1 if on else processes(jobs, device) or usable()
+    count = 1 if on else Local().at_once(jobs, device)
     total = sum(costs.values(), Cost())
     waiting = set(costs)
     rows: list[dict[str, Any]] = []

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from undistill.errors import UsageError, unknown
-from undistill.experiments.executors import processes
 from undistill.experiments.graph import run
 from undistill.experiments.runtime import Runtime, runtime_of
 from undistill.files import locked
@@ -113,7 +112,7 @@ def _run(folder: PaperFolder, tasks: Mapping[str, Task], runtime: Runtime, plann
     todo = folder.graph(tasks).missing()
     if len(todo) < len(tasks):
         runtime.say(f"{len(tasks) - len(todo)} of {len(tasks)} are done already")
-    for number, line in enumerate(run(todo, processes(runtime.jobs, runtime.device)), start=1):
+    for number, line in enumerate(run(todo, runtime.at_once, runtime.executor, folder.folder), start=1):
         runtime.say(f"[{number}/{len(todo)}] {line}")
 
 

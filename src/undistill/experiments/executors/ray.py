@@ -1,0 +1,120 @@
+"""Tasks of Ray: on a cluster that runs already, or one that is started on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from undistill import plugins
+from undistill.errors import RunError, UndistillError, UsageError
+from undistill.experiments.executors.base import EXECUTORS, Executor, Job, Lost, Workers, work
+from undistill.threads import usable
+
+AHEAD = 4
+"""Jobs that are handed over for each that can be worked on, so that no worker waits for the driver."""
+
+
+@EXECUTORS.register
+class Ray(Executor):
+    """Tasks of a Ray cluster, whose machines reach the working folder, the data and models by the same paths.
+
+    `address` is that of a cluster's head (`auto`: the one of this machine), empty for a cluster of this machine alone; `cpus`,
+    `gpus` (a fraction, as .25) and `memory` (GB) are reserved for a cell. A cell computes on one thread.
+    """
+
+    name: Literal["ray"] = "ray"
+    address: str = ""
+    cpus: float = Field(1.0, gt=0)
+    gpus: float = Field(0.0, ge=0)
+    memory: float = Field(0.0, ge=0)
+    elsewhere = True
+
+    @contextmanager
+    def open(self, jobs: int | None, folder: Path) -> Iterator[Workers]:
+        """Connect, and disconnect at the end, unless this program had a connection before."""
+        ray = _ray()
+        own = not ray.is_initialized()
+        if own:
+            self._connect(ray, jobs)
+        try:
+            count = jobs or max(1, int(ray.cluster_resources().get("CPU", 1.0) / self.cpus))
+            limit = jobs or AHEAD * count
+            yield Workers(partial(_submit, ray, self._task(ray)), count, limit)
+        finally:
+            if own:
+                ray.shutdown()
+
+    def _connect(self, ray: Any, jobs: int | None) -> None:
+        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            if self.address:
+                _reach(self.address)
+                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+            else:
+                ray.init(num_cpus=max(1, round((jobs or usable()) * self.cpus)), **quiet)
+        except (OSError, RuntimeError, ValueError) as error:
+            why = " ".join(str(error).split())
+            raise UsageError(
+                f"no Ray cluster at address {self.address or 'of this machine'}: {why[:200]}; `ray start --head` starts one"
+            ) from error
+
+    def _task(self, ray: Any) -> Any:
+        wanted: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0}
+        if self.memory:
+            wanted["memory"] = int(self.memory * 1e9)
+        told = (plugins.environment(), str(Path.cwd()))
+        return partial(ray.remote(**wanted)(work).remote, *told)
+
+
+def _reach(address: str) -> None:
+    """OSError at once where nothing answers at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UsageError("the executor ray needs Ray: pip install 'undistill[ray]'") from None
+    return ray
+
+
+def _submit(ray: Any, task: Callable[[Job], Any], jobs: Sequence[Job]) -> list[Future[str]]:
+    return [_told(ray, task(job).future()) for job in jobs]
+
+
+def _cause(ray: Any, error: Exception) -> Exception:
+    if not isinstance(error, ray.exceptions.RaySystemError):
+        return error
+    why = str(error).partition("traceback:")[0].removeprefix("System error: ").strip()
+    return RunError(f"a worker cannot load its job ({why}): all machines need the same packages")
+
+
+def _told(ray: Any, inner: Future[str | UndistillError]) -> Future[str]:
+    """A future of the line, which is Lost where Ray lost the worker."""
+    told: Future[str] = Future()
+
+    def done(inner: Future[str | UndistillError]) -> None:
+        error = inner.exception()
+        if isinstance(error, ray.exceptions.RayTaskError):
+            told.set_exception(_cause(ray, error.cause))
+        elif error is not None:
+            told.set_exception(Lost(f"its worker is gone ({type(error).__name__})"))
+        elif isinstance(found := inner.result(), UndistillError):
+            told.set_exception(found)
+        else:
+            told.set_result(found)
+
+    inner.add_done_callback(done)
+    return told

@@ -1,0 +1,191 @@
+"""Jobs of Slurm, by submitit: arrays of cells, requeued when their time is over, results through the shared folder."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from undistill import plugins
+from undistill.errors import RunError, UndistillError, UsageError
+from undistill.experiments.executors.base import EXECUTORS, Executor, Job, Lost, Workers, work
+
+LOOK = 0.5
+"""Seconds between looks for results."""
+ASK = 5.0
+"""Seconds between questions to the queue, whether the jobs without a result are still in it."""
+LIMIT = 500
+"""Jobs that are queued at most, unless --jobs says how many."""
+PREFIX = "slurm-"
+TIMES = 10
+"""How often a job may use up its time and be queued again: it goes on from its checkpoint."""
+
+
+@EXECUTORS.register
+class Slurm(Executor):
+    """Jobs of a Slurm cluster, whose machines reach the plan's folder, the data and models by the same paths.
+
+    `minutes` are a job's time limit; one that reaches it is queued again and goes on. `cpus`, `gpus` and `memory` (GB) are asked
+    for each cell. `partition`, `account` and `qos` are the cluster's own names.
+    """
+
+    name: Literal["slurm"] = "slurm"
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    minutes: int = Field(60, gt=0)
+    cpus: int = Field(1, gt=0)
+    gpus: int = Field(0, ge=0)
+    memory: float = Field(4.0, gt=0)
+    elsewhere = True
+
+    @contextmanager
+    def open(self, jobs: int | None, folder: Path) -> Iterator[Workers]:
+        """Submit from a folder of its own within the plan's; jobs that a driver left there are cancelled, at the end too."""
+        submitit = _submitit()
+        folder = folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"undistill-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+        _clear(name, folder)
+        home, limit = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder)), jobs or LIMIT
+        queue = _Queue(self._submitter(submitit, home, name, limit), home, name)
+        try:
+            yield Workers(queue.submit, limit, limit)
+        finally:
+            queue.ended.set()
+            _clear(name, folder)
+
+    def _submitter(self, submitit: Any, home: Path, name: str, limit: int) -> Any:
+        found = submitit.SlurmExecutor(folder=home, max_num_timeout=TIMES)
+        asked: dict[str, Any] = {"partition": self.partition, "qos": self.qos, "account": self.account}
+        found.update_parameters(
+            job_name=name,
+            time=self.minutes,
+            cpus_per_task=self.cpus,
+            mem=f"{round(self.memory * 1024)}M",
+            gpus_per_node=self.gpus or None,
+            array_parallelism=limit,
+            stderr_to_stdout=True,
+            **{key: value for key, value in asked.items() if value},
+        )
+        return found
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+    except ImportError:
+        raise UsageError("the executor slurm needs submitit: pip install 'undistill[slurm]'") from None
+    if shutil.which("sbatch") is None:
+        raise UsageError("the executor slurm submits with sbatch, which is not on this machine's path")
+    return submitit
+
+
+def _clear(name: str, folder: Path) -> None:
+    """Cancel the jobs of this name, and remove what they left."""
+    subprocess.run(["scancel", f"--name={name}"], capture_output=True, check=False)  # noqa: S603, S607
+    for left in folder.glob(f"{PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A job with all that it needs; where its time is over, the same is queued again."""
+
+    environment: Mapping[str, str]
+    folder: str
+    job: Job
+
+    def __call__(self) -> str | UndistillError:
+        """The job's line, or its error."""
+        return work(self.environment, self.folder, self.job)
+
+    def checkpoint(self) -> Any:
+        """What is queued again."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+class _Queue:
+    """The jobs of one driver in Slurm's queue, watched from a thread."""
+
+    def __init__(self, submitter: Any, home: Path, name: str) -> None:
+        self.submitter, self.home, self.name = submitter, home, name
+        self.waiting: dict[str, tuple[Any, Future[str]]] = {}
+        self.missed: set[str] = set()
+        self.ended, self.lock = threading.Event(), threading.Lock()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def submit(self, jobs: Sequence[Job]) -> list[Future[str]]:
+        """Queue them as one array."""
+        from submitit.core.utils import FailedSubmissionError, UncompletedJobError
+
+        calls = [Call(plugins.environment(), str(Path.cwd()), job) for job in jobs]
+        try:
+            queued = self.submitter.submit_array(calls)
+        except (UncompletedJobError, FailedSubmissionError, OSError) as error:
+            raise RunError(f"sbatch refused the jobs: {_last(str(error))}") from error
+        futures: list[Future[str]] = [Future() for _ in queued]
+        with self.lock:
+            self.waiting |= {job.job_id: (job, future) for job, future in zip(queued, futures, strict=True)}
+        return futures
+
+    def _watch(self) -> None:
+        asked = time.monotonic()
+        while not self.ended.wait(LOOK):
+            there = {path.name.partition("_0_result.pkl")[0] for path in self.home.glob("*_result.pkl")}
+            for key in there & self.waiting.keys():
+                self._end(key, _result(self.waiting[key][0]))
+            if time.monotonic() - asked > ASK:
+                asked = time.monotonic()
+                self._look()
+
+    def _look(self) -> None:
+        """Jobs that twice were neither in the queue nor had a result are lost."""
+        told = subprocess.run(  # noqa: S603
+            ["squeue", "--noheader", "--array", "--format=%i", f"--name={self.name}"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if told.returncode == 0:
+            gone = self.waiting.keys() - {line.strip() for line in told.stdout.splitlines()}
+            for key in gone & self.missed:
+                self._end(key, Lost("its job left Slurm's queue without a result"))
+            self.missed = gone - self.missed
+
+    def _end(self, key: str, found: str | Exception) -> None:
+        with self.lock:
+            _, future = self.waiting.pop(key)
+        if isinstance(found, Exception):
+            future.set_exception(found)
+        else:
+            future.set_result(found)
+
+
+def _result(job: Any) -> str | Exception:
+    """What a job that has ended left, from a file that this driver's own job wrote into its own folder."""
+    from submitit.core.utils import UncompletedJobError
+
+    try:
+        found: str | Exception = job.result()
+    except (UncompletedJobError, OSError, EOFError) as error:
+        return RunError(f"Slurm's job {job.job_id} failed: {_last(str(error))}")
+    return found
+
+
+def _last(text: str) -> str:
+    """The last line that says something."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip(" -=")), "")[:300]
