@@ -10,9 +10,13 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from undistill import files
 from undistill.errors import Busy, RunError, UsageError
 from undistill.files import locked, read_json, sweep, write_bytes, write_json, write_text, writing
 
@@ -166,3 +170,21 @@ def test_json_refuses_objects_before_it_touches_the_file(tmp_path: Path) -> None
     with pytest.raises(TypeError):
         write_json(tmp_path / "file", object())
     assert json.loads((tmp_path / "file").read_text()) == 1
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.recursive(st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists),
+    )
+)
+def test_a_checked_object_is_read_back_and_any_change_is_noticed(
+    tmp_path_factory: pytest.TempPathFactory, content: Any
+) -> None:
+    path = tmp_path_factory.mktemp("checked") / "file.json"
+    content.pop(files.CHECK, None)
+    write_json(path, files.checked(content))
+    assert read_json(path) == content
+    write_json(path, {**json.loads(path.read_text()), "more": 1})
+    with pytest.raises(RunError, match=r"does not fit its checksum; if you changed it yourself, remove its 'check'"):
+        read_json(path)

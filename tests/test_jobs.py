@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from undistill.errors import Busy, RunError, UsageError
+from undistill.errors import Busy, RunError, UndistillError, UsageError
 from undistill.experiments.executors import Job, base, executor_of, run_jobs
 from undistill.experiments.runtime import Runtime
 
@@ -88,7 +89,7 @@ def test_a_job_that_always_dies_is_given_up(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_another_process_computes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "PATIENCE", 0.0)
+    monkeypatch.setattr(base, "LOOK", 0.0)
     waits = iter(range(2))
 
     def call() -> str:
@@ -126,3 +127,39 @@ def test_a_runtime_takes_an_executor_by_its_text_and_workers_compute_by_themselv
     assert runtime.executor.settings["gpus"] == 0.25
     assert runtime.in_worker().executor.name == "local"
     assert runtime.at_once == 8
+
+
+class Odd(UsageError):
+    """An error that cannot be unpickled."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
+def odd() -> str:
+    raise Odd("out", "side")
+
+
+def full() -> str:
+    raise MemoryError
+
+
+def wrong() -> str:
+    raise ValueError("no such thing")
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [(odd, "outside"), (full, "too little memory; the same command"), (wrong, "bad failed: ValueError: no such thing")],
+)
+def test_whatever_a_job_raises_is_a_sentence_and_disturbs_no_other(call: Callable[[], str], says: str) -> None:
+    said: list[str] = []
+    with pytest.raises(UndistillError, match=says):
+        said.extend(run_jobs([Job("bad", call, ()), Job("b", str.upper, ("b",)), Job("c", str.upper, ("c",))], 2))
+    assert {"B", "C"} < set(said)
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(UsageError, match="not 0"):
+        list(run_jobs([Job("a", str, ())], 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -85,13 +86,44 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parsed JSON; RunError names a file that is missing or is no JSON."""
+    """Parsed JSON, without its checksum if it has one; RunError names a file that is missing, is no JSON or does not fit it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return unchecked(json.loads(path.read_text(encoding="utf-8")), path)
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
+
+
+CHECK = "check"
+"""Where an object keeps its checksum."""
+
+
+def checked(content: dict[str, Any]) -> dict[str, Any]:
+    """The same, with a checksum of the rest: a bit that flips on a disk would be another number, without a word."""
+    return {**content, CHECK: _checksum(content)}
+
+
+def unchecked(content: Any, path: Path) -> Any:
+    """What was read from `path`, without its checksum if it has one; RunError where that does not fit."""
+    if not isinstance(content, dict) or CHECK not in content:
+        return content
+    rest = {name: value for name, value in content.items() if name != CHECK}
+    if content[CHECK] != _checksum(rest):
+        raise RunError(
+            f"{path} is damaged: it does not fit its checksum; if you changed it yourself, remove its {CHECK!r}"
+        )
+    return rest
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    plain = json.loads(json.dumps(content))
+    return sha256(json.dumps(plain, sort_keys=True).encode())
+
+
+def sha256(content: bytes) -> str:
+    """Its first 16 hex digits."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def cache_root() -> Path:

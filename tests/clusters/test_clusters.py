@@ -105,7 +105,7 @@ def report(folder: Path) -> Any:
 def same_as_here(home: Path) -> None:
     """Numbers and words, to the last character; and nothing is left beside them."""
     assert report(home / "audit") == report(home / "local")
-    assert not list((home / "audit").glob("slurm-*"))
+    assert not list((home / "audit").glob(".undistill-slurm-*"))
     assert not (home / "audit" / "work").exists()
     shutil.rmtree(home / "audit")
 
@@ -152,7 +152,7 @@ def test_slurm_jobs_that_are_killed_and_a_driver_that_is_change_nothing(home: Pa
     when(home, 4, first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert list((home / "audit").glob("slurm-*"))
+    assert list((home / "audit").glob(".undistill-slurm-*"))
     finish(start(home, "slurm memory=1"))
     same_as_here(home)
 

@@ -161,6 +161,10 @@ def test_counters_that_became_floats_are_made_whole(tmp_path: Path) -> None:
     folder.save(tmp_path, network, None, "")
     halves = {name: value.half() for name, value in network.state_dict().items()}
     (tmp_path / "model.safetensors").write_bytes(safetensors.torch.save(halves))
+    with pytest.raises(RunError, match="is not the one that was saved there; if you changed it yourself, remove 'id'"):
+        folder.read(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({key: value for key, value in config.items() if key != "id"}))
     assert folder.read(tmp_path)[0].state_dict()["body.0.1.num_batches_tracked"].dtype == torch.int64
 
 

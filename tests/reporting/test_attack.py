@@ -206,7 +206,7 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
 def test_a_figure_without_its_arrays_is_named(tmp_path: Path) -> None:
     write(tmp_path, [], figure())
     next((tmp_path / "cells").glob("*.npz")).write_bytes(b"broken")
-    with pytest.raises(RunError, match=r"npz is damaged or missing"):
+    with pytest.raises(RunError, match=r"npz is damaged: it does not fit"):
         write_report([tmp_path], tmp_path / "report")
 
 

@@ -114,7 +114,7 @@ def test_no_pickle_is_written(tmp_path: Path) -> None:
 
 
 def damage_state(folder: Path, **values: Any) -> None:
-    state = json.loads((folder / "state.json").read_text()) | values
+    state = json.loads((folder / "state.json").read_text()) | values | {"check": "gone"}
     (folder / "state.json").write_text(json.dumps({key: value for key, value in state.items() if value != "gone"}))
 
 
@@ -162,3 +162,17 @@ def test_a_checkpoint_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
     damage_state(tmp_path, schema=2)
     with pytest.raises(ValueError, match="has schema 2, this version reads up to 1"):
         checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["state.json", "epoch-00001.safetensors"])
+def test_a_bit_that_flipped_is_noticed(tmp_path: Path, file: str) -> None:
+    checkpoint.save(tmp_path, state_of(), {"questions": 5})
+    content = (tmp_path / file).read_bytes()
+    for place in (-3, len(content) // 2, -len(content) // 3):
+        flipped = bytearray(content)
+        flipped[place] ^= 1
+        (tmp_path / file).write_bytes(flipped)
+        with pytest.raises(RunError, match=f"{file} is damaged"):
+            checkpoint.load(tmp_path)
+    (tmp_path / file).write_bytes(content)
+    assert checkpoint.load(tmp_path) is not None

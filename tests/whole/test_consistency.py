@@ -99,7 +99,7 @@ def test_a_lost_cell_is_written_again(shell: Shell, teacher: Path, tmp_path: Pat
 def test_the_cell_is_the_same_on_disk_in_the_result_and_as_json(shell: Shell, teacher: Path, tmp_path: Path) -> None:
     said = json.loads(shell("attack", teacher, "-q", "--json", "-o", tmp_path / "thief").out)
     (path,) = (tmp_path / "thief" / "cells").glob("*.json")
-    assert said == json.loads(path.read_text())
+    assert said == {key: value for key, value in json.loads(path.read_text()).items() if not key.endswith("check")}
     assert said == json.loads((tmp_path / "thief" / "result.json").read_text())["cell"]
     assert read(path).values() == said
 

@@ -121,7 +121,7 @@ def _plan(folder: Path, written: int, size: int) -> Plan:  # the last two tell a
             raise Unready(f"{folder / FILE} names a file {name!r}: letters, digits, - and _ are all that it may have")
     for subject in plan.subjects:
         place = Path(subject.model)
-        if subject.recipe is not None and (place.is_absolute() or ".." in place.parts):
+        if subject.recipe is not None and (place.is_absolute() or ".." in place.parts or not place.parts):
             raise Unready(
                 f"{folder / FILE} would train {subject.name} at {subject.model}, which is outside of {folder}"
             )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,9 +17,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from undistill.errors import RunError, UsageError
-from undistill.files import read_json, write_bytes
+from undistill.files import checked, read_json, sha256, write_bytes
 
+log = logging.getLogger(__name__)
 SCHEMA = 1
+ARRAYS = "arrays_check"
+"""Where a cell's file keeps the checksum of its arrays."""
 Array = NDArray[Any]
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -88,24 +94,37 @@ def save(folder: Path, cell: Cell, arrays: dict[str, Array] | None = None, *, la
 
     `lasting` as in `write_bytes`.
     """
+    sums = {}
     if arrays:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # plain numbers and text: nothing that would be pickled
         write_bytes(folder / f"{cell.id}.npz", buffer.getvalue(), lasting=lasting)
         cell = cell.model_copy(update={"arrays": f"{cell.id}.npz"})
-    text = json.dumps(cell.values(), indent=1, ensure_ascii=False, allow_nan=False)
+        sums = {ARRAYS: sha256(buffer.getvalue())}
+    text = json.dumps(checked({**cell.values(), **sums}), indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(folder / f"{cell.id}.json", (text + "\n").encode(), lasting=lasting)
     return cell
 
 
 def read(path: Path) -> Cell:
-    """One cell; RunError names a damaged file, UsageError one of a newer schema."""
+    """One cell; RunError names a damaged file, its arrays too if they are there, UsageError one of a newer schema."""
     return read_record(path, Cell, SCHEMA, "is no cell")
+
+
+def undamaged(path: Path) -> Cell | None:
+    """One cell; None where there is none, and with a warning where it is damaged, for it can be computed again."""
+    try:
+        return read(path) if path.is_file() else None
+    except RunError as error:
+        log.warning("%s; it is computed again", error)
+        return None
 
 
 def read_record(path: Path, kind: type[Kind], schema: int, damaged: str) -> Kind:
     """A file of a versioned record; UsageError for a newer schema, RunError with the words `damaged` for what is none."""
     values = read_json(path)
+    if isinstance(values, dict) and ARRAYS in values:
+        _whole(path.with_suffix(".npz"), values.pop(ARRAYS))
     stated = (
         values.get("schema", values.get("schema_")) if isinstance(values, dict) else None
     )  # reproductions once said schema_
@@ -120,6 +139,12 @@ def read_record(path: Path, kind: type[Kind], schema: int, damaged: str) -> Kind
         raise RunError(f"{path} {damaged}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
+def _whole(path: Path, stated: object) -> None:
+    """RunError where a file is there and is not the one that was written with a cell."""
+    if path.is_file() and sha256(path.read_bytes()) != stated:
+        raise RunError(f"{path} is damaged: it does not fit the checksum in its cell")
+
+
 def read_arrays(folder: Path, cell: Cell) -> dict[str, Array]:
     """The arrays beside a cell; RunError if they are gone or damaged. Pickled arrays are refused."""
     if cell.arrays is None:
@@ -128,7 +153,7 @@ def read_arrays(folder: Path, cell: Cell) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{path} is damaged or missing: {error}") from error
 
 

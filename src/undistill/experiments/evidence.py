@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from undistill.errors import RunError, UsageError
-from undistill.experiments.cell import Array, Cell, read, read_arrays, save
+from undistill.experiments.cell import ARRAYS, Array, Cell, read, read_arrays, save
 from undistill.experiments.store import Store
 from undistill.files import read_json, write_bytes, write_text
 
@@ -235,7 +235,8 @@ def _packed(path: Path, folder: Path, places: tuple[str, ...]) -> Row:
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         arrays.append((name, buffer.getvalue()))
-    text = json.dumps(read_json(path), ensure_ascii=False, separators=(",", ":"))
+    values = {name: value for name, value in read_json(path).items() if name != ARRAYS}
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
     seed = cell.seeds.get("student", cell.seeds.get("victim"))
     role = "/".join(part for part in (cell.kind, cell.victim, cell.attack) if part)
     return Row("cell", _relative(path, folder), cell.id, text, role, seed, cell.accuracy, places, tuple(arrays))

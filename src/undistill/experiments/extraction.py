@@ -15,8 +15,7 @@ from undistill import plugins
 from undistill.attacks.base import Attack
 from undistill.data import ImageBatches, ImageSet, Splits
 from undistill.errors import Diverged, NotFinite, RunError, UsageError
-from undistill.experiments.cell import Cell, identify, save
-from undistill.experiments.cell import read as read_cell
+from undistill.experiments.cell import Cell, identify, save, undamaged
 from undistill.experiments.foreign import Broken, code_of, its_own
 from undistill.experiments.runtime import Config, Runtime, runtime_of
 from undistill.experiments.victim_metrics import top_class_cell
@@ -139,8 +138,8 @@ def attack(
     victim = remembering(victim, config.query_log or out / "answers.parquet")
     extraction = Extraction(victim, data, planned, config, choose_device(runtime.device), runtime.cache)
     cells = config.cells or out / "cells"
-    if config.reuse and box is None and (known := cells / f"{extraction.id}.json").is_file():
-        return read_cell(known)
+    if config.reuse and box is None and (known := undamaged(cells / f"{extraction.id}.json")) is not None:
+        return known
     if not planned.attack.control:
         victim.plausible(data, accept=config.accept_accuracy)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from undistill.errors import UsageError
 from undistill.experiments.cell import read_record
-from undistill.files import write_json
+from undistill.files import checked, write_json
 from undistill.threat_model import ThreatModel
 
 FILE = "audit.json"
@@ -234,7 +234,7 @@ def write(folder: Path, plan: Plan, *, grown: bool = False) -> None:
                 f"{folder} holds another audit ({old.title}): {_difference(old, plan)}; choose another folder, or "
                 "discard what is there with --fresh"
             )
-    write_json(path, plan.dump())
+    write_json(path, checked(plan.dump()))
 
 
 def grows(old: Plan, new: Plan) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from undistill.errors import Busy, RunError
-from undistill.experiments.cell import Array, Cell, read, save
+from undistill.experiments.cell import Array, Cell, save, undamaged
 from undistill.files import locked, read_json, write_json
 
 ID = re.compile(r"[0-9a-f]{16}")
@@ -53,12 +53,12 @@ class Store:
         return path if path.is_file() else None
 
     def done(self, key: str) -> Cell | None:
-        """The cell that was computed last for a task, failed ones too; None where there is none or its marker is damaged."""
+        """The cell that was computed last for a task, failed ones too; None where there is none or it or its marker is damaged."""
         try:
             path = self.place(key)
         except RunError:  # the task is done again, which writes the marker anew
             return None
-        return None if path is None else read(path)
+        return None if path is None else undamaged(path)
 
     def put(self, key: str, cell: Cell, arrays: dict[str, Array] | None = None, *, label: str = "") -> Cell:
         """Write a cell, unless `arrays` is None and it lies there already, then the marker that it fills the task `key`."""

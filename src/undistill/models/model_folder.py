@@ -73,7 +73,7 @@ def save(
     write_text(folder / "README.md", card)
     write_json(
         folder / "config.json",
-        {"library_name": "undistill", "schema": SCHEMA, "network": model.config}
+        {"library_name": "undistill", "schema": SCHEMA, "network": model.config, "id": weights_id(model)}
         | {"class_names": None if class_names is None else list(class_names)}
         | {"origin": origin or {}},
     )
@@ -119,6 +119,11 @@ def read(folder: Path) -> tuple[Classifier, tuple[str, ...] | None]:
     if names is not None and len(names) != model.config["num_classes"]:
         raise RunError(f"{folder / 'config.json'} names {len(names)} classes for {model.config['num_classes']} outputs")
     _load(model, read_tensors(folder / "model.safetensors"), folder)
+    if "id" in config and config["id"] != weights_id(model):
+        raise RunError(
+            f"the network in {folder} is damaged: it is not the one that was saved there; if you changed it yourself, remove 'id' "
+            "from its config.json"
+        )
     return model.eval(), None if names is None else tuple(str(name) for name in names)
 
 

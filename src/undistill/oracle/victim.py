@@ -418,7 +418,9 @@ def _classes_differ(count: int, known: tuple[str, ...] | None, names: tuple[str,
             f"the model and the data name the same classes in another order: output {place} is {known[place]!r} for the model "
             f"and {names[place]!r} in the data; `undistill import` with --data puts the outputs in the data's order"
         )
-    strange = next(name for name in known if name not in names)
+    strange = next((name for name in known if name not in names), None)
+    if strange is None:
+        return f"the model names a class twice{_first(known)}"
     return f"the model knows a class {strange!r} that the data do not have{_first(names)}"
 
 

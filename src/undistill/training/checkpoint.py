@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from undistill.errors import RunError
-from undistill.files import read_json, write_bytes, write_json, writing
+from undistill.files import checked, read_json, sha256, write_bytes, write_json, writing
 from undistill.models.model_folder import check_schema, read_tensors, tensors_to_bytes
 from undistill.training.loop import State
 
@@ -22,15 +22,17 @@ def save(folder: Path, state: State, extra: dict[str, Any]) -> None:
     """Keep `state`. The tensors go into a new file first; replacing `state.json` is the moment they count."""
     tensors, groups = _flatten(state)
     name = f"epoch-{state['epoch']:05d}.safetensors"
-    write_bytes(folder / name, tensors_to_bytes(tensors))
+    content = tensors_to_bytes(tensors)
+    write_bytes(folder / name, content)
     meta = {
         "schema": SCHEMA,
         "epoch": state["epoch"],
         "file": name,
+        "sha256": sha256(content),
         "groups": groups,
         "modules": list(state["modules"]),
     }
-    write_json(folder / "state.json", {**meta, **extra})
+    write_json(folder / "state.json", checked({**meta, **extra}))
     with writing(folder):
         for path in folder.glob("epoch-*.safetensors"):
             if path.name != name:
@@ -47,8 +49,11 @@ def load(folder: Path) -> tuple[State, dict[str, Any]] | None:
         raise RunError(f"{folder / 'state.json'} is damaged: it names no checkpoint")
     check_schema(meta.get("schema"), SCHEMA, folder / "state.json")
     try:
-        known = {"schema", "epoch", "file", "groups", "modules"}
-        state = _unflatten(read_tensors(folder / file), int(meta["epoch"]), meta["groups"])
+        known = {"schema", "epoch", "file", "sha256", "groups", "modules"}
+        tensors = read_tensors(folder / file)
+        if meta.get("sha256") not in (None, sha256((folder / file).read_bytes())):
+            raise RunError(f"{folder / file} is damaged: it does not fit its checksum; --fresh begins anew")
+        state = _unflatten(tensors, int(meta["epoch"]), meta["groups"])
         state["modules"] = {name: {} for name in meta["modules"]} | state["modules"]
         return state, {key: value for key, value in meta.items() if key not in known}
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from undistill.errors import RunError, UsageError
-from undistill.files import QUERY_LOG, locked, read_json, sweep, write_json, write_text, writing
+from undistill.files import QUERY_LOG, checked, locked, read_json, sweep, unchecked, write_json, write_text, writing
 from undistill.models import Classifier
 from undistill.models import model_folder as models
 from undistill.training import checkpoint
@@ -81,6 +81,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    config = unchecked(config, path)
     if not isinstance(config, dict) or not isinstance(config.get("recipe"), dict):
         raise RunError(f"{path} is damaged: it holds no recipe")
     models.check_schema(config.get("schema"), SCHEMA, path)
@@ -186,7 +187,7 @@ def drive(
         sweep(folder)
         if done is not None:
             return done
-        write_text(folder / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **config}, sort_keys=False))
+        write_text(folder / "config.yaml", yaml.safe_dump(checked({"schema": SCHEMA, **config}), sort_keys=False))
         kept = checkpoint.load(folder / "checkpoint")
         state, before = (None, {}) if kept is None else kept
         epoch = 0 if state is None else state["epoch"]
@@ -220,7 +221,7 @@ def drive(
             if watch is not None:
                 watch(record, line)
         result = {"schema": SCHEMA, **finish(metrics)}
-        write_json(folder / "result.json", result)
+        write_json(folder / "result.json", checked(result))
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         return Run(folder, {"schema": SCHEMA, **config}, result)
 

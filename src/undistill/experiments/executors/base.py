@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 import os
+import pickle
 import socket
 import time
 from collections import Counter
@@ -19,13 +20,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from undistill.errors import GO_ON, Busy, RunError, UndistillError
+from undistill.errors import GO_ON, Busy, RunError, UndistillError, UsageError
 from undistill.progress import Step, tell
 from undistill.registry import Component, Registry, parsed
 
 log = logging.getLogger(__name__)
-PATIENCE = 1.0
-"""Seconds between two looks at a cell that another process is computing."""
+LOOK, PATIENCE = 1.0, 600.0
+"""Seconds between two looks at a cell that another process is computing, and until it is left to that."""
 
 
 class Lost(Exception):
@@ -46,12 +47,16 @@ class Job:
     seconds: float | None = None
 
     def __call__(self) -> str:
-        """Do it. Where another process is at it, such as one that a driver which was killed has left, wait until it is done."""
+        """Do it. Where another process is at it, such as one that a driver which was killed has left, wait for that."""
+        until = time.monotonic() + PATIENCE
         while True:
             try:
                 return self.call(*self.arguments)
-            except Busy:
-                time.sleep(PATIENCE)
+            except Busy as error:
+                if time.monotonic() > until:
+                    raise
+                log.warning("%s: %s", self.key, error)
+                time.sleep(LOOK)
 
 
 @dataclass(frozen=True)
@@ -111,11 +116,14 @@ def run_jobs(
         folder: for what an executor has to write down.
     """
     chosen = executor_of(executor)
+    if processes is not None and processes < 1:
+        raise UsageError(f"at least one cell is computed at a time, not {processes}")
     known = [job.seconds for job in jobs if job.seconds is not None]
     whole, spent, failed = sum(known), 0.0, 0
     told = len(known) == len(jobs) and whole > 0
     with chosen.open(processes, folder or Path()) as workers:
-        tell(Step("job", 0, len(jobs), 0.0, seconds=whole / workers.count if told else None))
+        count = min(workers.count, len(jobs)) or 1
+        tell(Step("job", 0, len(jobs), 0.0, seconds=whole / count if told else None))
         for number, (job, line, running) in enumerate(_spread(workers, list(jobs), chosen), start=1):
             spent += job.seconds or 0.0
             failed += is_failed(line)
@@ -186,8 +194,40 @@ def begin_worker(environment: Mapping[str, str]) -> None:
     torch.set_num_threads(1)
 
 
-def work(environment: Mapping[str, str], folder: str, job: Job) -> str | UndistillError:
-    """On a worker of a cluster: the job's line, or its error, in the driver's working folder."""
+Answer = str | UndistillError | Lost
+"""What a worker sends back: a job's line, or why there is none."""
+
+
+def answer(job: Job) -> Answer:
+    """In a worker: the job's line or its error, in a form that survives the way back."""
+    try:
+        return job()
+    except UndistillError as error:
+        return error if _travels(error) else RunError(str(error))
+    except MemoryError:
+        return Lost("its worker has too little memory")
+    except Exception as error:
+        log.exception(job.key)
+        return RunError(f"{job.key} failed: {type(error).__name__}: {error}")
+
+
+def _travels(error: Exception) -> bool:
+    try:
+        return isinstance(pickle.loads(pickle.dumps(error)), type(error))  # noqa: S301  our own bytes
+    except Exception:  # noqa: BLE001  whatever an exception of a plugin does
+        return False
+
+
+def settle(future: Future[str], found: Answer) -> None:
+    """Give a driver's future what a worker sent."""
+    if isinstance(found, str):
+        future.set_result(found)
+    else:
+        future.set_exception(found)
+
+
+def work(environment: Mapping[str, str], folder: str, job: Job) -> Answer:
+    """On a worker of a cluster: the job's answer, in the driver's working folder."""
     try:
         os.chdir(folder)
     except OSError:
@@ -195,7 +235,4 @@ def work(environment: Mapping[str, str], folder: str, job: Job) -> str | Undisti
             f"{socket.gethostname()} has no folder {folder}: the working folder is on a path that all machines share"
         )
     begin_worker(environment)
-    try:
-        return job()
-    except UndistillError as error:
-        return error
+    return answer(job)

@@ -15,7 +15,17 @@ from typing import Literal
 
 from undistill import plugins
 from undistill.errors import UndistillError
-from undistill.experiments.executors.base import EXECUTORS, Executor, Job, Lost, Workers, begin_worker
+from undistill.experiments.executors.base import (
+    EXECUTORS,
+    Answer,
+    Executor,
+    Job,
+    Lost,
+    Workers,
+    answer,
+    begin_worker,
+    settle,
+)
 from undistill.threads import usable
 
 KILLED = "a worker process was killed, perhaps for memory; fewer --jobs need less"
@@ -37,7 +47,7 @@ class Local(Executor):
 
     @contextmanager
     def open(self, jobs: int | None, folder: Path) -> Iterator[Workers]:
-        """Its processes; an interrupt ends them at once, and what they were at is done again from its checkpoint."""
+        """Its processes; where the driver stops they end at once, and what they were at is done again from its checkpoint."""
         count = jobs or usable()
         if count == 1:
             with _one_thread():
@@ -47,7 +57,7 @@ class Local(Executor):
         pools = _Pools(count)
         try:
             yield Workers(pools.submit, count, count)
-        except (KeyboardInterrupt, SystemExit):
+        except BaseException:
             for worker in set(multiprocessing.active_children()) - before:
                 worker.terminate()
             raise
@@ -96,16 +106,16 @@ class _Pools:
     def _one(self, job: Job) -> Future[str]:
         pool, told = self.idle.pop(), Future[str]()
         try:
-            inner = pool.submit(job)
+            inner = pool.submit(answer, job)
         except BrokenProcessPool:  # killed while it waited
-            inner = (pool := self._another(pool)).submit(job)
+            inner = (pool := self._another(pool)).submit(answer, job)
 
-        def done(inner: Future[str]) -> None:
+        def done(inner: Future[Answer]) -> None:
             error = inner.exception()
             lost = isinstance(error, BrokenProcessPool)
             self.idle.append(self._another(pool) if lost else pool)
             if error is None:
-                told.set_result(inner.result())
+                settle(told, inner.result())
             else:
                 told.set_exception(Lost(KILLED) if lost else error)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from undistill import plugins
-from undistill.errors import RunError, UndistillError, UsageError
-from undistill.experiments.executors.base import EXECUTORS, Executor, Job, Lost, Workers, work
+from undistill.errors import RunError, UsageError
+from undistill.experiments.executors.base import EXECUTORS, Answer, Executor, Job, Lost, Workers, settle, work
 from undistill.threads import usable
 
 AHEAD = 4
@@ -45,6 +46,7 @@ class Ray(Executor):
         if own:
             self._connect(ray, jobs)
         try:
+            self._has_room(ray)
             count = jobs or max(1, int(ray.cluster_resources().get("CPU", 1.0) / self.cpus))
             limit = jobs or AHEAD * count
             yield Workers(partial(_submit, ray, self._task(ray)), count, limit)
@@ -53,22 +55,39 @@ class Ray(Executor):
                 ray.shutdown()
 
     def _connect(self, ray: Any, jobs: int | None) -> None:
-        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        own = {"num_cpus": max(1, round((jobs or usable()) * self.cpus)), "include_dashboard": False}
+        before = signal.getsignal(signal.SIGTERM)
         try:
             if self.address:
                 _reach(self.address)
-                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+                ray.init(address=self.address, **quiet)
             else:
-                ray.init(num_cpus=max(1, round((jobs or usable()) * self.cpus)), **quiet)
+                ray.init(address="local", **own, **quiet)
         except (OSError, RuntimeError, ValueError) as error:
             why = " ".join(str(error).split())
             raise UsageError(
                 f"no Ray cluster at address {self.address or 'of this machine'}: {why[:200]}; `ray start --head` starts one"
             ) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)  # Ray's own would end the driver without a sentence
+
+    def _has_room(self, ray: Any) -> None:
+        """UsageError where no machine of the cluster could ever compute a cell; Ray would wait for one."""
+        wanted = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory * 1e9}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
+            most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in wanted}
+            raise UsageError(
+                f"no machine of the Ray cluster has {self.cpus:g} CPUs, {self.gpus:g} GPUs and {self.memory:g} GB for a cell; the "
+                f"largest have {most['CPU']:g}, {most['GPU']:g} and {most['memory'] / 1e9:.0f}"
+            )
 
     def _task(self, ray: Any) -> Any:
         wanted: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0}
+        if not self.gpus:
+            wanted["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
         if self.memory:
             wanted["memory"] = int(self.memory * 1e9)
         told = (plugins.environment(), str(Path.cwd()))
@@ -101,20 +120,18 @@ def _cause(ray: Any, error: Exception) -> Exception:
     return RunError(f"a worker cannot load its job ({why}): all machines need the same packages")
 
 
-def _told(ray: Any, inner: Future[str | UndistillError]) -> Future[str]:
+def _told(ray: Any, inner: Future[Answer]) -> Future[str]:
     """A future of the line, which is Lost where Ray lost the worker."""
     told: Future[str] = Future()
 
-    def done(inner: Future[str | UndistillError]) -> None:
+    def done(inner: Future[Answer]) -> None:
         error = inner.exception()
         if isinstance(error, ray.exceptions.RayTaskError):
             told.set_exception(_cause(ray, error.cause))
         elif error is not None:
             told.set_exception(Lost(f"its worker is gone ({type(error).__name__})"))
-        elif isinstance(found := inner.result(), UndistillError):
-            told.set_exception(found)
         else:
-            told.set_result(found)
+            settle(told, inner.result())
 
     inner.add_done_callback(done)
     return told

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -18,16 +21,19 @@ from typing import Any, Literal
 from pydantic import Field
 
 from undistill import plugins
-from undistill.errors import RunError, UndistillError, UsageError
-from undistill.experiments.executors.base import EXECUTORS, Executor, Job, Lost, Workers, work
+from undistill.errors import RunError, UsageError
+from undistill.experiments.executors.base import EXECUTORS, Answer, Executor, Job, Lost, Workers, settle, work
 
+log = logging.getLogger(__name__)
+PAUSES = (2.0, 5.0, 15.0, 30.0)
+"""Seconds after which Slurm is asked again to take jobs."""
 LOOK = 0.5
 """Seconds between looks for results."""
 ASK = 5.0
 """Seconds between questions to the queue, whether the jobs without a result are still in it."""
 LIMIT = 500
 """Jobs that are queued at most, unless --jobs says how many."""
-PREFIX = "slurm-"
+PREFIX = ".undistill-slurm-"
 TIMES = 10
 """How often a job may use up its time and be queued again: it goes on from its checkpoint."""
 
@@ -87,16 +93,26 @@ def _submitit() -> Any:
         import submitit
     except ImportError:
         raise UsageError("the executor slurm needs submitit: pip install 'undistill[slurm]'") from None
-    if shutil.which("sbatch") is None:
-        raise UsageError("the executor slurm submits with sbatch, which is not on this machine's path")
+    for command in ("sbatch", "srun", "squeue", "scancel", "scontrol"):
+        if shutil.which(command) is None:
+            raise UsageError(f"the executor slurm needs Slurm's commands, and {command} is not on this machine's path")
     return submitit
 
 
 def _clear(name: str, folder: Path) -> None:
     """Cancel the jobs of this name, and remove what they left."""
-    subprocess.run(["scancel", f"--name={name}"], capture_output=True, check=False)  # noqa: S603, S607
+    pending, running = (
+        ["--state=PENDING"],
+        ["--signal=KILL", "--full"],
+    )  # a job that may first end by itself holds its folder
+    for how in (pending, running, []):
+        subprocess.run(["scancel", f"--name={name}", *how], capture_output=True, check=False)  # noqa: S603, S607
     for left in folder.glob(f"{PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+class _Over(BaseException):
+    """Passes through a job, which would take an Exception for its own."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +123,22 @@ class Call:
     folder: str
     job: Job
 
-    def __call__(self) -> str | UndistillError:
-        """The job's line, or its error."""
-        return work(self.environment, self.folder, self.job)
+    def __call__(self) -> Answer:
+        """The job's answer. That its time is over and it cannot be queued again is no result of the job."""
+        queue_again: Any = signal.getsignal(signal.SIGUSR2)
+
+        def over(*signalled: Any) -> None:
+            try:
+                queue_again(*signalled)
+            except Exception as error:
+                raise _Over(str(error)) from error
+
+        if callable(queue_again):
+            signal.signal(signal.SIGUSR2, over)
+        try:
+            return work(self.environment, self.folder, self.job)
+        except _Over as error:
+            return RunError(f"its time in Slurm is over: {error}")
 
     def checkpoint(self) -> Any:
         """What is queued again."""
@@ -125,67 +154,92 @@ class _Queue:
         self.submitter, self.home, self.name = submitter, home, name
         self.waiting: dict[str, tuple[Any, Future[str]]] = {}
         self.missed: set[str] = set()
+        self.queued = False
         self.ended, self.lock = threading.Event(), threading.Lock()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def submit(self, jobs: Sequence[Job]) -> list[Future[str]]:
-        """Queue them as one array."""
-        from submitit.core.utils import FailedSubmissionError, UncompletedJobError
-
+        """Queue them as one array. What Slurm refuses after it took others is tried again for a while, for it may be restarting."""
         calls = [Call(plugins.environment(), str(Path.cwd()), job) for job in jobs]
-        try:
-            queued = self.submitter.submit_array(calls)
-        except (UncompletedJobError, FailedSubmissionError, OSError) as error:
-            raise RunError(f"sbatch refused the jobs: {_last(str(error))}") from error
-        futures: list[Future[str]] = [Future() for _ in queued]
-        with self.lock:
-            self.waiting |= {job.job_id: (job, future) for job, future in zip(queued, futures, strict=True)}
+        futures: list[Future[str]] = [Future() for _ in calls]
+        for pause in (*PAUSES, None) if self.queued else (None,):
+            found = self._array(calls)
+            if not isinstance(found, RunError):
+                self.queued = True
+                with self.lock:
+                    self.waiting |= {job.job_id: (job, future) for job, future in zip(found, futures, strict=True)}
+                break
+            if not self.queued:
+                raise found
+            if pause is None or self.ended.wait(pause):
+                for future in futures:
+                    future.set_exception(found)
+                break
         return futures
+
+    def _array(self, calls: Sequence[Call]) -> list[Any] | RunError:
+        from submitit.core.utils import FailedSubmissionError, UncompletedJobError
+        from submitit.helpers import clean_env
+
+        try:
+            with clean_env():  # of a job that the driver itself may be
+                return self.submitter.submit_array(calls)
+        except (UncompletedJobError, FailedSubmissionError, OSError) as error:
+            return RunError(f"sbatch refused the jobs: {_last(str(error))}")
 
     def _watch(self) -> None:
         asked = time.monotonic()
         while not self.ended.wait(LOOK):
-            there = {path.name.partition("_0_result.pkl")[0] for path in self.home.glob("*_result.pkl")}
-            for key in there & self.waiting.keys():
-                self._end(key, _result(self.waiting[key][0]))
-            if time.monotonic() - asked > ASK:
-                asked = time.monotonic()
-                self._look()
+            try:
+                there = {path.name.partition("_0_result.pkl")[0] for path in self.home.glob("*_result.pkl")}
+                for key in there & self.waiting.keys():
+                    self._end(key, _result(self.waiting[key][0]))
+                if time.monotonic() - asked > ASK:
+                    asked = time.monotonic()
+                    self._look()
+            except OSError as error:  # too many files or processes, a folder that is gone for a moment
+                log.warning("Slurm's queue cannot be looked at: %s", error)
 
     def _look(self) -> None:
         """Jobs that twice were neither in the queue nor had a result are lost."""
         told = subprocess.run(  # noqa: S603
-            ["squeue", "--noheader", "--array", "--format=%i", f"--name={self.name}"],  # noqa: S607
+            ["squeue", "--all", "--noheader", "--array", "--format=%i", f"--name={self.name}"],  # noqa: S607
             capture_output=True,
             text=True,
             check=False,
+            env={name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")},
         )
         if told.returncode == 0:
             gone = self.waiting.keys() - {line.strip() for line in told.stdout.splitlines()}
             for key in gone & self.missed:
-                self._end(key, Lost("its job left Slurm's queue without a result"))
+                said = _last(_text(self.waiting[key][0].paths.stdout))
+                self._end(key, Lost(f"its job left Slurm's queue without a result{said and f' ({said})'}"))
             self.missed = gone - self.missed
 
-    def _end(self, key: str, found: str | Exception) -> None:
+    def _end(self, key: str, found: Answer) -> None:
         with self.lock:
             _, future = self.waiting.pop(key)
-        if isinstance(found, Exception):
-            future.set_exception(found)
-        else:
-            future.set_result(found)
+        settle(future, found)
 
 
-def _result(job: Any) -> str | Exception:
+def _result(job: Any) -> Answer:
     """What a job that has ended left, from a file that this driver's own job wrote into its own folder."""
-    from submitit.core.utils import UncompletedJobError
-
     try:
-        found: str | Exception = job.result()
-    except (UncompletedJobError, OSError, EOFError) as error:
+        found: Answer = job.result()
+    except Exception as error:  # noqa: BLE001  of submitit, of the pickle, of a package that is not here: the driver goes on
         return RunError(f"Slurm's job {job.job_id} failed: {_last(str(error))}")
     return found
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def _last(text: str) -> str:
-    """The last line that says something."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip(" -=")), "")[:300]
+    """The last line that says something, which submitit's pointers to its logs do not."""
+    lines = [line.strip() for line in text.splitlines()]
+    said = [line for line in lines if line.strip(" -=") and not line.startswith(("- /", "You can check", "submitit"))]
+    return said[-1][:300] if said else ""
