@@ -182,7 +182,9 @@ class _Queue:
         from submitit.helpers import clean_env
 
         try:
+            where = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
             with clean_env():  # of a job that the driver itself may be
+                os.environ.update(where)
                 return self.submitter.submit_array(calls)
         except (UncompletedJobError, FailedSubmissionError, OSError) as error:
             return RunError(f"sbatch refused the jobs: {_last(str(error))}")
