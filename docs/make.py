@@ -377,17 +377,24 @@ def _estimate(found: Estimate | None) -> str:
     return "–" if found is None else f"{found.mean:.1f}"
 
 
-def at_20() -> list[dict[str, Any]]:
-    """The cells of the committed teachers' students, by teacher and seed."""
+def students() -> list[dict[str, Any]]:
+    """The cells of the committed teachers' students, by temperature, teacher and seed."""
     cells = [json.loads(path.read_text(encoding="utf-8")) for path in study("cifar10-pair").rglob("cells/*.json")]
     found = [cell for cell in cells if cell["attack"] == "kd"]
-    return sorted(found, key=lambda cell: (cell["victim"] != "normal", cell["seeds"]["student"]))
+    return sorted(found, key=lambda cell: (-tau_of(cell), cell["victim"] != "normal", cell["seeds"]["student"]))
 
 
-def apart() -> str:
-    """How far the nasty teacher's CNN ends below the normal one's, with what its seeds separate."""
+def tau_of(cell: dict[str, Any]) -> float:
+    """The temperature that a student was distilled at."""
+    return float(cell["attack_settings"]["temperature"])
+
+
+def apart(tau: float = 20.0) -> str:
+    """How far the nasty teacher's CNN ends below the normal one's at one temperature, with what its seeds separate."""
     got: dict[str, dict[int, float]] = {}
-    for cell in at_20():
+    for cell in students():
+        if tau_of(cell) != tau:
+            continue
         got.setdefault(cell["victim"], {})[cell["seeds"]["student"]] = cell["accuracy"]
     seeds = sorted(got["normal"].keys() & got["nasty"].keys())
     found = interval([got["normal"][seed] - got["nasty"][seed] for seed in seeds], least=ENOUGH)
@@ -399,8 +406,8 @@ def apart() -> str:
 def pair() -> str:
     """The committed teachers' students, a row each."""
     rows = ["| teacher | τ_S | student's accuracy, % | seed | commit | processor |", "|---|---:|---:|---:|---|---|"]
-    for cell in at_20():
-        env, tau = cell["env"], cell["attack_settings"]["temperature"]
+    for cell in students():
+        env, tau = cell["env"], tau_of(cell)
         made = (
             f"`{env['commit']}` | {env['processor']}, {env['instructions']}, {env['precision']}, torch {env['torch']}"
         )
