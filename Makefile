@@ -14,7 +14,7 @@ VISION := .venv-vision
 PEER := .venv-peer
 VISION_PINS := timm==1.0.31 torchvision==0.29.2
 
-.PHONY: setup demo test test-learning test-e2e test-clusters test-all test-avx2 test-wheel test-vision check bench bench-peer docs site constraints clean
+.PHONY: setup demo test test-learning test-e2e test-clusters test-all test-avx2 test-wheel test-vision check bench bench-peer faults docs site constraints clean
 
 setup: $(STAMP)
 
@@ -85,6 +85,10 @@ $(PEER)/.peer: $(STAMP)
 	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")}" \
 	  $(PEER)/bin/uv pip install --quiet --python $(PEER)/bin/python --no-deps torchdistill==1.1.5 torchvision==0.29.2
 	@touch $@
+
+# Breaks things on purpose and counts what is left: half an hour, as root, with fiu-run and faketime where they are installed.
+faults: setup
+	$(BIN)/python -m studies.faults.faults --out evidence/faults.json $(ARGS)
 
 docs: setup
 	$(BIN)/python -m docs.make

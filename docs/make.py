@@ -415,6 +415,47 @@ def pair() -> str:
     return "\n".join([*rows, "", f"The nasty teacher's CNN ends {apart()}."])
 
 
+def faults() -> str:
+    """What was broken, and what was left."""
+    found = json.loads((EVIDENCE / "faults.json").read_text(encoding="utf-8"))
+    columns = ("tried", "right", "clear", "lost", "executed")
+    rows = [
+        "| fault | at | tried | right result | clear error | lost | executed |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    rows += [
+        f"| {row['fault']} | {row['at']} | {' | '.join(str(row[name]) for name in columns)} |" for row in found["rows"]
+    ]
+    sums = [sum(row[name] for row in found["rows"]) for name in columns]
+    rows.append(f"| **all** | | {' | '.join(f'**{each}**' for each in sums)} |")
+    return "\n".join([*rows, "", f"{_made(found)}; {round(found['seconds'] / 60)} minutes."])
+
+
+def soak() -> str:
+    """What executors cost, and what they lose."""
+    found = json.loads((EVIDENCE / "soak.json").read_text(encoding="utf-8"))
+    header = ("executor", "workers", "a cell that does nothing, ms", "of these the driver's", "cells an hour")
+    rows = [f"| {' | '.join(header)} |", "|---|---:|---:|---:|---:|"]
+    told = [""]
+    for row in found["rows"]:
+        if row["what"] != "soak":
+            values = (row["executor"], row["workers"], row["wall_ms"], row["driver_ms"], f"{row['cells_an_hour']:,}")
+            rows.append(f"| {' | '.join(map(str, values))} |")
+            continue
+        grown, (before, after) = row["memory_growth_mb_second_half"], row["open_files"]
+        told.append(
+            f"- **{row['executor']}**: {row['cells']:,} cells of {row['cell_seconds']} s on {row['workers']} workers, of which "
+            f"{row['killed']} were killed: {row['lost']} lost; {100 * row['over_the_sum']:.0f} % longer than the cells themselves; "
+            f"the driver's memory grew by {grown:g} MB in the second half, its open files went from {before} to {after}."
+        )
+    return "\n".join([*rows, *told, "", f"{_made(found)}."])
+
+
+def _made(found: dict[str, Any]) -> str:
+    """Where a file of evidence comes from."""
+    return f"`{found['command']}`; commit `{found['commit']}`, {found['processor']}, torch {found['torch']}"
+
+
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo": demo, "table1": table1, "owner": owner},
     "docs/reproduction.md": {
@@ -422,6 +463,8 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "pair": pair,
         **{name: partial(excerpt, name) for name in ("laptop", "laptop-resnet18", "small")},
     },
+    "docs/reliability.md": {"faults": faults},
+    "docs/clusters.md": {"soak": soak},
     "docs/audits.md": {
         "digits": lambda: compared("digits"),
         "cifar10": lambda: compared("cifar10"),

@@ -132,7 +132,14 @@ def begin(*words: str, home: Path, env: dict[str, str] | None = None, before: tu
     place = os.environ | {"OMP_NUM_THREADS": "1", "UNDISTILL_CACHE": str(home / ".cache"), **(env or {})}
     line = [*before, sys.executable, "-m", "undistill", *words]
     return subprocess.Popen(
-        line, cwd=home, env=place, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        line,
+        cwd=home,
+        env=place,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
 
 
@@ -252,6 +259,33 @@ class Faults:
                     os.kill(self.rng.choice(found), signal.SIGKILL)
                 return
             time.sleep(0.05)
+
+    def nodes(self) -> None:
+        """A machine of a Ray cluster is gone, and the one that leads it; then the audit goes on here."""
+        try:
+            from ray.cluster_utils import Cluster
+        except ImportError:
+            return
+        verb = VERBS["run"]
+        for which in ("a Ray node", "a Ray head"):
+            with self.row("SIGKILL", which) as row:
+                for _ in range(self.times(2)):
+                    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+                    node = cluster.add_node(num_cpus=1)
+                    with self.home(*verb.needs) as home:
+                        process = begin("run", "-q", "--executor", f"ray address={cluster.address}", "audit", home=home)
+                        while process.poll() is None and not list((home / "audit").glob("done/*.json")):
+                            time.sleep(0.05)
+                        time.sleep(self.rng.uniform(0.0, 2.0))
+                        lost = node if which == "a Ray node" else cluster.head_node
+                        cluster.remove_node(lost, allow_graceful=False)
+                        try:
+                            _, err = process.communicate(timeout=LIMIT)
+                        except subprocess.TimeoutExpired:
+                            end(process)
+                            err = "it hung"
+                        self.judge(row, verb, home, Said(process.returncode, err))
+                    cluster.shutdown()
 
     def together(self) -> None:
         """Two processes with the same command on the same folder."""
@@ -445,7 +479,7 @@ def prepare(base: Path) -> None:
 
 def main() -> None:
     """All of it, or some."""
-    parts = ("kills", "workers", "together", "disk", "locks", "flips", "hostile")
+    parts = ("kills", "workers", "nodes", "together", "disk", "locks", "flips", "hostile")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--share", type=float, default=1.0, help="of the trials; 0.1 for a look")

@@ -126,3 +126,23 @@ def test_the_doctor_says_what_there_is(call: Call, monkeypatch: pytest.MonkeyPat
     assert code == 0
     for word in ("torch", "bf16", "GPU", "cores"):
         assert word in out
+
+
+def test_the_doctor_says_what_is_wanting_and_how_to_mend_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "_speed", dict)
+    monkeypatch.setattr(machine, "ROOM", 0)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert json.loads(call("doctor", "--json")[1])["wanting"] == {}
+    assert call("doctor")[1].endswith("wanting\n  nothing\n")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1000")
+    monkeypatch.setattr(machine, "ROOM", 1e18)
+    (tmp_path / "nvidia-smi").write_text("")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = json.loads(call("doctor", "--json")[1])["wanting"]
+    assert set(found) == {"GPU", "OMP_NUM_THREADS", "disk"}
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("UNDISTILL_CACHE", str(tmp_path / "file" / "cache"))
+    assert "UNDISTILL_CACHE" in json.loads(call("doctor", "--json")[1])["wanting"]["cache folder"]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,17 +16,28 @@ from typing import Any
 
 import typer
 
-from undistill.errors import UsageError
+from undistill.errors import UndistillError, UsageError
 from undistill.threads import Moment, asked, choose, others, usable
 
-PACKAGES = ("torch", "numpy", "datasets", "huggingface_hub", "scikit-learn", "pillow", "timm", "torchvision")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "datasets",
+    "huggingface_hub",
+    "scikit-learn",
+    "pillow",
+    "timm",
+    "torchvision",
+    "ray",
+    "submitit",
+)
 SPEED_CHECK = 2.0
 """Seconds of the speed check."""
 KINDS = {"images": "decoded images", "logits": "logit cache"}
 
 
 def doctor(as_json: bool = False, verbose: bool = False) -> None:
-    """Check this installation: versions, processor, GPU, speed.
+    """Check this installation: versions, processor, GPU, speed; what is wanting, and how to mend it.
 
     Takes a few seconds and writes nothing.
     """
@@ -34,12 +48,15 @@ def doctor(as_json: bool = False, verbose: bool = False) -> None:
         "caches": _caches(None),
         "speed": _speed(),
     }
+    found["wanting"] = dict(_wanting())
     if as_json:
         return typer.echo(json.dumps(found, indent=1, default=asdict))
     for heading, values in found.items():
         typer.echo(heading)
         for name, value in values.items():
             typer.echo(f"  {name:<16} {_shown(value)}")
+        if not values:
+            typer.echo("  nothing")
     return None
 
 
@@ -164,6 +181,38 @@ def _speed() -> dict[str, str]:
     wall, cpu = time.perf_counter() - start, time.process_time() - used
     slow = f"; it got {cpu / wall:.0%} of a core, so this machine is busy" if cpu < 0.8 * wall else ""
     return {"cnn, 32 × 32": f"{64 * steps / wall:,.0f} images/s in training on one thread{slow}"}
+
+
+ROOM = 2e9
+"""Bytes below which a disk is nearly full: the decoded images and logits of one study of CIFAR-10."""
+
+
+def _wanting() -> Iterator[tuple[str, str]]:
+    """(what, how to mend it) of all that is in the way of fast and safe work here."""
+    import torch
+
+    from undistill.files import cache_root, locked, writing
+
+    if shutil.which("nvidia-smi") and not torch.cuda.is_available():
+        yield (
+            "GPU",
+            "NVIDIA's driver is here, but this PyTorch has no CUDA or does not reach it: install a CUDA wheel of torch",
+        )
+    if (threads := asked()) is not None and threads > usable():
+        yield "OMP_NUM_THREADS", f"it is {threads} and only {usable()} cores are usable: set it to {usable()} or less"
+    place = cache_root()
+    try:
+        with writing(place):
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=place) as folder, locked(Path(folder)):
+                free = shutil.disk_usage(place).free
+        if free < ROOM:
+            yield (
+                "disk",
+                f"{size(free)} are free at {place}: `undistill cache --prune`, or name another disk in UNDISTILL_CACHE",
+            )
+    except UndistillError as error:
+        yield "cache folder", f"{error}; name another one in UNDISTILL_CACHE"
 
 
 def _shown(value: Any) -> str:
