@@ -271,13 +271,13 @@ class Faults:
             with self.row("SIGKILL", which) as row:
                 for _ in range(self.times(2)):
                     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-                    node = cluster.add_node(num_cpus=1)
+                    head, node = cluster.head_node, cluster.add_node(num_cpus=1)
                     with self.home(*verb.needs) as home:
                         process = begin("run", "-q", "--executor", f"ray address={cluster.address}", "audit", home=home)
                         while process.poll() is None and not list((home / "audit").glob("done/*.json")):
                             time.sleep(0.05)
                         time.sleep(self.rng.uniform(0.0, 2.0))
-                        lost = node if which == "a Ray node" else cluster.head_node
+                        lost: Any = node if which == "a Ray node" else head
                         cluster.remove_node(lost, allow_graceful=False)
                         try:
                             _, err = process.communicate(timeout=LIMIT)
@@ -310,7 +310,7 @@ class Faults:
                 for _ in range(self.times(4)):
                     with self.home(*verb.needs) as home, mounted(home / "disk", "size=64m") as disk:
                         self.fill(disk, verb, home)
-                        there = sum(path.stat().st_size for path in disk.rglob("*") if path.is_file())
+                        there = shutil.disk_usage(disk).used + 4096
                         room = there + int(self.rng.uniform(0.0, 1.0) * (size - there + 40_000))
                         remount(disk, f"size={max(4096, room)}")
                         said = call(*verb.words, verb.made, home=disk)
