@@ -86,7 +86,7 @@ $(PEER)/.peer: $(STAMP)
 	  $(PEER)/bin/uv pip install --quiet --python $(PEER)/bin/python --no-deps torchdistill==1.1.5 torchvision==0.29.2
 	@touch $@
 
-# Breaks things on purpose and counts what is left: half an hour, as root, with fiu-run and faketime where they are installed.
+# Breaks things on purpose and counts what is left: half an hour, as root, with gcc and faketime where they are installed.
 faults: setup
 	$(BIN)/python -m studies.faults.faults --out evidence/faults.json $(ARGS)
 

@@ -301,7 +301,7 @@ class Faults:
     # -- disks -------------------------------------------------------------------------------------------------------
 
     def disk(self) -> None:
-        """A disk that is full after a random number of bytes, one that is read-only, and one that fails to sync or rename."""
+        """A disk that is full after a random number of bytes, a read-only one, one that fails to write, sync or rename."""
         for verb in (VERBS["train"], VERBS["protect"], VERBS["attack"], VERBS["run"]):
             with self.home(*verb.needs) as home:
                 call(*verb.words, verb.made, home=home)
@@ -326,15 +326,20 @@ class Faults:
                 said = call(*verb.words, verb.made, home=disk)
                 remount(disk, "rw")
                 self.judge(row, verb, disk, said)
-            for point, name in (("posix/io/sync/fsync", "EIO of fsync"), ("posix/io/dir/rename", "EIO of rename")):
-                if shutil.which("fiu-run") is None:
-                    continue
-                with self.row(name, verb.name) as row:
+            for point in ("fsync", "rename", "write") if shutil.which("gcc") else ():
+                with self.row(f"EIO of {point}", verb.name) as row:
                     for _ in range(self.times(3)):
-                        fault = f"enable_random name={point},probability={self.rng.uniform(0.05, 0.5):.3f},failinfo=5"
+                        share = self.rng.uniform(0.05, 0.4)
                         with self.home(*verb.needs) as home:
-                            said = call(*verb.words, verb.made, home=home, before=("fiu-run", "-x", "-c", fault))
+                            said = call(*verb.words, verb.made, home=home, env=self.failing(home, point, share))
                             self.judge(row, verb, home, said)
+
+    def failing(self, home: Path, point: str, share: float) -> dict[str, str]:
+        """Variables with which a function of the C library fails at random."""
+        source, shim = Path(__file__).with_name("eio.c"), home / "eio.so"
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(shim), str(source), "-ldl"], check=True)
+        fault = {"FAULT_POINT": point, "FAULT_SHARE": f"{share:.3f}", "FAULT_SEED": str(self.rng.randrange(10**6))}
+        return {"LD_PRELOAD": str(shim), **fault}
 
     def fill(self, disk: Path, verb: Verb, home: Path) -> None:
         """What a verb needs, on this disk."""
