@@ -423,9 +423,10 @@ def faults() -> str:
         "| fault | at | tried | right result | clear error | lost | executed |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    rows += [
-        f"| {row['fault']} | {row['at']} | {' | '.join(str(row[name]) for name in columns)} |" for row in found["rows"]
-    ]
+    for fault in dict.fromkeys(row["fault"] for row in found["rows"]):
+        group = [row for row in found["rows"] if row["fault"] == fault]
+        counts = [sum(row[name] for row in group) for name in columns]
+        rows.append(f"| {fault} | {', '.join(row['at'] for row in group)} | {' | '.join(map(str, counts))} |")
     sums = [sum(row[name] for row in found["rows"]) for name in columns]
     rows.append(f"| **all** | | {' | '.join(f'**{each}**' for each in sums)} |")
     return "\n".join([*rows, "", f"{_made(found)}; {round(found['seconds'] / 60)} minutes."])

@@ -113,7 +113,7 @@ def test_what_is_missing_makes_it_inconclusive_and_says_so(
     assert shell("audit", "plan", teachers[0], "--control", teachers[1], *PLAN, "-o", str(tmp_path / "a")).code == 0
     early = shell("audit", "judge", str(tmp_path / "a"))
     assert (early.code, early.out) == (2, "")
-    assert "is computed yet: begin with stage 0" in early.err
+    assert "is computed yet: `undistill run" in early.err
     for index in (0, 1, 2, 3, 4):
         assert shell("audit", "cell", str(tmp_path / "a"), "--index", index, "-q").code == 0
     judged = shell("audit", "judge", str(tmp_path / "a"))

@@ -39,9 +39,7 @@ def analyze(folder: Path) -> AuditResult:
     evidence = read_evidence(folder)
     plan, done = evidence.plan, evidence.done
     if not any(planned.role == "served" and planned.key in done for planned in plan.cells):
-        raise UsageError(
-            f"nothing of {folder} is computed yet: begin with stage 0 (`undistill audit cell {folder} --index 0`)"
-        )
+        raise UsageError(f"nothing of {folder} is computed yet: `undistill run {folder}` does it")
     here = cases(evidence)
     points = learning(evidence)
     half = next((case.contrasts.half_width for case in here if math.isfinite(case.contrasts.half_width)), None)

@@ -220,10 +220,10 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     "key": ("", "", "KEY", "The cell's key, or its first letters."),
     "index": (JOB, "--index", "N", "The cell's place in the plan, from 0."),
     # running
-    "jobs": (RUNNING, "--jobs", "N", "Cells at a time, on one thread each.  [default: one per core, one on CUDA]"),
+    "jobs": (RUNNING, "--jobs", "N", "Cells at a time.  [default: 1 a core, 1 on CUDA; ray: what fits; slurm: 500]"),
     "executor": (
         *(RUNNING, "--executor", "NAME"),
-        "Who computes cells: local, ray or slurm, with settings: 'slurm partition=gpu gpus=1'.",
+        "Where cells run: local, ray or slurm, with settings: 'slurm partition=gpu gpus=1'.",
     ),
     "progress": (RUNNING, "--progress", "FORM", "line, or json: a line of JSON for each cell that ended."),
     "device": (RUNNING, "--device", "NAME", "auto, cpu, cuda or cuda:N."),

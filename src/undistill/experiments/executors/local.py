@@ -33,7 +33,7 @@ KILLED = "a worker process was killed, perhaps for memory; fewer --jobs need les
 
 @EXECUTORS.register
 class Local(Executor):
-    """Processes of this machine, as many as --jobs says; a single one is the driver itself."""
+    """Processes on this machine, --jobs of them; with --jobs 1, the command's own."""
 
     name: Literal["local"] = "local"
 

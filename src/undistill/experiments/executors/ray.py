@@ -25,7 +25,7 @@ AHEAD = 4
 
 @EXECUTORS.register
 class Ray(Executor):
-    """Tasks of a Ray cluster, whose machines reach the working folder, the data and models by the same paths.
+    """Tasks on a Ray cluster whose machines have the working folder, data and models at the same paths.
 
     `address` is that of a cluster's head (`auto`: the one of this machine), empty for a cluster of this machine alone; `cpus`,
     `gpus` (a fraction, as .25) and `memory` (GB) are reserved for a cell. A cell computes on one thread.

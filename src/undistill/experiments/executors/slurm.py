@@ -40,7 +40,7 @@ TIMES = 10
 
 @EXECUTORS.register
 class Slurm(Executor):
-    """Jobs of a Slurm cluster, whose machines reach the plan's folder, the data and models by the same paths.
+    """Jobs on a Slurm cluster whose machines have the working folder, data and models at the same paths.
 
     `minutes` are a job's time limit; one that reaches it is queued again and goes on. `cpus`, `gpus` and `memory` (GB) are asked
     for each cell. `partition`, `account` and `qos` are the cluster's own names.
