@@ -429,7 +429,10 @@ def faults() -> str:
         rows.append(f"| {fault} | {', '.join(row['at'] for row in group)} | {' | '.join(map(str, counts))} |")
     sums = [sum(row[name] for row in found["rows"]) for name in columns]
     rows.append(f"| **all** | | {' | '.join(f'**{each}**' for each in sums)} |")
-    return "\n".join([*rows, "", f"{_made(found)}; {round(found['seconds'] / 60)} minutes."])
+    runs = "; ".join(
+        f"`{run['command']}` at `{run['commit']}`, {round(run['seconds'] / 60)} minutes" for run in found["runs"]
+    )
+    return "\n".join([*rows, "", f"{runs}; {found['processor']}, torch {found['torch']}."])
 
 
 def soak() -> str:
