@@ -426,7 +426,7 @@ def faults() -> str:
     for fault in dict.fromkeys(row["fault"] for row in found["rows"]):
         group = [row for row in found["rows"] if row["fault"] == fault]
         counts = [sum(row[name] for row in group) for name in columns]
-        rows.append(f"| {fault} | {', '.join(row['at'] for row in group)} | {' | '.join(map(str, counts))} |")
+        rows.append(f"| {fault} | {'; '.join(row['at'] for row in group)} | {' | '.join(map(str, counts))} |")
     sums = [sum(row[name] for row in found["rows"]) for name in columns]
     rows.append(f"| **all** | | {' | '.join(f'**{each}**' for each in sums)} |")
     runs = "; ".join(
