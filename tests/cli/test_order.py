@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from undistill.cli import verbs
+from undistill.cli.audit import _command
 from undistill.cli.fresh import start_anew
 from undistill.cli.main import main
 from undistill.cli.options import Options, local_copy
@@ -166,6 +168,26 @@ def made(home: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"schema": 1, "recipe": {}}')
     return home
+
+
+def test_an_executor_that_is_not_there_discards_and_reads_nothing(
+    call: Call, unread: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "reproduction.json").write_text("{}")
+    for executor, says in (("rey", "did you mean ray"), ("ray", "pip install")):
+        code, err = call("reproduce", "table1", "--fresh", "--executor", executor, "-o", tmp_path / "out")
+        assert (code, says in err) == (2, True)
+        assert (tmp_path / "out" / "reproduction.json").exists()
+        code, err = call("audit", tmp_path, "--data", "digits", "--executor", executor, "-o", tmp_path / "other")
+        assert (code, says in err) == (2, True)
+
+
+def test_the_command_on_the_page_does_not_say_where_it_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["undistill", "audit", "m", "--executor", "ray gpus=1", "--progress=json", "-q", "--jobs", "2", "-o", "a b"]
+    monkeypatch.setattr(sys, "argv", typed)
+    assert _command() == "undistill audit m --jobs 2 -o 'a b'"
 
 
 def test_query_logs_are_kept_and_never_in_the_way(tmp_path: Path) -> None:

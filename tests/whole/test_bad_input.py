@@ -148,7 +148,9 @@ def test_a_run_of_a_newer_schema_is_refused(shell: Shell, teacher: Path, tmp_pat
     path = tmp_path / "run" / "config.yaml"
     path.write_text(path.read_text().replace("schema: 1", "schema: 99"))
     refused(shell("attack", tmp_path / "run", "-q", "-o", tmp_path / "out"), "checksum", "remove its 'check'", code=1)
-    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("check:")))
+    path.write_text(
+        "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("check:"))
+    )
     refused(shell("attack", tmp_path / "run", "-q", "-o", tmp_path / "out"), "schema 99", "update")
 
 

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from undistill.cli import help, verbs
 from undistill.cli.help import ACCESS, JOB, MORE
-from undistill.cli.options import BANK_GB, Options, verb
+from undistill.cli.options import BANK_GB, Options, executor_that_works, verb
 from undistill.cli.progress import Reporter
 from undistill.cli.run import run
 from undistill.errors import UsageError
@@ -272,10 +272,10 @@ def _prepared(
 ) -> tuple[Any, Any]:
     """(the plan, with what each cell is expected to take; the data)."""
     from undistill.auditing.audit import prepare_in_time
-    from undistill.experiments.executors import executor_of
     from undistill.experiments.runtime import Runtime
     from undistill.training.recipe import read
 
+    place = executor_that_works(executor)
     if asked.model is None and asked.method is None:
         raise UsageError("audit what? Name a MODEL, or a defense with --method")
     config = asked.config()
@@ -288,7 +288,7 @@ def _prepared(
     options.use_threads()
     splits = verbs.load(recipe, reporter)
 
-    runtime = Runtime(options.device, options.open_bank(), jobs, executor_of(executor))
+    runtime = Runtime(options.device, options.open_bank(), jobs, place)
     config = config.but(recipe=recipe, cells=cells)
     ready = prepare_in_time(asked.model, splits, config, out=out, runtime=runtime, command=_command(), say=reporter.say)
     return ready, splits
@@ -334,8 +334,7 @@ WHERE = ("--executor", "--progress")
 
 def _command() -> str:
     """The command as it was typed, for the page; without what only says where it runs or how its result is shown."""
-    words = [word for word in sys.argv[1:] if word not in SHOWN and not word.startswith(tuple(f"{w}=" for w in WHERE))]
-    words = [
-        word for before, word in zip(["", *words], words, strict=False) if word not in WHERE and before not in WHERE
-    ]
-    return shlex.join(["undistill", *words]) if words[:1] == ["audit"] else ""
+    from undistill.auditing.text import without
+
+    words = without(shlex.join(["undistill", *(word for word in sys.argv[1:] if word not in SHOWN)]), *WHERE)
+    return shlex.join(words) if words[1:2] == ["audit"] else ""

@@ -17,6 +17,7 @@ from undistill.errors import UsageError
 from undistill.paper.experiments import NAMES
 
 if TYPE_CHECKING:
+    from undistill.experiments.executors import Executor
     from undistill.oracle.logit_cache import LogitCache
 
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -346,6 +347,15 @@ def local_copy(data: str | None, folder: Path | None) -> Path | None:
     if not any(home.iterdir()):
         raise UsageError(f"--data-dir: {home} is empty")
     return home
+
+
+def executor_that_works(text: str) -> Executor:
+    """An executor by its shell text; UsageError where there is none, or what it needs is not installed."""
+    from undistill.experiments.executors import executor_of
+
+    executor = executor_of(text)
+    executor.check()
+    return executor
 
 
 def use_plugins(files: list[Path] | None) -> None:

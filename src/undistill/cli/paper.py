@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from undistill.cli import verbs
-from undistill.cli.options import BANK_GB, local_copy
+from undistill.cli.options import BANK_GB, executor_that_works, local_copy
 from undistill.cli.progress import Reporter
 from undistill.errors import UsageError
 
@@ -58,15 +58,14 @@ def reproduce(
         raise UsageError("--on says how long another machine would take; it goes with --dry-run")
     if dry_run:
         return _dry_run(names, fixed | {"on": on}, folder, jobs, device, as_json=as_json)
-    from undistill.experiments.executors import executor_of
     from undistill.experiments.runtime import Runtime
     from undistill.oracle.logit_cache import LogitCache
     from undistill.reporting.report import write_report
 
-    kept = LogitCache.of(cache, cache_limit)
+    kept, place = LogitCache.of(cache, cache_limit), executor_that_works(executor)
     with Reporter(quiet=quiet, progress=progress) as reporter:
         verbs.begin_in(folder, reporter, fresh=fresh)
-        runtime = Runtime(device, kept, jobs, executor_of(executor), log=reporter.say)
+        runtime = Runtime(device, kept, jobs, place, log=reporter.say)
         call(names, out=folder, data_dir=data_dir, runtime=runtime, plan_only=plan_only, **fixed)
     if plan_only:
         return typer.echo(f"planned; undistill run {folder} computes it")

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from undistill.cli.options import BANK_GB, local_copy, use_plugins
+from undistill.cli.options import BANK_GB, executor_that_works, local_copy, use_plugins
 from undistill.cli.progress import Reporter
 from undistill.errors import RunError, UsageError
 
@@ -37,7 +37,6 @@ def run(
     With KEY or --index, one cell of an audit. Finished cells are skipped; `undistill report DIR` draws the page.
     """
     from undistill import plugins
-    from undistill.experiments.executors import executor_of
     from undistill.experiments.runtime import Runtime
     from undistill.oracle.logit_cache import LogitCache
 
@@ -54,7 +53,7 @@ def run(
         raise UsageError("single cells can be computed of an audit only; leave out KEY and --index")
     with Reporter(quiet=quiet, progress=progress) as reporter:
         kept, say = LogitCache.of(cache, cache_limit), None if kind == AUDIT else reporter.say
-        runtime = Runtime(device, kept, jobs, executor_of(executor), log=say)
+        runtime = Runtime(device, kept, jobs, executor_that_works(executor), log=say)
         if key is not None or index is not None:
             line = _cell(folder, key, index, cells, runtime, threads)
         else:

@@ -81,6 +81,9 @@ class Executor(Component):
         """How many jobs are worked on at once: as asked, or None for as many as there is room for."""
         return jobs
 
+    def check(self) -> None:
+        """UsageError where what it needs is not installed."""
+
     def open(self, jobs: int | None, folder: Path) -> AbstractContextManager[Workers]:
         """Its workers, until the block ends; what is still being done then is given up.
 

@@ -38,6 +38,10 @@ class Ray(Executor):
     memory: float = Field(0.0, ge=0)
     elsewhere = True
 
+    def check(self) -> None:
+        """UsageError without Ray."""
+        _ray()
+
     @contextmanager
     def open(self, jobs: int | None, folder: Path) -> Iterator[Workers]:
         """Connect, and disconnect at the end, unless this program had a connection before."""

@@ -56,6 +56,10 @@ class Slurm(Executor):
     memory: float = Field(4.0, gt=0)
     elsewhere = True
 
+    def check(self) -> None:
+        """UsageError without submitit or Slurm's commands."""
+        _submitit()
+
     @contextmanager
     def open(self, jobs: int | None, folder: Path) -> Iterator[Workers]:
         """Submit from a folder of its own within the plan's; jobs that a driver left there are cancelled, at the end too."""
@@ -101,11 +105,8 @@ def _submitit() -> Any:
 
 def _clear(name: str, folder: Path) -> None:
     """Cancel the jobs of this name, and remove what they left."""
-    pending, running = (
-        ["--state=PENDING"],
-        ["--signal=KILL", "--full"],
-    )  # a job that may first end by itself holds its folder
-    for how in (pending, running, []):
+    # Those that run are killed: one that may end by itself would hold its folder meanwhile.
+    for how in (["--state=PENDING"], ["--signal=KILL", "--full"], []):
         subprocess.run(["scancel", f"--name={name}", *how], capture_output=True, check=False)  # noqa: S603, S607
     for left in folder.glob(f"{PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
