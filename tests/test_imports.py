@@ -15,7 +15,19 @@ import undistill
 
 ROOT = Path(undistill.__file__).parent
 LAYERS = [
-    {"threat_model", "types", "registry", "plugins", "errors", "seeds", "statistics", "files", "progress", "threads"},
+    {
+        "threat_model",
+        "types",
+        "registry",
+        "plugins",
+        "errors",
+        "seeds",
+        "statistics",
+        "files",
+        "progress",
+        "threads",
+        "ranks",
+    },
     {"losses", "data", "models"},
     {"training"},
     {"oracle"},

@@ -51,7 +51,9 @@ def tell(step: Step) -> None:
 
 def batches(found: Iterable[Batch], *, epoch: int, epochs: int, steps: int) -> Iterator[Batch]:
     """The batches of one epoch (from 0, of `epochs` with `steps` each), reporting each when it is done."""
-    for step, batch in enumerate(found, start=1):
+    step = 0
+    for batch in found:
         yield batch
+        step += batch.part is None or batch.part.last
         if _listeners:
-            tell(Step("epoch", epoch + min(step / steps, 1.0), epochs, images=len(batch.images_BCHW)))
+            tell(Step("epoch", epoch + min(step / steps, 1.0), epochs, images=batch.counted))

@@ -11,6 +11,15 @@ Terms = dict[str, Tensor]
 """Named scalars of one batch, each a sample mean; `loss` is the one that is minimized."""
 
 
+class Part(NamedTuple):
+    """Which part of a step's images a batch is, where one process, or one batch, does not take them all."""
+
+    number: int  # among the parts of the step
+    share: float  # of the step's images; those of all parts in all processes sum to 1
+    whole: int  # images of the step
+    last: bool  # whether this process has no further part of the step
+
+
 class Batch(NamedTuple):
     """One batch as a network sees it."""
 
@@ -18,6 +27,12 @@ class Batch(NamedTuple):
     labels_B: Tensor | None  # int64, or None where labels are hidden
     index_B: Tensor  # int64, position in the source split
     epoch: int
+    part: Part | None = None  # None for all images of a step
+
+    @property
+    def counted(self) -> int:
+        """Images to be counted when this one is done: those of its step, in whichever process, once all its parts are."""
+        return len(self.index_B) if self.part is None else self.part.whole * self.part.last
 
 
 @runtime_checkable

@@ -365,6 +365,7 @@ def lie(bank: LogitCache, victim: Classifier, images: ImageSet, held: ImageSet) 
     """An entry about `victim` that holds what another network said, with all checksums right."""
     recall = recalled(Frozen(victim), batches_of(images), PASSES, bank)
     assert recall is not None
+    assert recall._entry is not None
     wrong = torch.randn(len(held), 4, generator=torch.Generator().manual_seed(7))
     for number in range(PASSES):
         recall._entry.write(number, Held(held.index_N, wrong))

@@ -8,10 +8,12 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 
+from undistill import ranks
 from undistill.cli.app import app
 from undistill.cli.progress import error
 from undistill.errors import GO_ON, UndistillError
@@ -35,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     if COMPLETION in os.environ:
         command.main(prog_name="undistill")
     arguments = sys.argv[1:] if arguments is None else arguments
+    _let_the_first_speak()
     verbose = "-v" in arguments or "--verbose" in arguments
     try:
         with _terminable(), command.make_context("undistill", list(arguments)) as context:
@@ -50,15 +53,27 @@ def main(arguments: list[str] | None = None) -> None:
     except UndistillError as problem:
         if verbose:
             traceback.print_exc()
-        error(str(problem))
+        _complain(str(problem))
         sys.exit(problem.exit_code)
     except (KeyboardInterrupt, typer.Abort) as stopped:
         terminated = isinstance(stopped, Terminated)
-        error(f"{'terminated' if terminated else 'interrupted'}; what was done is kept, {GO_ON}")
+        _complain(f"{'terminated' if terminated else 'interrupted'}; what was done is kept, {GO_ON}")
         sys.exit(143 if terminated else 130)
     except BrokenPipeError:
         sys.exit(1)
     sys.exit(0)
+
+
+def _let_the_first_speak() -> None:
+    """Of processes that train together the first alone prints results."""
+    if not ranks.first():
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  until the process ends
+
+
+def _complain(sentence: str) -> None:
+    """Print an error, unless the first process of this machine, which did the same, has it to say."""
+    if not ranks.place():
+        error(sentence)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from undistill import ranks
 from undistill.cli.help import ACCESS, DATA, JOB, MODELS, MORE, RUNNING, Verb, examples
 from undistill.errors import UsageError
 from undistill.paper.experiments import NAMES
@@ -242,6 +243,8 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
 }
 """(group, flags, what its value is called, help) by the name of the parameter, or VERB.NAME where a verb has its own;
 without flags it is an argument."""
+DIVIDED = ("train", "protect", "attack")
+"""Verbs whose training several processes share."""
 SAME = {"plan": "all"}
 """Verbs whose options are those of another."""
 RANGES: dict[str, dict[str, Any]] = {
@@ -307,14 +310,14 @@ class Options:
             UsageError: a device that is not there, a limit of the logit cache below 0.
         """
         from undistill import plugins
-        from undistill.training.environment import choose_device
+        from undistill.training.environment import begin_on
 
         use_plugins(self.plugin)
         named = [change.partition("=")[2] for change in self.sets or [] if change.startswith(TYPED)]
         for name in [*(self.trust or []), *named, *(name for name in typed if name is not None)]:
             if ":" in name:
                 plugins.trust(name.strip("\"'"))
-        choose_device(self.device)
+        begin_on(self.device)
         self.open_bank()
 
     def open_bank(self) -> LogitCache:
@@ -389,6 +392,10 @@ def verb(
 
         @wraps(function)
         def run(**given: Any) -> None:
+            if ranks.started() > 1 and called not in DIVIDED:
+                raise UsageError(
+                    "torchrun divides one training (train, protect, attack); --executor and --jobs divide a study's cells"
+                )
             made = {key: records[key](**{part: given.pop(part) for part in parts[key]}) for key in records}
             function(**given, **made)
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from undistill import ranks
 from undistill.cli.pace import Pace
 from undistill.errors import unknown
 from undistill.progress import Step, listening
@@ -138,6 +139,7 @@ class Reporter(logging.Handler):
     def __init__(
         self, *, quiet: bool = False, progress: str = "line", clock: Callable[[], float] = time.monotonic
     ) -> None:
+        quiet = quiet or not ranks.first()
         super().__init__(logging.WARNING if quiet else logging.INFO)
         if progress not in PROGRESS:
             raise unknown("form of progress", progress, PROGRESS)

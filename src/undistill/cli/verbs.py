@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from undistill import ranks
 from undistill.cli.fresh import start_anew
 from undistill.cli.options import Options
 from undistill.cli.progress import Reporter
@@ -114,8 +115,12 @@ def warn_of_few(splits: Any, weights: Path | None, say: Callable[[str], None]) -
 
 def begin_in(out: Path, reporter: Reporter, *needed: str | Path | None, fresh: bool) -> None:
     """Discard what is in the folder, where that is asked for; UsageError where a MODEL or file that is `needed` is in it."""
-    if fresh and start_anew(out, [path for name in needed if name is not None for path in _paths_in(str(name))]):
-        reporter.say(f"discarded what was in {out}")
+    ranks.meet()  # what is in the folder has been looked at
+    if fresh and ranks.first():
+        paths = [path for name in needed if name is not None for path in _paths_in(str(name))]
+        if start_anew(out, paths):
+            reporter.say(f"discarded what was in {out}")
+    ranks.meet()
 
 
 def _paths_in(name: str) -> list[Path]:
@@ -207,7 +212,10 @@ def keep_victim(run: Any, splits: Any) -> None:
     from undistill.experiments.cell import save
     from undistill.experiments.victim_metrics import victim_cell
 
-    cell, arrays = victim_cell(run, splits, "attack")
+    if not ranks.first():
+        return
+    with ranks.alone():
+        cell, arrays = victim_cell(run, splits, "attack")
     if not (run.folder / "cells" / f"{cell.id}.json").exists():
         save(run.folder / "cells", cell, arrays)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
+from undistill import ranks
 from undistill.data.augment import View, Views, in_order
 from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
 from undistill.seeds import derive, generator
-from undistill.types import Batch
+from undistill.types import Batch, Part
 
 
 class ImageBatches:
@@ -18,6 +20,9 @@ class ImageBatches:
 
     One epoch is `passes` passes, each with its own order and views: a set of 50 images is better counted in
     passes than in epochs. A last batch of one image is left out, for batch normalisation cannot train on it.
+
+    A batch comes in `accumulate` parts one after another, and where several processes train together each has its own parts of
+    it. One that is too small to be divided is had whole by each of them.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class ImageBatches:
         passes: int = 1,
         device: torch.device | str = "cpu",
         views_seed: int | None = None,
+        accumulate: int = 1,
     ) -> None:
         if batch < 2:
             raise UsageError(f"training.batch must be at least 2, not {batch}")
@@ -42,7 +48,7 @@ class ImageBatches:
         self.images_NCHW = images.images_NCHW.to(self.device)
         self.labels_N = images.labels_N.to(self.device) if images.labelled else None
         self.index_N = images.index_N.to(self.device)
-        self.batch, self.views, self.passes = batch, tuple(views), passes
+        self.batch, self.views, self.passes, self.accumulate = batch, tuple(views), passes, accumulate
         self.order_seed = derive(seed, role, "order")
         self.views_seed = derive(seed, role, "views") if views_seed is None else views_seed
 
@@ -61,9 +67,23 @@ class ImageBatches:
             order = torch.randperm(self.size, generator=generator(self.order_seed, "order", str(number))).to(
                 self.device
             )
-            for rows in order.split(self.batch):
-                if len(rows) < 2:
+            for whole in order.split(self.batch):
+                if len(whole) < 2:
                     continue
-                index_B = self.index_N[rows]
-                labels_B = None if self.labels_N is None else self.labels_N[rows]
-                yield Batch(views(self.images_NCHW[rows], index_B), labels_B, index_B, number)
+                for rows, part in parts(whole, self.accumulate):
+                    index_B = self.index_N[rows]
+                    labels_B = None if self.labels_N is None else self.labels_N[rows]
+                    yield Batch(views(self.images_NCHW[rows], index_B), labels_B, index_B, number, part)
+
+
+def parts(rows_B: Tensor, accumulate: int = 1) -> list[tuple[Tensor, Part | None]]:
+    """This process's parts of a batch, one after another; None instead of a part where it is all of it."""
+    size, processes = len(rows_B), ranks.count()
+    if processes * accumulate == 1:
+        return [(rows_B, None)]
+    if size < ranks.SMALLEST * processes:
+        return [(rows_B, Part(ranks.number(), 1 / processes, size, last=True))]
+    turns = min(accumulate, size // (ranks.SMALLEST * processes))
+    all_parts = rows_B.tensor_split(turns * processes)
+    mine = range(ranks.number(), len(all_parts), processes)
+    return [(all_parts[n], Part(n, len(all_parts[n]) / size, size, last=n + processes >= len(all_parts))) for n in mine]

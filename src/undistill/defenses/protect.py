@@ -16,7 +16,7 @@ from undistill.models import Classifier
 from undistill.models.base import FIXED
 from undistill.oracle.logit_cache import LogitCache
 from undistill.oracle.victim import Victim, finite_logits, resolve
-from undistill.training.environment import choose_device, describe
+from undistill.training.environment import begin_on, describe
 from undistill.training.evaluate import accuracy, predict
 from undistill.training.loop import EpochRecord, State
 from undistill.training.recipe import Recipe, component, read
@@ -74,7 +74,7 @@ def protect(
             f"the model was itself hardened at seed {chosen.seed} and began with these weights; choose another --seed"
         )
     unseen = all(v.fresh_pool and v.data_fingerprint == data.fingerprint for v in (teacher, pushed_from))
-    where = choose_device(device)
+    where = begin_on(device)
     for victim in (teacher, pushed_from)[: 1 if adversary is None else 2]:
         victim.network.to(where)
         victim.plausible(data, accept=accept_accuracy)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from undistill import plugins
+from undistill import plugins, ranks
 from undistill.attacks.base import Attack
 from undistill.data import ImageBatches, ImageSet, Splits
 from undistill.errors import Diverged, NotFinite, RunError, UsageError
@@ -30,7 +30,7 @@ from undistill.oracle.query_log import Answers, Ledger, same_victim
 from undistill.oracle.victim import Model, Victim, finite_logits, resolve
 from undistill.seeds import generator
 from undistill.threat_model import Access, ThreatModel
-from undistill.training.environment import choose_device, describe
+from undistill.training.environment import begin_on, describe
 from undistill.training.evaluate import accuracy, batch_for, predict, score
 from undistill.training.init_weights import begin
 from undistill.training.loop import EpochRecord, State
@@ -136,7 +136,10 @@ def attack(
         raise UsageError("the model brings no recipe for its attacker; name one with --config")
     planned = of_data(plan_recipe(read(source), attack, config.student, config.seed), data)
     victim = remembering(victim, config.query_log or out / "answers.parquet")
-    extraction = Extraction(victim, data, planned, config, choose_device(runtime.device), runtime.cache)
+    where = begin_on(runtime.device)
+    if box is not None and ranks.count() > 1:
+        raise UsageError(f"{victim.label} answers one process: attack it without torchrun")
+    extraction = Extraction(victim, data, planned, config, where, runtime.cache)
     cells = config.cells or out / "cells"
     if config.reuse and box is None and (known := undamaged(cells / f"{extraction.id}.json")) is not None:
         return known
@@ -162,7 +165,8 @@ def attack(
         watch=runtime.watch,
     )
     cell = Cell.model_validate(run.result["cell"])
-    if not (cells / f"{cell.id}.json").exists():  # a finished run whose cell was lost, or is wanted elsewhere
+    lost = not (cells / f"{cell.id}.json").exists()  # or wanted elsewhere
+    if lost and ranks.number() == 0:
         measured = cell.status == "ok" and config.phase == "report"
         cell = save(cells, cell, _named(predict(run.model(), data.test)) if measured else {})
     return cell

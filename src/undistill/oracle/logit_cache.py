@@ -28,6 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from undistill import ranks
 from undistill.data.batches import ImageBatches
 from undistill.errors import RunError, UsageError
 from undistill.files import TEMPORARY, cache_root, exclusive, write_bytes, write_json
@@ -241,7 +242,7 @@ def answers(
     """
 
     def plainly(batch: Batch) -> Tensor:
-        computed(len(batch.images_BCHW))
+        computed(batch.counted)
         return network(batch.images_BCHW)
 
     return recalled(network, batches, passes, bank, computed) or plainly
@@ -258,14 +259,23 @@ def recalled(
     if not network.alike(once, again, batches.device):
         log.info("logit cache: the model answers the same image differently, so nothing is kept")
         return None
-    entry = bank.open(network, batches, once.shape[1], passes if batches.views else 1)
-    return None if entry is None else Recall(network, batches, entry, computed)
+    entry: Entry | None = None
+
+    def opened() -> Tensor:
+        nonlocal entry
+        entry = bank.open(network, batches, once.shape[1], passes if batches.views else 1)
+        return torch.tensor(entry is not None)
+
+    return Recall(network, batches, entry, computed) if bool(ranks.once(opened)) else None
 
 
 class Recall:
-    """Logits from an entry of the cache, which is filled on the way, a pass at a time; each pass by one process."""
+    """Logits from an entry of the cache, which is filled on the way, a pass at a time.
 
-    def __init__(self, network: Frozen, batches: ImageBatches, entry: Entry, computed: Count) -> None:
+    Where processes train together the first one alone has the `entry`, and each computes its share of what is missing.
+    """
+
+    def __init__(self, network: Frozen, batches: ImageBatches, entry: Entry | None, computed: Count) -> None:
         self._network, self._batches, self._entry, self._computed = network, batches, entry, computed
         self._index_M = batches.index_N.cpu()
         self._row = _rows(self._index_M, batches.source_size).to(batches.device)
@@ -282,57 +292,66 @@ class Recall:
 
     def of(self, number: int) -> Tensor:
         """M × C logits of pass `number` in the order of the images, on the CPU."""
-        if (kept := self._kept(number)) is not None:
-            return kept
+        if self._entry is None:
+            return self._help(number)
+        held, row_M = self._held(self._entry, number)
+        if bool(ranks.once(lambda: (row_M >= 0).all())):
+            return ranks.once(lambda: held.logits_MC[row_M])
         with self._entry.filling(number):
-            kept = self._kept(number)  # another process may just have filled it
-            return self._fill(number) if kept is None else kept
+            return self._fill(self._entry, number)
 
-    def _kept(self, number: int) -> Tensor | None:
-        """A pass as it is kept, if that is all of it."""
-        held, row_M = self._held(number)
-        return None if bool((row_M < 0).any()) else held.logits_MC[row_M]
+    def _help(self, number: int) -> Tensor:
+        """`of` in the processes beside the first, which compute their share."""
+        if not bool(ranks.once(lambda: torch.empty(0))):
+            self._fresh(number, torch.empty(0))
+        return ranks.once(lambda: torch.empty(0))
 
-    def _held(self, number: int) -> tuple[Held, Tensor]:
+    def _held(self, entry: Entry, number: int) -> tuple[Held, Tensor]:
         """What is kept of a pass, and the row of each image in it; −1 for those that are not kept."""
         size = self._batches.source_size
-        nothing = Held(torch.empty(0, dtype=torch.int64), torch.empty(0, self._entry.about["classes"]))
-        held = self._entry.read(number) or nothing
+        nothing = Held(torch.empty(0, dtype=torch.int64), torch.empty(0, entry.about["classes"]))
+        held = entry.read(number) or nothing
         row_M = _rows(held.index_M, size)[self._index_M]
-        if self._trusted or bool((row_M < 0).all()) or self._trust(number, held, row_M):
+        if self._trusted or bool((row_M < 0).all()) or self._trust(entry, number, held, row_M):
             return held, row_M
         return nothing, torch.full_like(row_M, -1)
 
-    def _trust(self, number: int, held: Held, row_M: Tensor) -> bool:
+    def _trust(self, entry: Entry, number: int, held: Held, row_M: Tensor) -> bool:
         """Whether some logits of an entry are still this network's; if not, the entry is emptied."""
         known = (row_M >= 0).nonzero().squeeze(1)
         picked = known[:: max(1, len(known) // PROBE)][:PROBE]
         said = self._compute(number, picked, self._network.plainly)
+        self._computed(len(picked))
         self._trusted = self._network.alike(held.logits_MC[row_M[picked]], said, self._batches.device)
         if not self._trusted:
             log.warning(
                 "logit cache: %s holds outputs that the network does not give; they are computed anew",
-                self._entry.folder,
+                entry.folder,
             )
-            self._entry.forget()
+            entry.forget()
         return self._trusted
 
-    def _fill(self, number: int) -> Tensor:
+    def _fill(self, entry: Entry, number: int) -> Tensor:
         """Compute what is missing of a pass, keep it, and return all of it."""
-        held, row_M = self._held(number)
+        held, row_M = self._held(entry, number)  # another process may just have filled it
         missing = (row_M < 0).nonzero().squeeze(1)
+        fresh_MC = self._fresh(number, missing)
         if len(missing):
-            fresh_MC = self._compute(number, missing, self._network)
             held = Held(torch.cat([held.index_M, self._index_M[missing]]), torch.cat([held.logits_MC, fresh_MC]))
-            self._entry.write(number, held)
-        return held.logits_MC[_rows(held.index_M, self._batches.source_size)[self._index_M]]
+            entry.write(number, held)
+        return ranks.once(lambda: held.logits_MC[_rows(held.index_M, self._batches.source_size)[self._index_M]])
+
+    def _fresh(self, number: int, missing_M: Tensor) -> Tensor:
+        """M × C logits of the images that the first process misses, computed by all of them."""
+        rows_M = ranks.once(lambda: missing_M)
+        self._computed(len(rows_M))
+        return ranks.shared(rows_M, lambda rows: self._compute(number, rows, self._network))
 
     def _compute(self, number: int, rows: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
         """Logits of some of the images in pass `number`, on the CPU."""
         batches = self._batches
         views = batches.views_of(number)
         chunks = rows.to(batches.device).split(batch_for(batches.images, batches.device))
-        self._computed(len(rows))
         return torch.cat([ask(views(batches.images_NCHW[c], batches.index_N[c])) for c in chunks]).cpu()
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from undistill import ranks
 from undistill.data.batches import ImageBatches
 from undistill.errors import Refused, RunError
 from undistill.oracle.black_box import BlackBox
@@ -86,7 +87,8 @@ class Oracle:
             precision: what a network computes them in.
             behind: answer-side defenses, the first acts first. At WEIGHTS none acts, for the attacker holds the network.
             digits: behind the point of shown probabilities; None for all.
-            seed: of random defenses, which draw anew for each batch of questions: at (seed, "victim", "answers/N") after N of them.
+            seed: of random defenses, which draw anew for each batch of questions: at (seed, "victim", "answers/N")
+                after N of them, and for part P of a batch at "answers/N/P".
         """
         if isinstance(victim, BlackBox):
             if access > victim.kind:
@@ -104,12 +106,24 @@ class Oracle:
         self.queries, self.forwards = queries, forwards
 
     def ask(self, images_BCHW: Tensor) -> Answer:
-        """The victim's answers to float images in [0, 1]. Each image is a question. Refused (a PermissionError) over budget."""
+        """The victim's answers to float images in [0, 1]. Each image is a question. Refused (a PermissionError) over budget.
+
+        Processes that train together ask the same here, and the victim is asked once.
+        """
         self._ask(len(images_BCHW))
         self.forwards += len(images_BCHW)
         if isinstance(self._victim, BlackBox):
             return self._show(self._victim.answer(images_BCHW), self._victim.kind)
-        return self._show(self._look(self._victim(images_BCHW)))
+        network = self._victim
+        return self._show(self._look(ranks.once(lambda: network(images_BCHW))))
+
+    def ask_batch(self, batch: Batch) -> Answer:
+        """`ask` about a batch of a training, or a part of one."""
+        if batch.part is None or isinstance(self._victim, BlackBox):
+            return self.ask(batch.images_BCHW)
+        self._ask(batch.counted)
+        self.forwards += batch.counted
+        return self._show(self._look(self._victim(batch.images_BCHW)), batch=batch)
 
     def recall(self, batches: ImageBatches, passes: int) -> Callable[[Batch], Answer] | None:
         """What answers batches of `batches` as `ask` would, from the bank; None where nothing is kept.
@@ -123,8 +137,8 @@ class Oracle:
             return None
 
         def answer(batch: Batch) -> Answer:
-            self._ask(len(batch.index_B))
-            return self._show(self._look(recall(batch)))
+            self._ask(batch.counted)
+            return self._show(self._look(recall(batch)), batch=batch)
 
         return answer
 
@@ -152,10 +166,12 @@ class Oracle:
     def _computed(self, count: int) -> None:
         self.forwards += count
 
-    def _show(self, values: Tensor, kind: Access = Access.LOGITS) -> Answer:
+    def _show(self, values: Tensor, kind: Access = Access.LOGITS, batch: Batch | None = None) -> Answer:
         """As much of the answer to the last questions as the defenses and the access leave."""
         if self._behind and kind is not Access.LABEL:
-            rng = generator(self.seed, "victim", f"answers/{self.queries - len(values)}")
+            part = None if batch is None else batch.part
+            asked = self.queries - len(values) if part is None else self.queries - part.whole * part.last
+            rng = generator(self.seed, "victim", f"answers/{asked}{'' if part is None else f'/{part.number}'}")
             values, kind = serve(values, kind, self._behind, rng), Access.PROBS
         values = cut(values, self.access, self.top_k, given=kind)
         if self.digits is not None and self.access in (Access.TOPK, Access.PROBS):
@@ -211,4 +227,4 @@ class Questions:
         """The answers that belong to a batch."""
         if self._kept is not None:
             return self._kept.take(self._row[batch.index_B])
-        return self._oracle.ask(batch.images_BCHW) if self._recall is None else self._recall(batch)
+        return self._oracle.ask_batch(batch) if self._recall is None else self._recall(batch)

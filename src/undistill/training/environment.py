@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from undistill import ranks
 from undistill.data import Splits
 from undistill.errors import UsageError
 from undistill.models import Network, build
@@ -21,7 +22,9 @@ from undistill.training.precision import Wanted, arithmetic, cpu_has_bf16
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one; UsageError for a device that is not there."""
+    """`auto` is CUDA where there is one, of several processes each its own; UsageError for a device that is not there."""
+    if name in ("auto", "cuda") and ranks.started() > 1 and torch.cuda.is_available():
+        name = f"cuda:{ranks.place()}"
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -32,6 +35,15 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"device {name!r} is not supported; there are auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def begin_on(name: str) -> torch.device:
+    """`choose_device`, where this process meets those that train together with it, if `torchrun` started some."""
+    device = choose_device(name)
+    if device.type == "cuda" and ranks.started() > 1:
+        torch.cuda.set_device(device)
+    ranks.join(device)
     return device
 
 
@@ -49,6 +61,7 @@ def describe(device: torch.device, precision: Wanted = "fp32") -> dict[str, Any]
         "cores": os.cpu_count(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        **({"processes": ranks.count()} if ranks.count() > 1 else {}),
         "precision": f"{precision} (emulated)" if emulated else precision,
         "layout": "channels-last where safe",
         "tf32": torch.backends.cudnn.allow_tf32 if device.type == "cuda" else False,
@@ -61,6 +74,7 @@ def chosen(env: dict[str, Any]) -> str:
     place = env["device"] if env["device"] != "cpu" else f"{env['processor']} ({env['instructions']})"
     threads = f"{env['threads']} thread{'s' if env['threads'] > 1 else ''}"
     parts = [
+        *([f"{env['processes']} processes"] if "processes" in env else []),
         place,
         threads,
         env["precision"],

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from undistill import progress
+from undistill import progress, ranks
 from undistill.errors import Diverged
 from undistill.seeds import derive
+from undistill.training import parallel
 from undistill.training.averaging import Average
 from undistill.training.precision import arithmetic
 from undistill.training.recipe import Training
@@ -51,7 +52,9 @@ def fit(
     """Train `model` in place, an epoch at a time; the caller logs, saves and stops.
 
     Nothing of the global random state survives between epochs: each starts from a derived seed, so a run that is
-    resumed from `state` takes the same steps as one that was never interrupted.
+    resumed from `state` takes the same steps as one that was never interrupted. Where several processes train
+    together each works on its parts of the batches, and all take the same steps: those of one process, to rounding, if
+    batch normalization is synced.
 
     Args:
         model: trained in place, put in training mode at each epoch, on the device of its parameters.
@@ -73,6 +76,7 @@ def fit(
     layout = _layout(trained, device)
     if layout is torch.channels_last and (device.type == "cuda" or _grey(trained)):
         trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parallel.agree(trained)
     optimizer = training.optimizer.build(trained, training.batch)
     rates = [group["lr"] for group in optimizer.param_groups]
     total = training.epochs * len(batches)
@@ -81,11 +85,15 @@ def fit(
         _restore(state, model, modules, optimizer)
         if average is not None:
             average.restore(state["average"])
+    mine = f"/{rank}" if (rank := ranks.number()) else ""
     for epoch in range(0 if state is None else state["epoch"], training.epochs):
         started = time.perf_counter()
         trained.train()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(derive(seed, "fit", str(epoch)))
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            parallel.together(trained, synced=training.sync_batch_norm),
+        ):
+            torch.manual_seed(derive(seed, "fit", f"{epoch}{mine}"))
             totals, images = _epoch(model, batches, objective, training, optimizer, rates, average, epoch, layout)
         yield EpochRecord(
             epoch=epoch + 1,
@@ -150,38 +158,44 @@ def _epoch(
     epoch: int,
     layout: torch.memory_format,
 ) -> tuple[dict[str, float], int]:
-    """One pass: (means of the terms, images seen). The device is asked for numbers once, at the end."""
+    """One pass: (means of the terms, images seen in all processes). The device is asked for numbers once, at the end."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     device = parameters[0].device
     totals: dict[str, Tensor] = {}
-    first_bad = torch.full((), -1, device=device)
-    images, steps = 0, len(batches)
+    images, step, steps, together = 0, 0, len(batches), ranks.count()
+    first_bad = torch.full((), steps, device=device)
+    optimizer.zero_grad(set_to_none=True)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=arithmetic(training.precision, device) == "bf16")
     told = progress.batches(batches.epoch(epoch), epoch=epoch, epochs=training.epochs, steps=steps)
-    for step, batch in enumerate(told):
-        factor = training.schedule.factor(epoch + step / steps, training.epochs)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
+    for batch in told:
+        share, last = (1 / together, True) if batch.part is None else (batch.part.share, batch.part.last)
         if batch.images_BCHW.ndim == 4:
             batch = batch._replace(images_BCHW=batch.images_BCHW.contiguous(memory_format=layout))
         with autocast:
             terms = objective(model, batch)
-        optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
+        (terms["loss"] if share == 1 else terms["loss"] * share).backward()
+        count = len(batch.index_B) if batch.part is None else batch.part.whole
+        bad = ~torch.isfinite(terms["loss"].detach()) & (first_bad == steps)
+        first_bad = torch.where(bad, step, first_bad)
+        for name, value in terms.items():
+            weighted = value.detach().double() * (share * count)
+            totals[name] = totals[name] + weighted if name in totals else weighted
+        if not last:
+            continue
+        factor = training.schedule.factor(epoch + step / steps, training.epochs)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        parallel.add_up(parameters)
         if training.clip is not None:
             nn.utils.clip_grad_norm_(parameters, training.clip)
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        images, step = images + count, step + 1
         if average is not None:
-            average.step(epoch * steps + step + 1)
-        count = len(batch.images_BCHW)
-        images += count
-        bad = ~torch.isfinite(terms["loss"].detach()) & (first_bad < 0)
-        first_bad = torch.where(bad, step, first_bad)
-        for name, value in terms.items():
-            weighted = value.detach().double() * count
-            totals[name] = totals[name] + weighted if name in totals else weighted
-    if (step := int(first_bad)) >= 0:
-        raise Diverged(epoch, step + 1)
+            average.step(epoch * steps + step)
+    if (bad_step := int(ranks.smallest(first_bad))) < steps:
+        raise Diverged(epoch, bad_step + 1)
     if not bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all()):
         raise Diverged(epoch, steps)  # a finite loss with a gradient that was not
-    return {name: float(total) / images for name, total in totals.items()}, images
+    sums = ranks.total(torch.stack(list(totals.values()))).tolist() if totals else []
+    return {name: total / images for name, total in zip(totals, sums, strict=True)}, images

@@ -41,7 +41,10 @@ class Training(Record):
     """The `training` section: what `fit` needs to know.
 
     `passes` counts passes over the images in one epoch, for sets so small that an epoch would not be worth a line in a log.
-    `clip` is the largest norm of the whole gradient. `precision` auto is bf16 where the device computes in it, else fp32.
+    `clip` is the largest norm of the whole gradient. `accumulate` computes each batch in so many parts, one after
+    another, for batches that do not fit into memory; batch normalization then sees a part at a time. `sync_batch_norm`
+    lets it see the images of all processes that train together, as one process would; else each sees its own.
+    `precision` auto is bf16 where the device computes in it, else fp32.
     """
 
     epochs: int = Field(30, ge=1)
@@ -50,6 +53,8 @@ class Training(Record):
     clip: float | None = Field(None, gt=0)
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     smoothing: float = Field(0.0, ge=0, lt=1)
+    accumulate: int = Field(1, ge=1)
+    sync_batch_norm: bool = True
     average: Averaging | None = None
     optimizer: Any = Field(default={"name": "sgd", "lr": 0.1}, validate_default=True)
     schedule: Any = Field(default_factory=Constant)
@@ -76,8 +81,9 @@ class Training(Record):
 
     @model_serializer(mode="wrap")
     def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without averaging where there is none, so that cells of earlier recipes keep their ids."""
-        return {key: value for key, value in whole(self).items() if key != "average" or value is not None}
+        """Without what is as it always was, so that cells of earlier recipes keep their ids."""
+        plain = {"average": None, "accumulate": 1, "sync_batch_norm": True}
+        return {key: value for key, value in whole(self).items() if key not in plain or value != plain[key]}
 
 
 class Student(Record):

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from undistill import ranks
 from undistill.errors import RunError, UsageError
 from undistill.files import QUERY_LOG, checked, locked, read_json, sweep, unchecked, write_json, write_text, writing
 from undistill.models import Classifier
@@ -29,7 +31,7 @@ from undistill.training.recipe import read as read_recipe
 log = logging.getLogger(__name__)
 Watch = Callable[[EpochRecord, dict[str, Any]], None]
 """Told each epoch's record and its line in `metrics.jsonl`."""
-MOVING = ("threads", "instructions", "processor", "device", "precision", "torch")
+MOVING = ("threads", "processes", "instructions", "processor", "device", "precision", "torch")
 """What moves the last bits of a run that goes on with other ones."""
 
 
@@ -180,12 +182,16 @@ def drive(
         watch: told each epoch.
 
     Returns:
-        The finished run; at once where it was finished before.
+        The finished run; at once where it was finished before. Of several processes that train together the first does all this;
+        the others take their part of the steps, read the same folder, and wait for its result.
     """
+    if ranks.number():
+        return _follow(folder, steps)
     with locked(folder):
         done = existing(folder, config, resume=resume)
         sweep(folder)
         if done is not None:
+            ranks.once(lambda: torch.tensor(FINISHED))
             return done
         write_text(folder / "config.yaml", yaml.safe_dump(checked({"schema": SCHEMA, **config}), sort_keys=False))
         kept = checkpoint.load(folder / "checkpoint")
@@ -204,6 +210,7 @@ def drive(
                 env = {**env, "before": [*earlier.pop("before", []), {**earlier, "epochs": epoch}]}
         write_json(folder / "env.json", env)
         log.info(told(env))
+        ranks.once(lambda: torch.tensor(epoch))
         metrics = [line for line in read_metrics(folder) if line["epoch"] <= epoch]
         write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
         for record in steps(state, before):
@@ -213,17 +220,41 @@ def drive(
                 "images": record.images,
                 "seconds": round(record.seconds, 4),
             }
-            line |= {name: round(value, 6) for name, value in (record.terms | measure()).items()}
+            with ranks.alone():
+                measured = measure()
+            line |= {name: round(value, 6) for name, value in (record.terms | measured).items()}
             metrics.append(line)
             with writing(folder / "metrics.jsonl"), (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             checkpoint.save(folder / "checkpoint", record.state, extra())
             if watch is not None:
                 watch(record, line)
-        result = {"schema": SCHEMA, **finish(metrics)}
+        with ranks.alone():
+            result = {"schema": SCHEMA, **finish(metrics)}
         write_json(folder / "result.json", checked(result))
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        ranks.meet()
         return Run(folder, {"schema": SCHEMA, **config}, result)
+
+
+FINISHED = -1
+"""What the first process tells the others instead of an epoch, where there is nothing left to do."""
+
+
+def _follow(folder: Path, steps: Callable[[State | None, dict[str, Any]], Iterator[EpochRecord]]) -> Run:
+    """What `drive` is in the other processes. RunError where the folder that they see is not the first one's."""
+    epoch = int(ranks.once(lambda: torch.tensor(FINISHED)))
+    if epoch != FINISHED:
+        kept = checkpoint.load(folder / "checkpoint")
+        found = 0 if kept is None else kept[0]["epoch"]
+        if found != epoch:
+            raise RunError(
+                f"{folder} is not the folder of the first process: {found} epochs instead of {epoch}; share it"
+            )
+        for _ in steps(*((None, {}) if kept is None else kept)):
+            pass
+        ranks.meet()
+    return Run.open(folder)
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -12,7 +12,7 @@ from undistill.data import ImageBatches, ImageSet, Splits
 from undistill.errors import UsageError
 from undistill.models import Classifier, Network, build
 from undistill.models import model_folder as models
-from undistill.training.environment import choose_device, describe
+from undistill.training.environment import begin_on, describe
 from undistill.training.evaluate import accuracy, predict, predict_finite, score
 from undistill.training.init_weights import begin, knows_pool, network_in
 from undistill.training.loop import EpochRecord, State, fit
@@ -58,7 +58,7 @@ def train(
         recipe = read(component(recipe.dump(), "model", model))
     elif weights is not None and Path(weights).is_dir():
         recipe = recipe.model_copy(update={"model": network_in(Path(weights))})
-    where = choose_device(device)
+    where = begin_on(device)
     begun: dict[str, Any] = {}
     unseen = weights is None or knows_pool(Path(weights).expanduser(), data)
     if weights is None:
@@ -123,7 +123,14 @@ def image_batches(images: ImageSet, recipe: Recipe, *, role: str, device: str) -
     """Batches of these images as the recipe has them."""
     training = recipe.training
     return ImageBatches(
-        images, training.batch, recipe.data.views, seed=recipe.seed, role=role, passes=training.passes, device=device
+        images,
+        training.batch,
+        recipe.data.views,
+        seed=recipe.seed,
+        role=role,
+        passes=training.passes,
+        device=device,
+        accumulate=training.accumulate,
     )
 
 
