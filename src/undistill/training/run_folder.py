@@ -200,7 +200,8 @@ def drive(
         if state is not None and (folder / "env.json").exists():
             earlier = read_json(folder / "env.json")
             if {**earlier, "before": None} != {**env, "before": None}:  # other threads or versions move the last bits
-                moved = [f"{n} {earlier[n]} → {env[n]}" for n in MOVING if n in earlier and earlier[n] != env.get(n)]
+                old, new = {"processes": 1, **earlier}, {"processes": 1, **env}
+                moved = [f"{n} {old[n]} → {new[n]}" for n in MOVING if n in old and old[n] != new.get(n)]
                 if moved:
                     log.info(
                         "goes on behind epoch %d with other %s: the last digits may differ from an uninterrupted run's",
