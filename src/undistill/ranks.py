@@ -42,6 +42,11 @@ def place() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if started() > 1 else 0
 
 
+def beside() -> int:
+    """How many of them run on this machine, this one included."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if started() > 1 else 1
+
+
 def join(device: torch.device) -> None:
     """Meet the other processes, where `torchrun` started some: by NCCL on GPUs, by gloo on CPUs."""
     import torch.distributed as dist

@@ -64,7 +64,7 @@ def victim(make_model: Callable[..., Classifier], images: ImageSet) -> Classifie
     settings = Training.model_validate({"epochs": 40, "optimizer": {"name": "adam", "lr": 0.02}})
     list(fit(model, ImageBatches(wrong, 24, seed=0, role="teacher"), CrossEntropy(), settings, seed=0))
     model.eval()
-    assert torch.equal(model(to_float(images.images_NCHW)).argmax(1), wrong.labels_N)
+    assert torch.equal(model(to_float(images.images_NCHW[:])).argmax(1), wrong.labels_N)
     return model
 
 
@@ -201,14 +201,14 @@ def test_poisoned_labels_would_have_been_noticed(rob: Callable[..., Any], images
 def test_kd_without_labels_uses_the_victims_top_class(
     rob: Callable[..., Any], images: ImageSet, victim: Classifier
 ) -> None:
-    answered = relabelled(images, victim(to_float(images.images_NCHW)).argmax(1))
+    answered = relabelled(images, victim(to_float(images.images_NCHW[:])).argmax(1))
     assert same(rob("kd", images.unlabelled())[0], rob("kd", answered)[0])
 
 
 def test_label_only_is_scratch_on_the_victims_labels(
     rob: Callable[..., Any], images: ImageSet, victim: Classifier
 ) -> None:
-    answered = relabelled(images, victim(to_float(images.images_NCHW)).argmax(1))
+    answered = relabelled(images, victim(to_float(images.images_NCHW[:])).argmax(1))
     assert same(rob("label-only", images, Access.LABEL)[0], rob("scratch", answered)[0])
 
 

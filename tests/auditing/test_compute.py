@@ -426,19 +426,19 @@ def test_a_function_is_asked_once_about_each_image_by_all_of_the_audit(made: Mak
     assert statuses(ready) == {""}
     ways = sum(cell.role == "served" for cell in ready.plan.cells)
     assert ways == 2
-    test = [image.tobytes() for image in splits.test.images_NCHW.numpy()]
+    test = [image.tobytes() for image in splits.test.images_NCHW[:].numpy()]
     assert {api.asked[image] for image in test} == {1 + ways}  # once, and each way once more to see it change its mind
     assert set((api.asked - Counter(dict.fromkeys(test, 1 + ways))).values()) == {1}
     pool = splits.pool
     assert pool is not None
-    held = [image.tobytes() for image in pool.images_NCHW.numpy() if api.asked[image.tobytes()]]
+    held = [image.tobytes() for image in pool.images_NCHW[:].numpy() if api.asked[image.tobytes()]]
     assert len(held) >= 6
     assert (ready.folder.folder / "answers-defended.parquet").is_file()
 
 
 def test_a_table_of_answers_is_audited_without_a_ledger(made: Make, splits: Splits, tmp_path: Path) -> None:
     assert splits.pool is not None
-    pixels = torch.cat([splits.pool.images_NCHW, splits.test.images_NCHW]).numpy()
+    pixels = torch.cat([splits.pool.images_NCHW[:], splits.test.images_NCHW[:]]).numpy()
     write_answers(tmp_path / "answers.parquet", pixels, Api()(pixels), kind="probs", num_classes=4)
     ready = made(SMALL.but(unseen=True), str(tmp_path / "answers.parquet"))
     attackers = [cell for cell in ready.plan.cells if cell.attack.get("name") != "average"]

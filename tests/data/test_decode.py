@@ -148,7 +148,7 @@ def test_more_may_be_stored_than_is_seen(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "photos", each=8, size=(14, 12))
     large, splits = load(folder, size=12).train, load(folder, size=8, stored=12)
     assert (splits.train.image_size, splits.train.stored_size) == (8, 12)
-    assert torch.equal(splits.train.seen(), large.images_NCHW[:, :, 2:10, 2:10].float() / 255)
+    assert torch.equal(splits.train.seen(), large.images_NCHW[:][:, :, 2:10, 2:10].float() / 255)
     assert torch.equal(splits.train.seen(torch.tensor([3, 1])), splits.train.seen()[[3, 1]])
     assert "3 × 8 × 8 of 12 × 12 pixels" in splits.summary()
     assert splits.mean == load(folder, size=12).mean

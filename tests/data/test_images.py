@@ -63,7 +63,7 @@ def test_what_is_no_data_set_is_refused(
 def test_rows_keep_their_index(images: ImageSet) -> None:
     twice = images.take(torch.tensor([5, 3, 9])).take(torch.tensor([2, 0]))
     assert twice.index_N.tolist() == [9, 5]
-    assert torch.equal(twice.images_NCHW, images.images_NCHW[[9, 5]])
+    assert torch.equal(twice.images_NCHW[:], images.images_NCHW[:][[9, 5]])
     assert torch.equal(twice.labels_N, images.labels_N[[9, 5]])
     assert twice.source_size == 24
 
@@ -79,7 +79,7 @@ def test_an_unlabelled_set_holds_no_label(images: ImageSet) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_moments_equal_numpy(make_images: Callable[..., ImageSet], channels: int) -> None:
     images = make_images(channels=channels)
-    scaled = images.images_NCHW.numpy().astype(np.float64) / 255
+    scaled = images.images_NCHW[:].numpy().astype(np.float64) / 255
     mean, std = images.moments()
     np.testing.assert_allclose(mean, scaled.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(std, scaled.std(axis=(0, 2, 3)), rtol=1e-9)
@@ -90,7 +90,7 @@ def test_a_fingerprint_changes_with_a_pixel_a_label_a_name_and_the_order(make_im
     images, changed = make_images(), make_images()
     assert images.fingerprint == changed.__dict__.pop("fingerprint", changed.fingerprint)
     changed.__dict__.pop("fingerprint", None)
-    changed.images_NCHW[7, 1, 2, 3] ^= 1
+    changed.images_NCHW[:][7, 1, 2, 3] ^= 1
     swapped = images.labels_N.clone()
     swapped[[0, 1]] = swapped[[1, 0]]
     others = [

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from data.made import picture
-from undistill.data import ImageSet, decode, split
+from undistill.data import ImageSet, image_set, split
 from undistill.errors import UsageError
 
 
@@ -43,7 +43,7 @@ KINDS = {
 @pytest.mark.parametrize("items", KINDS.values(), ids=KINDS)
 def test_every_kind_of_item_is_the_same_image(items: Any) -> None:
     images = ImageSet.from_torch(items, class_names=("cat", "dog"))
-    assert torch.equal(images.images_NCHW, EXPECTED)
+    assert torch.equal(images.images_NCHW[:], EXPECTED)
     assert images.labels_N.tolist() == [0, 1, 0, 1]
     assert images.class_names == ("cat", "dog")
 
@@ -115,6 +115,6 @@ def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
 
 
 def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "LARGEST", 100)
-    with pytest.raises(UsageError, match="the 4 images of this data set would take"):
+    monkeypatch.setattr(image_set, "LARGEST", 100)
+    with pytest.raises(UsageError, match="these 4 images would take"):
         ImageSet.from_torch(Photos())

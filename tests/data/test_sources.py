@@ -148,7 +148,7 @@ def test_digits_are_small_grey_and_come_in_four_parts() -> None:
     assert (splits.num_classes, splits.train.channels, splits.train.image_size) == (10, 1, 8)
     sizes = [len(part) for part in (splits.train, splits.pool, splits.val, splits.test) if part is not None]
     assert sizes == [810, 400, 90, 497]
-    pixels = splits.train.images_NCHW
+    pixels = splits.train.images_NCHW[:]
     assert (pixels.dtype, pixels.min().item(), pixels.max().item()) == (torch.uint8, 0, 255)
     assert len(pixels.unique()) == 17
     assert splits.fingerprint == "0036531e4d54ae32"  # which recorded cells name

@@ -134,7 +134,7 @@ def test_a_range_of_black_above_white_is_refused(tmp_path: Path, values: Any) ->
 
 def test_items_of_torch_data_sets_are_scaled_alike() -> None:
     items = [(Image.fromarray((grey(k) / 255).astype(np.float32)), k % 2) for k in range(4)]
-    assert (ImageSet.from_torch(items).images_NCHW[:, 0].numpy() == np.stack([grey(k) for k in range(4)])).all()
+    assert (ImageSet.from_torch(items).images_NCHW[:][:, 0].numpy() == np.stack([grey(k) for k in range(4)])).all()
     items = [(Image.fromarray((grey(k) - 1000).astype(np.int32)), k % 2) for k in range(4)]
     with pytest.raises(UsageError, match="-1000"):
         ImageSet.from_torch(items)

@@ -117,7 +117,7 @@ def test_the_adversary_answers_in_evaluation_mode_and_is_never_changed(
     mode: bool,
 ) -> None:
     adversary = make_model()
-    adversary(to_float(images.images_NCHW))
+    adversary(to_float(images.images_NCHW[:]))
     before = copy.deepcopy(adversary.state_dict())
     from_this = harden(adversary.train(mode), recipe, omega=1).state_dict()
     assert adversary.training is mode
@@ -134,7 +134,7 @@ def test_the_adversary_answers_in_full_precision(make_model: Callable[..., Class
         seen.append(frozen(batch))
         return seen[-1]
 
-    batch = Batch(to_float(images.images_NCHW), images.labels_N, images.index_N, 0)
+    batch = Batch(to_float(images.images_NCHW[:]), images.labels_N, images.index_N, 0)
     with torch.autocast("cpu", torch.bfloat16):
         SelfUndermining(overheard, 1, 4)(nasty, batch)
         rounded = adversary(batch.images_BCHW).float()
@@ -169,7 +169,7 @@ def test_hardening_needs_labels(make_model: Callable[..., Classifier], images: I
 def test_omega_pushes_answers_away_while_the_control_stays(images: ImageSet, recipe: Recipe, seed: int) -> None:
     recipe, pixels = (
         with_training(recipe, epochs=20, optimizer={"name": "adam", "lr": 0.01}),
-        to_float(images.images_NCHW),
+        to_float(images.images_NCHW[:]),
     )
 
     def fresh(seed: int) -> Any:

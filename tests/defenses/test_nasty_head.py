@@ -47,7 +47,7 @@ def with_training(recipe: Recipe, views: Iterable[str] = (), **settings: Any) ->
 def teacher(make_model: MakeModel, images: ImageSet) -> Classifier:
     """A network whose batch norms have seen data."""
     model = make_model()
-    model(to_float(images.images_NCHW))
+    model(to_float(images.images_NCHW[:]))
     return model.eval()
 
 
@@ -72,7 +72,7 @@ def same(one: nn.Module, two: nn.Module) -> bool:
 def test_loss_and_gradient_are_those_of_self_undermining_on_the_same_logits(
     teacher: Classifier, make_model: MakeModel, images: ImageSet, omega: float, smoothing: float
 ) -> None:
-    adversary, pixels = make_model(seed=5).eval(), to_float(images.images_NCHW)
+    adversary, pixels = make_model(seed=5).eval(), to_float(images.images_NCHW[:])
     rows = torch.tensor([3, 1, 20])
     with torch.no_grad():
         features, answers = teacher.features(pixels), adversary(pixels)
@@ -98,7 +98,7 @@ def test_one_step_is_gradient_descent_on_the_loss(
     one_step = with_training(
         recipe, epochs=1, batch=24, optimizer={"name": "sgd", "lr": 0.5, "momentum": 0, "weight_decay": 0}
     )
-    adversary, pixels = make_model(seed=5).eval(), to_float(images.images_NCHW)
+    adversary, pixels = make_model(seed=5).eval(), to_float(images.images_NCHW[:])
     after = hardened(teacher, images, one_step, adversary, omega=0.1).head
     with torch.no_grad():
         features, answers = teacher.features(pixels), adversary(pixels)
@@ -119,7 +119,7 @@ def test_omega_zero_is_cross_entropy_on_the_features(teacher: Classifier, images
     )
     found = hardened(teacher, images, plain, omega=0).head
     with torch.no_grad():
-        features = teacher.features(to_float(images.images_NCHW))
+        features = teacher.features(to_float(images.images_NCHW[:]))
     head = copy.deepcopy(teacher.head)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.5)
     for _ in range(3):
@@ -177,8 +177,8 @@ def test_copies_are_the_image_and_then_its_views(teacher: Classifier, images: Im
     shown = [pixels for pixels in asked if len(pixels) == len(images)]
     seed = derive(flipped.seed, "nasty", "views")
     view = Views(flipped.data.views, seed, 0, images.source_size, CPU, images.image_size)
-    assert torch.equal(shown[0], to_float(images.images_NCHW))
-    assert torch.equal(shown[1], view(images.images_NCHW, images.index_N))
+    assert torch.equal(shown[0], to_float(images.images_NCHW[:]))
+    assert torch.equal(shown[1], view(images.images_NCHW[:], images.index_N))
     assert not torch.equal(shown[0], shown[1])
 
 
@@ -205,7 +205,7 @@ def test_omega_pushes_the_head_away_while_the_control_stays(
     make_model: MakeModel, images: ImageSet, recipe: Recipe, seed: int
 ) -> None:
     longer = with_training(recipe, epochs=40, batch=24, optimizer={"name": "adam", "lr": 0.05})
-    pixels, teacher = to_float(images.images_NCHW), make_model(seed=seed)
+    pixels, teacher = to_float(images.images_NCHW[:]), make_model(seed=seed)
     teacher(pixels)
     teacher.eval()
     trained = hardened(teacher, images, longer, omega=0)

@@ -44,7 +44,7 @@ def numbers(rows: Any, labels: list[int], access: Access = Access.PROBS) -> dict
 def network(make_model: Callable[..., Classifier], images: ImageSet) -> Classifier:
     """A network whose batch norms have seen data and whose answers differ from class to class."""
     model = make_model()
-    model(to_float(images.images_NCHW))
+    model(to_float(images.images_NCHW[:]))
     with torch.no_grad():
         model.get_parameter("head.weight").mul_(8)
     return model.eval()
@@ -244,7 +244,7 @@ def test_a_black_box_is_asked_about_the_test_images_and_few_again(
     found, predicted_N = served(resolve(api.box), data, card("probs"))
     assert api.asked == count + min(32, count)
     assert (found["repeat"], found["confidence_trained"], found["accuracy_fresh"]) == (0, None, None)
-    wanted = api.box.checked_answer(test.images_NCHW.numpy()).argmax(1)
+    wanted = api.box.checked_answer(test.images_NCHW[:].numpy()).argmax(1)
     assert predicted_N.tolist() == wanted.tolist()
 
 
@@ -276,7 +276,7 @@ def remembered(api: Api, *, closed: bool, images: Tensor) -> Victim:
 
 
 def test_a_ledger_is_not_taken_for_the_victims_memory(splits: Splits) -> None:
-    open_one = remembered(api := Api(drift=2.0), closed=False, images=splits.test.images_NCHW)
+    open_one = remembered(api := Api(drift=2.0), closed=False, images=splits.test.images_NCHW[:])
     asked = api.asked
     moved = served(open_one, splits, card("probs"))[0]["repeat"]
     assert api.asked == asked + 20  # the second time alone
@@ -285,10 +285,10 @@ def test_a_ledger_is_not_taken_for_the_victims_memory(splits: Splits) -> None:
 
 
 def test_a_file_of_answers_cannot_be_asked_twice(splits: Splits) -> None:
-    closed = remembered(Api(), closed=True, images=splits.test.images_NCHW)
+    closed = remembered(Api(), closed=True, images=splits.test.images_NCHW[:])
     assert served(closed, splits, card("probs"))[0]["repeat"] is None
     noisy, _ = served(Victim(closed.model, None, "x", behind=chain(["noise"])), splits, card("probs"))
     assert noisy["repeat"] is not None
     assert noisy["repeat"] > 0.05
     with pytest.raises(UsageError, match="have no answer among those given"):
-        served(remembered(Api(), closed=True, images=splits.train.images_NCHW), splits, card("probs"))
+        served(remembered(Api(), closed=True, images=splits.train.images_NCHW[:]), splits, card("probs"))

@@ -34,7 +34,7 @@ each = pytest.mark.parametrize("name", [*ANSWER_DEFENSES.classes()])
 def victim(make_model: Callable[..., Classifier], images: ImageSet) -> Classifier:
     """A victim whose batch norms have seen data, sure enough of itself that defenses show."""
     model = make_model()
-    model(to_float(images.images_NCHW))
+    model(to_float(images.images_NCHW[:]))
     with torch.no_grad():
         model.get_parameter("head.weight").mul_(8)
     return model.eval()

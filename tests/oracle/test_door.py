@@ -41,7 +41,7 @@ class Parrot(nn.Module):
 def victim(make_model: Callable[..., Classifier], images: ImageSet) -> Classifier:
     """A victim whose batch norms have seen data, so that training and evaluation differ."""
     model = make_model()
-    model(to_float(images.images_NCHW))
+    model(to_float(images.images_NCHW[:]))
     return model.eval()
 
 

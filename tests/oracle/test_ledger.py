@@ -352,7 +352,7 @@ def test_random_bytes_are_refused_in_a_sentence(place: Path, content: bytes) -> 
 
 
 def of(images: ImageSet) -> Pixels:
-    return images.images_NCHW.numpy()
+    return images.images_NCHW[:].numpy()
 
 
 Attacked = Callable[..., Any]

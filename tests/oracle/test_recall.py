@@ -75,7 +75,7 @@ def images(make_images: Callable[..., ImageSet]) -> ImageSet:
 def victim(make_model: MakeModel, images: ImageSet) -> Classifier:
     """A victim whose batch norms have seen data. Never changed."""
     model = make_model()
-    model(to_float(images.images_NCHW))
+    model(to_float(images.images_NCHW[:]))
     return model.eval()
 
 
@@ -379,7 +379,7 @@ def test_answers_of_another_network_are_found_out(
     recall = lie(bank, victim, images, images if part == "all" else half(images))
     for number in range(PASSES):
         views = batches_of(images).views_of(number)
-        expected = victim(views(images.images_NCHW, images.index_N)).detach()
+        expected = victim(views(images.images_NCHW[:], images.index_N)).detach()
         torch.testing.assert_close(recall.of(number), expected)
         if number == 0:
             assert passes_in(bank) == ["00000.safetensors"]  # all that the other one said is gone
@@ -410,7 +410,7 @@ def test_an_entry_that_is_deleted_under_way_stops_no_training(
     assert recall is not None
     recall.of(0)
     shutil.rmtree(bank.place)
-    expected = victim(batches_of(images).views_of(1)(images.images_NCHW, images.index_N)).detach()
+    expected = victim(batches_of(images).views_of(1)(images.images_NCHW[:], images.index_N)).detach()
     torch.testing.assert_close(recall.of(1), expected)
 
 

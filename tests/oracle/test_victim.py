@@ -205,7 +205,7 @@ def test_a_student_that_was_trained_on_the_pool_has_no_fresh_pool(
 
 
 def test_a_file_of_answers_is_a_closed_victim(tmp_path: Path, splits: Splits) -> None:
-    pixels = splits.train.images_NCHW.numpy()
+    pixels = splits.train.images_NCHW[:].numpy()
     write_answers(
         tmp_path / "a.parquet", pixels, np.full((len(pixels), 4), 0.25), kind="probs", num_classes=4, class_names=NAMES
     )

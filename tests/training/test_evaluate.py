@@ -36,7 +36,7 @@ def twin_ece(probs_NC: NDArray[Any], labels_N: NDArray[Any]) -> float:
 def test_predictions_are_the_models_in_evaluation_mode(images: ImageSet, make_model: Callable[..., Classifier]) -> None:
     model = make_model().train()
     logits_NC = predict(model, images)
-    expected = make_model().eval()(images.images_NCHW.float() / 255)
+    expected = make_model().eval()(images.images_NCHW[:].float() / 255)
     assert torch.equal(logits_NC, expected)
 
 

@@ -35,13 +35,13 @@ def test_the_reference_minimises_the_same_losses() -> None:
 
 def test_its_pictures_are_our_views(images: ImageSet) -> None:
     """Every picture it makes is one of those that a crop and a flip can make."""
-    pictures = plain.Pictures(images.images_NCHW, images.labels_N, 1, flip=True)
+    pictures = plain.Pictures(images.images_NCHW[:], images.labels_N, 1, flip=True)
     views = Views([VIEWS.make({"name": "crop", "padding": 1}), VIEWS.make("flip")], 0, 0, 18, torch.device("cpu"))
     views.tables[0] = torch.cartesian_prod(torch.arange(3), torch.arange(3)).repeat(2, 1)
     views.tables[1] = torch.arange(18)[:, None] // 9
     torch.manual_seed(0)
     for number in (0, 5, 9):
-        possible = views(images.images_NCHW[number].expand(18, -1, -1, -1), torch.arange(18))
+        possible = views(images.images_NCHW[:][number].expand(18, -1, -1, -1), torch.arange(18))
         made, label = pictures[number]
         assert label == int(images.labels_N[number])
         assert min(float((each - made).abs().max()) for each in possible) < 1e-6

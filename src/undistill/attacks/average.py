@@ -83,7 +83,7 @@ class Average(Distills):
         passes = []
         for number in range(self.copies):
             views = batches.views_of(number)
-            answers = [oracle.ask(views(batches.images_NCHW[rows], batches.index_N[rows])) for rows in chunks]
+            answers = [oracle.ask(views(batches.stored(rows), batches.index_N[rows])) for rows in chunks]
             passes.append(torch.cat([probabilities(answer) for answer in answers]))
         return torch.stack(passes).mean(dim=0)
 

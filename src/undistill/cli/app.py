@@ -110,7 +110,9 @@ def train(
     recipe, chosen = verbs.train_recipe(source, changes, model, weights)
     state = verbs.state_of(out, recipe, fresh=fresh)
     if options.dry_run:
-        return verbs.show_recipe(recipe, state, as_json=options.as_json)
+        verbs.show_recipe(recipe, state, as_json=options.as_json)
+        with Reporter(quiet=options.quiet) as reporter:
+            return verbs.show_outlook(recipe, recipe.model, options, reporter, kept=False)
     finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load_for(recipe, [recipe.model], options, reporter, out, finished=finished)
@@ -168,7 +170,9 @@ def protect(
     beginning(recipe.defense, start_from)
     state = verbs.state_of(out, recipe, fresh=fresh)
     if options.dry_run:
-        return verbs.show_recipe(recipe, state, as_json=options.as_json)
+        verbs.show_recipe(recipe, state, as_json=options.as_json)
+        with Reporter(quiet=options.quiet) as reporter:
+            return verbs.show_outlook(recipe, recipe.model, options, reporter, kept=True)
     finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load_for(recipe, verbs.networks_of(model, adversary), options, reporter, out, finished=finished)
@@ -244,7 +248,9 @@ def attack(
     permit(recipe.attack, threat)
     state = verbs.state_of(out, recipe, fresh=fresh)
     if options.dry_run:
-        return verbs.show_recipe(recipe, state, as_json=options.as_json)
+        verbs.show_recipe(recipe, state, as_json=options.as_json)
+        with Reporter(quiet=options.quiet) as reporter:
+            return verbs.show_outlook(recipe, recipe.student.network, options, reporter, kept=True)
     finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load_for(

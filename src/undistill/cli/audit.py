@@ -328,7 +328,7 @@ def _count(text: str) -> int:
 
 
 SHOWN = ("--json", "--open", "-q", "--quiet", "-v", "--verbose", "--fresh")
-WHERE = ("--executor", "--progress")
+WHERE = ("--executor", "--progress", "--memory-limit")
 """Options, those of `WHERE` with a value, that change neither a number nor a word of the page."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -99,6 +100,10 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     "size": (DATA, "--size", "PIXELS", "Side of the images that networks see.  [default: the data's]"),
     "image_column": (DATA, "--image-column", "NAME", "Column of the images.  [default: found]"),
     "label_column": (DATA, "--label-column", "NAME", "Column of the classes.  [default: found]"),
+    "memory_limit": (
+        *(DATA, "--memory-limit", "SIZE"),
+        "Images that take more decoded stay encoded on disk: 200MB.  [default: 4GB]",
+    ),
     "skip_corrupt": (DATA, "--skip-corrupt", None, "Leave unreadable images out."),
     "import.data": (
         *(DATA, "--data", "DATA"),
@@ -271,6 +276,7 @@ class Options:
     size: int | None = None
     image_column: str | None = None
     label_column: str | None = None
+    memory_limit: str | None = None
     skip_corrupt: bool = False
     resume: bool = False
     device: str = "auto"
@@ -310,8 +316,12 @@ class Options:
             UsageError: a device that is not there, a limit of the logit cache below 0.
         """
         from undistill import plugins
+        from undistill.data.encoded import VARIABLE, limit
         from undistill.training.environment import begin_on
 
+        if self.memory_limit is not None:
+            limit(self.memory_limit)
+            os.environ[VARIABLE] = self.memory_limit  # for the processes that it starts, too
         use_plugins(self.plugin)
         named = [change.partition("=")[2] for change in self.sets or [] if change.startswith(TYPED)]
         for name in [*(self.trust or []), *named, *(name for name in typed if name is not None)]:

@@ -13,7 +13,7 @@ import typer
 from undistill import ranks
 from undistill.cli.fresh import start_anew
 from undistill.cli.options import Options
-from undistill.cli.progress import Reporter
+from undistill.cli.progress import Reporter, duration
 from undistill.errors import UsageError
 from undistill.threads import Moment, asked, choose, others, usable
 
@@ -228,6 +228,37 @@ def show_recipe(recipe: Any, state: str, *, as_json: bool) -> None:
     typer.echo(json.dumps(values, indent=1) if as_json else yaml.safe_dump(values, sort_keys=False).rstrip())
     if not as_json:
         typer.echo(state, err=True)
+
+
+def show_outlook(recipe: Any, network: Any, options: Options, reporter: Reporter, *, kept: bool) -> None:
+    """Print what the data take on disk and in memory and how long the training takes, on stderr; `kept` if outputs are cached."""
+    from undistill.data.load import outlook
+    from undistill.experiments.cost import speed
+    from undistill.oracle.logit_cache import in_bytes
+    from undistill.training.environment import choose_device
+    from undistill.training.precision import arithmetic
+
+    if options.as_json or (known := outlook(recipe.data, progress=reporter.count)) is None:
+        return
+    (found, images), training = known, recipe.training
+    shape, device = found.shape, choose_device(options.device)
+    text = f"{sum(found.splits.values()):,} images of {shape.channels} × {shape.stored} × {shape.stored} pixels"
+    text += f", {in_bytes(found.decoded)} decoded"
+    if found.encoded:
+        text += f": above the memory limit, so they stay encoded ({in_bytes(found.files)} in the cache)"
+    typer.echo(text, err=True)
+    record = json.dumps(network.model_dump(mode="json", by_alias=True), sort_keys=True)
+    form = (found.classes, shape.channels, found.size)
+    pace = speed(record, form, device, precision=arithmetic(training.precision, device))
+    passes = training.epochs * training.passes
+    seconds = passes * pace.training(images, training.batch)
+    text = f"{images:,} training images, {passes:,} passes: about {duration(seconds)} on one thread or GPU"
+    if found.encoded:
+        text += f", and {duration(passes * images * found.seconds)} of decoding, divided by the other cores"
+    typer.echo(text, err=True)
+    if kept:
+        most = passes * images * (4 * found.classes + 4)
+        typer.echo(f"logit cache: up to {in_bytes(most)}; its limit is {in_bytes(options.open_bank().limit)}", err=True)
 
 
 def show_run(run: Any, *, as_json: bool) -> None:

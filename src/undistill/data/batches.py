@@ -1,18 +1,25 @@
-"""Shuffled batches of one image set, held whole on the device."""
+"""Shuffled batches of one image set, held whole on the device, or decoded ahead of their turn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from undistill import ranks
 from undistill.data.augment import View, Views, in_order
+from undistill.data.encoded import Encoded
 from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
 from undistill.seeds import derive, generator
 from undistill.types import Batch, Part
+
+Pixels = Callable[[], Tensor]
+AHEAD = 2
+"""Batches that are decoded ahead of the one that is trained on."""
 
 
 class ImageBatches:
@@ -60,20 +67,39 @@ class ImageBatches:
         """The views of pass `number`, from 0."""
         return Views(self.views, self.views_seed, number, self.source_size, self.device, self.image_size)
 
+    def stored(self, rows_B: Tensor) -> Tensor:
+        """These images as they are stored, uint8 on the device, for views to be taken of."""
+        return self.images_NCHW[rows_B].to(self.device)
+
     def epoch(self, e: int) -> Iterator[Batch]:
         """The batches of epoch `e`, from 0."""
         for number in range(e * self.passes, (e + 1) * self.passes):
             views = self.views_of(number)
-            order = torch.randperm(self.size, generator=generator(self.order_seed, "order", str(number))).to(
-                self.device
-            )
-            for whole in order.split(self.batch):
-                if len(whole) < 2:
-                    continue
-                for rows, part in parts(whole, self.accumulate):
-                    index_B = self.index_N[rows]
-                    labels_B = None if self.labels_N is None else self.labels_N[rows]
-                    yield Batch(views(self.images_NCHW[rows], index_B), labels_B, index_B, number, part)
+            for rows, part, pixels in self._ahead(self._divided(number)):
+                index_B = self.index_N[rows]
+                labels_B = None if self.labels_N is None else self.labels_N[rows]
+                yield Batch(views(pixels(), index_B), labels_B, index_B, number, part)
+
+    def _divided(self, number: int) -> Iterator[tuple[Tensor, Part | None]]:
+        """The rows of each batch of a pass, or of this process's parts of it."""
+        order = torch.randperm(self.size, generator=generator(self.order_seed, "order", str(number))).to(self.device)
+        for whole in order.split(self.batch):
+            if len(whole) < 2:
+                continue
+            yield from parts(whole, self.accumulate)
+
+    def _ahead(self, divided: Iterable[tuple[Tensor, Part | None]]) -> Iterator[tuple[Tensor, Part | None, Pixels]]:
+        """The same with what returns the pixels; those of encoded images are decoded while earlier ones are trained on."""
+        source = self.images_NCHW
+        if not isinstance(source, Encoded):
+            yield from ((rows, part, partial(self.stored, rows)) for rows, part in divided)
+            return
+        waiting: deque[tuple[Tensor, Part | None, Pixels]] = deque()
+        for rows, part in divided:
+            waiting.append((rows, part, source.ahead(rows, self.device)))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
 
 def parts(rows_B: Tensor, accumulate: int = 1) -> list[tuple[Tensor, Part | None]]:

@@ -1,4 +1,4 @@
-"""Decoded images on disk: written once, whole or not at all, memory-mapped after that."""
+"""Images on disk: decoded and memory-mapped, or encoded where they are too many; written once, whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from undistill.data.decode import Shape
+from undistill.data.encoded import Encoded, starts
 from undistill.data.image_set import HASH, ImageSet, check_labels, fingerprint_of, hash_of
 from undistill.errors import RunError, UsageError
 from undistill.files import cache_root, exclusive, write_bytes, writing
@@ -61,8 +63,8 @@ def read(key: str) -> Kept | None:
 
 
 def _read_split(folder: Path, name: str, entry: dict[str, Any]) -> ImageSet:
-    pixels = np.load(folder / f"{name}.images.npy", mmap_mode="c", allow_pickle=False)
     labels = np.load(folder / f"{name}.labels.npy", allow_pickle=False)
+    pixels = _encoded(folder, name, entry) if "form" in entry else _decoded(folder, name)
     if list(pixels.shape) != entry["shape"] or labels.dtype != np.int64 or labels.ndim != 1:
         raise ValueError("shape")
     names = entry["class_names"]
@@ -70,7 +72,7 @@ def _read_split(folder: Path, name: str, entry: dict[str, Any]) -> ImageSet:
         raise TypeError("class names")
     if not isinstance(entry["fingerprint"], str):
         raise TypeError("fingerprint")
-    images = ImageSet.of(torch.from_numpy(pixels), torch.from_numpy(labels), tuple(names))
+    images = ImageSet.of(pixels, torch.from_numpy(labels), tuple(names))
     images.__dict__["fingerprint"] = entry["fingerprint"]
     if (folder / f"{name}.hashes.npy").exists():  # entries of earlier versions have none
         hashes = np.load(folder / f"{name}.hashes.npy", allow_pickle=False)
@@ -78,6 +80,21 @@ def _read_split(folder: Path, name: str, entry: dict[str, Any]) -> ImageSet:
             raise ValueError("hashes")
         images.__dict__["hashes_N"] = hashes
     return images
+
+
+def _decoded(folder: Path, name: str) -> torch.Tensor:
+    return torch.from_numpy(np.load(folder / f"{name}.images.npy", mmap_mode="c", allow_pickle=False))
+
+
+def _encoded(folder: Path, name: str, entry: dict[str, Any]) -> Encoded:
+    """Images whose file holds as many bytes as their places say."""
+    channels, stored, low, high = entry["form"]
+    file, start_N1 = folder / f"{name}.encoded", np.load(folder / f"{name}.starts.npy", allow_pickle=False)
+    if start_N1.dtype != np.int64 or start_N1.ndim != 1 or start_N1[0] != 0 or (np.diff(start_N1) < 0).any():
+        raise ValueError("places")
+    if file.stat().st_size != start_N1[-1]:
+        raise ValueError("size")
+    return Encoded(file, start_N1, Shape(int(channels), int(stored), (float(low), float(high))))
 
 
 def read_or_make(key: str, source: str, fill: Callable[[Store], None]) -> Kept:
@@ -133,6 +150,23 @@ class Store:
     meta: dict[str, Any]
 
     @contextlib.contextmanager
+    def encoded(self, name: str, class_names: tuple[str, ...], form: Shape, most: int) -> Iterator[EncodedPart]:
+        """Take up to `most` encoded images, one by one, straight to disk."""
+        path, side = self.folder / f"{name}.encoded", form.stored
+        with path.open("wb") as file:
+            part = EncodedPart(file, hashlib.sha256(repr(((most, form.channels, side, side), class_names)).encode()))
+            yield part
+        check_labels(torch.tensor(part.labels), class_names)
+        labels, start_N1 = np.array(part.labels, np.int64), starts(part.sizes)
+        for kind, array in (("labels", labels), ("hashes", np.array(part.hashes, HASH)), ("starts", start_N1)):
+            np.save(self.folder / f"{name}.{kind}.npy", array, allow_pickle=False)
+        part.digest.update(labels.data)
+        images = ImageSet.of(Encoded(path, start_N1, form), torch.from_numpy(labels), class_names)
+        digest = part.digest.hexdigest()[:16] if len(labels) == most else images.fingerprint  # some were corrupt
+        entry = {"shape": list(images.images_NCHW.shape), "class_names": list(class_names), "fingerprint": digest}
+        self.meta["splits"][name] = {**entry, "form": [form.channels, side, *form.values]}
+
+    @contextlib.contextmanager
     def split(self, name: str, class_names: tuple[str, ...], shape: tuple[int, ...], most: int) -> Iterator[Part]:
         """Take up to `most` images of C × H × W, one by one, straight to disk."""
         path = self.folder / f"{name}.images.npy"
@@ -156,8 +190,28 @@ class Store:
         """A split that is decoded already."""
         shape = tuple(images.images_NCHW.shape[1:])
         with self.split(name, images.class_names, shape, len(images)) as part:
-            for pixels, label in zip(images.images_NCHW.numpy(), images.labels_N.tolist(), strict=True):
+            for pixels, label in zip(images.images_NCHW[:].numpy(), images.labels_N.tolist(), strict=True):
                 part.add(pixels, label)
+
+
+@dataclass
+class EncodedPart:
+    """A split of images that stay encoded: their pixels are looked at once, for hashes and fingerprint, and dropped."""
+
+    file: Any
+    digest: Any
+    sizes: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+
+    def add(self, content: bytes, pixels: NDArray[Any], label: int) -> None:
+        """The next image, encoded and decoded."""
+        self.file.write(content)
+        self.sizes.append(len(content))
+        seen = np.ascontiguousarray(pixels).tobytes()
+        self.digest.update(seen)
+        self.hashes.append(hash_of(seen))
+        self.labels.append(label)
 
 
 @dataclass
@@ -197,19 +251,19 @@ def write_note(key: str, content: bytes) -> None:
     write_bytes(cache_root() / "notes" / key, content)
 
 
-WRITTEN = re.compile(r"meta\.json|.+\.(images|labels|hashes)\.npy")
+WRITTEN = re.compile(r"meta\.json|.+\.(images|labels|hashes|starts|counts)\.npy|.+\.encoded")
 """The files of an entry."""
 KEY = re.compile(r"[0-9a-f]{24}")
 
 
 def entries() -> dict[str, int]:
-    """Bytes of each set of decoded images in the cache, by key."""
+    """Bytes of each set of images in the cache, by key."""
     folders = [meta.parent for meta in (cache_root() / "images").glob("*/meta.json") if KEY.fullmatch(meta.parent.name)]
     return {folder.name: sum(file.stat().st_size for file in _files(folder)) for folder in sorted(folders)}
 
 
 def remove(key: str) -> None:
-    """Remove one set of decoded images, and nothing that this cache did not write; it is decoded again when it is needed.
+    """Remove one set of images, and nothing that this cache did not write; it is made again when it is needed.
 
     A process that has the images mapped keeps them.
     """

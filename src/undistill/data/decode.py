@@ -38,7 +38,7 @@ DARK = 8
 MOST = 512_000_000
 """Bytes of an image file that are still read."""
 LARGEST = 4_000_000_000
-"""Bytes of decoded images that are still held as one array; more would not fit beside a network on a common GPU."""
+"""Bytes of decoded images that are held as one array, unless told otherwise: more would not fit beside a network on many a GPU."""
 SIDE = 224
 """The largest side that is chosen without being asked for."""
 SIGNS = (
@@ -68,7 +68,8 @@ SIGNS = (
 class Wanted:
     """What the settings ask of a source; None or False where they leave it to the data.
 
-    `usual_columns` are those of images and labels that a known data set has.
+    `usual_columns` are those of images and labels that a known data set has. Images of more than `memory` bytes stay
+    encoded.
     """
 
     image_column: str | None = None
@@ -78,6 +79,7 @@ class Wanted:
     channels: int | None = None
     skip_corrupt: bool = False
     value_range: tuple[float, float] | None = None
+    memory: int = LARGEST
     usual_columns: tuple[str, str] | None = None
 
 
@@ -154,11 +156,11 @@ class Forms:
         return {"grey": self.grey, "deep": self.deep, "side": side, "short": short}
 
 
-def resolve(form: Form, count: int, wanted: Wanted, where: str) -> tuple[Shape, int]:
-    """(how `count` images are stored, the side that networks see).
+def resolve(form: Form, wanted: Wanted, where: str) -> tuple[Shape, int]:
+    """(how images are stored, the side that networks see).
 
     Raises:
-        UsageError: `stored` below `size`, more than `LARGEST` bytes in all, or values beyond 8 bits of no usual range.
+        UsageError: `stored` below `size`, or values beyond 8 bits of no usual range.
     """
     size = wanted.size or form.side or min(SIDE, form.short)
     if wanted.size is None and wanted.stored is not None:
@@ -169,12 +171,6 @@ def resolve(form: Form, count: int, wanted: Wanted, where: str) -> tuple[Shape, 
             f"data.stored {stored} is smaller than data.size {size}, which networks see; make it at least that"
         )
     shape = Shape(wanted.channels or (1 if form.grey else 3), stored, _values(form.deep, wanted, where))
-    if count * shape.bytes > LARGEST:
-        fits = int((LARGEST / count / shape.channels) ** 0.5)
-        raise UsageError(
-            f"the {count:,} images of {where} would take {count * shape.bytes / 1e9:.1f} GB decoded to {stored} × {stored} pixels, "
-            f"above the limit of {LARGEST / 1e9:g} GB: choose a smaller data.size (--size {fits} would fit) or fewer images"
-        )
     return shape, size
 
 
@@ -276,6 +272,16 @@ def _opened(image: dict[str, Any], name: str) -> Iterator[Any]:
     except (Image.DecompressionBombError, _TooLargeError) as error:
         raise CorruptError(f"{name} is too large: {sentence(error)}", "scale it down") from error
     except Exception as error:  # decoders raise struct.error, IndexError, zlib.error and more on bytes that lie
+        raise CorruptError(f"{name} is corrupt: {sentence(error)}") from error
+
+
+def content_of(image: dict[str, Any], name: str) -> bytes:
+    """The bytes of an encoded image; CorruptError names what cannot be read."""
+    try:
+        return _bytes_of(image)
+    except _TooLargeError as error:
+        raise CorruptError(f"{name} is too large: {sentence(error)}", "scale it down") from error
+    except Exception as error:  # archives raise errors of their own
         raise CorruptError(f"{name} is corrupt: {sentence(error)}") from error
 
 

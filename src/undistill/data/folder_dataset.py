@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +15,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from undistill.data import cache
 from undistill.data.class_folders import Opened, Row, class_name, open_archives, open_folders, roles_in
-from undistill.data.decode import FULL, CorruptError, Form, Forms, Shape, Wanted, decode, header, resolve
+from undistill.data.decode import FULL, CorruptError, Form, Forms, Shape, Wanted, content_of, decode, header, resolve
 from undistill.data.image_set import ImageSet
 from undistill.data.listing import (
     ARCHIVES,
@@ -38,6 +41,8 @@ from undistill.files import cache_root
 
 EACH = 100
 """Images between two reports of progress."""
+FEW = 32
+"""Images by which decoding is timed."""
 NAMED = 20
 """Corrupt images that are named one by one."""
 Progress = Callable[[str, int, int | None], None]
@@ -80,13 +85,13 @@ def read_folder(folder: Path, wanted: Wanted, progress: Progress) -> Found:
     """The splits of any folder of images, or of one archive or table; from the cache when no file has changed.
 
     Raises:
-        UsageError: a folder, column, split, label or image that cannot be used (named), or more than 4 GB decoded.
+        UsageError: a folder, column, split, label or image that cannot be used (named).
         RunError: the cache cannot be written.
     """
     reading = _Reading(folder.expanduser(), wanted, progress)
     found = reading.survey()
-    shape, size = resolve(found, sum(found.counts.values()), wanted, str(folder))
-    kept = reading.decoded(found, shape)
+    shape, size = resolve(found, wanted, str(folder))
+    kept = reading.kept(found, shape)
     settings = {
         "image_column": found.columns[0],
         "label_column": found.columns[1],
@@ -105,6 +110,40 @@ def read_folder(folder: Path, wanted: Wanted, progress: Progress) -> Found:
             f"values beyond 8 bits are read as {shape.values[0]:g} to {shape.values[1]:g}; data.value_range sets others"
         )
     return Found(splits, kept.corrupt, settings, found.skipped, tuple(remarks))
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a folder holds before any of it is decoded; bytes of all images `decoded`, and of its files as they are.
+
+    `splits` counts images. `seconds` is what decoding one takes here, on one thread.
+    """
+
+    splits: dict[str, int]
+    classes: int
+    shape: Shape
+    size: int
+    files: int
+    decoded: int
+    encoded: bool
+    seconds: float
+
+
+def look(folder: Path, wanted: Wanted, progress: Progress) -> Outlook:
+    """A look at every header and at the pixels of a few images; UsageError as `read_folder` has it."""
+    reading = _Reading(folder.expanduser(), wanted, progress)
+    found = reading.survey()
+    shape, size = resolve(found, wanted, str(folder))
+    taken = []
+    for row in itertools.islice(reading.opened.rows(reading.opened.splits["train"]), FEW):
+        began = time.perf_counter()
+        with contextlib.suppress(CorruptError):
+            decode(row.image, row.name, shape)
+        taken.append(time.perf_counter() - began)
+    seconds = sorted(taken)[len(taken) // 2] if taken else 0.0
+    decoded = sum(found.counts.values()) * shape.bytes
+    files = sum(size for _, size, _ in reading.stats)
+    return Outlook(found.counts, len(found.classes), shape, size, files, decoded, decoded > wanted.memory, seconds)
 
 
 def check_place(place: Path) -> None:
@@ -217,15 +256,17 @@ class _Reading:
             corrupt=self.corrupt,
         )
 
-    def decoded(self, found: Survey, shape: Shape) -> cache.Kept:
-        """The pixels, from the cache or decoded into it."""
+    def kept(self, found: Survey, shape: Shape) -> cache.Kept:
+        """The pixels, from the cache or decoded into it; where they are too many, the encoded images in their place."""
         usual = shape == Shape(1 if found.grey else 3, found.side or 0, shape.values)
         extra: dict[str, Any] = self.extra | ({} if usual else {"shape": [shape.channels, shape.stored]})
         extra |= {"skip_corrupt": True} if self.wanted.skip_corrupt else {}
         # floats of the full range are named too: earlier versions cut them off at 255 and kept that under the plain key
         extra |= {"values": shape.values} if found.deep and (shape.values != FULL or "float" in found.deep) else {}
+        many = sum(found.counts.values()) * shape.bytes > self.wanted.memory
+        extra |= {"encoded": [shape.channels, shape.stored, *shape.values]} if many else {}
         key = cache.key_from(self.stats, {"columns": found.columns, "splits": found.splits} | extra)
-        return cache.read_or_make(key, str(self.folder), partial(self._decode, found, shape))
+        return cache.read_or_make(key, str(self.folder), partial(self._keep if many else self._decode, found, shape))
 
     def _decode(self, found: Survey, shape: Shape, store: cache.Store) -> None:
         number = {name: number for number, name in enumerate(found.classes)}
@@ -235,14 +276,28 @@ class _Reading:
             with store.split(ours, tuple(found.classes), form, found.counts[ours]) as part:
                 for row, pixels in self._readable(ours, "decoding", read, found.counts[ours]):
                     part.add(pixels, number[str(row.label)] if self.opened.names is None else int(row.label))
+        self._told(found, store, "decoded %s images into the cache at %s (%.1f MB)")
+
+    def _keep(self, found: Survey, shape: Shape, store: cache.Store) -> None:
+        """As `_decode`, but what is kept is encoded."""
+        number = {name: number for number, name in enumerate(found.classes)}
+
+        def read(row: Row) -> tuple[bytes, NDArray[Any]]:
+            content = content_of(row.image, row.name)
+            return content, decode({"bytes": content}, row.name, shape)
+
+        for ours in self.opened.splits:
+            with store.encoded(ours, tuple(found.classes), shape, found.counts[ours]) as part:
+                for row, (content, pixels) in self._readable(ours, "reading", read, found.counts[ours]):
+                    part.add(content, pixels, number[str(row.label)] if self.opened.names is None else int(row.label))
+        decoded, limit = sum(found.counts.values()) * shape.bytes / 1e9, self.wanted.memory / 1e9
+        why = f"decoded they take {decoded:.3g} GB, the memory limit is {limit:.3g} GB"
+        self._told(found, store, f"kept %s images encoded in the cache at %s (%.1f MB): {why}")
+
+    def _told(self, found: Survey, store: cache.Store, line: str) -> None:
         store.meta["corrupt"] = sum(self.corrupt.values())
         size = sum(file.stat().st_size for file in store.folder.iterdir())
-        log.info(
-            "decoded %s images into the cache at %s (%.1f MB)",
-            f"{sum(found.counts.values()):,}",
-            cache_root(),
-            size / 1e6,
-        )
+        log.info(line, f"{sum(found.counts.values()):,}", cache_root(), size / 1e6)
 
     def _readable(self, ours: str, verb: str, read: Callable[[Row], T], total: int | None) -> Iterator[tuple[Row, T]]:
         """Each row of a split with what `read` makes of it, corrupt ones left out where that was asked for.

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from undistill.data.augment import centre, to_float
-from undistill.data.decode import Form, Forms, Wanted, header_of, pixels, resolve
+from undistill.data.decode import LARGEST, Form, Forms, Wanted, header_of, pixels, resolve
+from undistill.data.encoded import Encoded
 from undistill.data.listing import counted
 from undistill.errors import UsageError
 
 HASH = np.dtype("S32")
 """128 bits in hexadecimal digits."""
+CHUNK = 256
+"""Images that are looked at together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +36,7 @@ class ImageSet:
     Images may be stored larger than networks see them (`side`): views then have more to cut from, and all else sees the centre.
     """
 
-    images_NCHW: Tensor  # uint8, often memory-mapped
+    images_NCHW: Tensor | Encoded  # uint8, often memory-mapped, or still encoded on disk
     labels_N: Tensor  # int64
     class_names: tuple[str, ...]
     index_N: Tensor
@@ -42,7 +45,7 @@ class ImageSet:
     side: int | None = None
 
     @classmethod
-    def of(cls, images_NCHW: Tensor, labels_N: Tensor, class_names: tuple[str, ...]) -> ImageSet:
+    def of(cls, images_NCHW: Tensor | Encoded, labels_N: Tensor, class_names: tuple[str, ...]) -> ImageSet:
         """A whole source split, checked: UsageError for no image, wrong shapes, one class or a label out of range."""
         if len(images_NCHW) == 0:
             raise UsageError("there are no images")
@@ -149,7 +152,13 @@ class ImageSet:
         if channels not in (None, 1, 3):
             raise UsageError(f"channels is 1, 3 or None, not {channels}")
         form, labels = _look(dataset)
-        shape, _ = resolve(form, len(labels), Wanted(size=size, channels=channels), "this data set")
+        shape, _ = resolve(form, Wanted(size=size, channels=channels), "this data set")
+        if (total := len(labels) * shape.bytes) > LARGEST:
+            fits = int((LARGEST / len(labels) / shape.channels) ** 0.5)
+            raise UsageError(
+                f"these {len(labels):,} images would take {total / 1e9:.1f} GB decoded to {shape.stored} × {shape.stored} pixels, "
+                f"above the limit of {LARGEST / 1e9:g} GB: choose a smaller size ({fits} would fit), or load a folder of files"
+            )
         images_NCHW = torch.empty(len(labels), shape.channels, shape.stored, shape.stored, dtype=torch.uint8)
         for number, label in enumerate(labels):
             opened, again = _item(dataset, number)
@@ -164,21 +173,28 @@ class ImageSet:
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """(mean, standard deviation) of the pixels of each channel, in [0, 1]."""
-        counts = torch.zeros(self.channels, 256, dtype=torch.int64)
-        for chunk in self.images_NCHW.split(max(1, 2**23 // self.stored_size**2)):  # counts are of 8 bytes a pixel
-            for channel in range(self.channels):
-                counts[channel] += chunk[:, channel].flatten().bincount(minlength=256)
+        images_NCHW = self.images_NCHW
+        counts = images_NCHW.histograms(self._histograms) if isinstance(images_NCHW, Encoded) else self._histograms()
         share = counts.double() / counts.sum(dim=1, keepdim=True)
         value = torch.arange(256, dtype=torch.float64) / 255
         mean = share @ value
         std = (share @ value.square() - mean.square()).clamp_min(1e-6).sqrt()
         return tuple(mean.tolist()), tuple(std.tolist())
 
+    def _histograms(self) -> Tensor:
+        """C × 256: how many pixels of each channel have each value."""
+        counts = torch.zeros(self.channels, 256, dtype=torch.int64)
+        for rows in self.chunks(max(1, 2**23 // self.stored_size**2)):  # counts are of 8 bytes a pixel
+            chunk = self.images_NCHW[rows]
+            for channel in range(self.channels):
+                counts[channel] += chunk[:, channel].flatten().bincount(minlength=256)
+        return counts
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of shape, pixels, labels and class names, 16 hex digits: equal only for the same data in the same order."""
-        pixels = np.ascontiguousarray(self.images_NCHW.numpy())
-        return fingerprint_of(pixels.shape, self.class_names, [pixels.data], self.labels_N.numpy())
+        pixels = (np.ascontiguousarray(self.images_NCHW[rows].numpy()).data for rows in self.chunks(CHUNK))
+        return fingerprint_of(self.images_NCHW.shape, self.class_names, pixels, self.labels_N.numpy())
 
     @cached_property
     def origin(self) -> str:
@@ -188,7 +204,8 @@ class ImageSet:
     @cached_property
     def hashes_N(self) -> NDArray[Any]:
         """The first 128 bits of SHA-256 of each image's stored pixels, in hexadecimal: equal for exact duplicates."""
-        return np.array([hash_of(image.tobytes()) for image in self.images_NCHW.numpy()], HASH)
+        chunks = (self.images_NCHW[rows].numpy() for rows in self.chunks(CHUNK))
+        return np.array([hash_of(image.tobytes()) for chunk in chunks for image in chunk], HASH)
 
 
 def check_labels(labels_N: Tensor, class_names: tuple[str, ...]) -> None:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from undistill.data.augment import VIEWS, View, in_order
 from undistill.data.decode import Wanted
-from undistill.data.folder_dataset import Found, Progress
+from undistill.data.encoded import limit
+from undistill.data.folder_dataset import Found, Outlook, Progress
 from undistill.data.image_set import HASH, ImageSet, Splits
 from undistill.data.listing import listed
 from undistill.data.sources import Source, find
@@ -90,6 +91,7 @@ def load(
     *,
     data_dir: str | Path | None = None,
     progress: Progress | None = None,
+    memory_limit: str | None = None,
     **settings: Any,
 ) -> Splits:
     """A data set, decoded once, cached and split.
@@ -99,12 +101,14 @@ def load(
             `data` section.
         data_dir: where the data are instead of a download: their own folder, or the one that holds a folder of their name.
         progress: called with what is being decoded.
+        memory_limit: `200MB`, `4GB`: where the decoded images of all splits take more, they stay encoded on disk and are
+            decoded for each batch, to the same pixels; None for `$UNDISTILL_MEMORY_LIMIT`, or 4 GB.
         settings: of the parts (`val`, `pool`, `test`, `limit`, `split_seed`; each source has defaults) and of how images are read
             (`image_column`, `label_column`, `size`, `stored`, `channels`, `skip_corrupt`, `value_range`).
 
     Returns:
-        Splits whose images are uint8 tensors, memory-mapped where the split is a whole file. Their summary is logged, and what was
-        left aside is logged as a warning.
+        Splits whose images are uint8 tensors, memory-mapped where the split is a whole file, or `Encoded`. Their summary is
+        logged, and what was left aside is logged as a warning.
 
     Raises:
         UsageError: an unknown name, a setting that does not fit, or a folder that cannot be read.
@@ -117,7 +121,7 @@ def load(
     except ValidationError as error:
         raise UsageError(f"data: {problem(error, DataSettings)}") from None
     source, folder = find(chosen.name, data_dir or chosen.dir)
-    wanted = Wanted(**{name: getattr(chosen, name) for name in READING})
+    wanted = Wanted(**{name: getattr(chosen, name) for name in READING}, memory=limit(memory_limit))
     found = source.read(folder, wanted, progress or (lambda *_: None))
     made = _parts(chosen, source, folder, found)
     written = str(folder) if chosen.name != source.name else data_dir or chosen.dir
@@ -129,6 +133,20 @@ def load(
         log.warning("%s", remark)
     log.info("%s", made.summary())
     return made
+
+
+def outlook(chosen: DataSettings, *, progress: Progress | None = None) -> tuple[Outlook, int] | None:
+    """(what the data hold, how many images are trained on), from their files' headers; None where they are not on this machine."""
+    source, folder = find(chosen.name, chosen.dir)
+    wanted = Wanted(**{name: getattr(chosen, name) for name in READING}, memory=limit())
+    found = source.look(folder, wanted, progress or (lambda *_: None))
+    if found is None:
+        return None
+    sizes = {part: getattr(chosen, part) for part in ("test", "pool", "val")}
+    values = {part: source.sizes.get(part, 0) if value is None else value for part, value in sizes.items()}
+    total = min(chosen.limit or found.splits["train"], found.splits["train"])
+    away = sum(int(v) if v >= 1 else round(v * total) for part, v in values.items() if part not in found.splits)
+    return found, total - away
 
 
 def _untested(data: Splits) -> list[str]:

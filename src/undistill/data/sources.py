@@ -12,7 +12,7 @@ import torch
 
 from undistill.data import cache
 from undistill.data.decode import Wanted
-from undistill.data.folder_dataset import Found, Progress, check_place, is_set, read_folder
+from undistill.data.folder_dataset import Found, Outlook, Progress, check_place, is_set, look, read_folder
 from undistill.data.image_set import ImageSet
 from undistill.data.listing import ARCHIVES, PACKED, TABLES, listed
 from undistill.errors import RunError, UsageError, unknown
@@ -36,6 +36,10 @@ class Source(Component):
     def read(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Found:
         """`train`, and `test` and `val` where the source has them."""
         raise NotImplementedError
+
+    def look(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Outlook | None:
+        """What it holds, undecoded; None for one that is embedded, or not on this machine yet."""
+        return None if folder is None else look(folder, wanted, progress)
 
     def provenance(self, folder: Path | None) -> str:
         """What is repeated beside every number."""
@@ -94,7 +98,7 @@ class Digits(Source):
         if folder is not None:
             raise UsageError("digits is embedded and reads no --data-dir")
         own = Wanted(size=8, stored=8, channels=1)  # a model of these images may ask for just that
-        asked = {name: value for name, value in vars(wanted).items() if name != "skip_corrupt"}
+        asked = {name: value for name, value in vars(wanted).items() if name not in ("skip_corrupt", "memory")}
         if any(value not in (None, getattr(own, name)) for name, value in asked.items()):
             raise UsageError(
                 "digits is embedded, 8 × 8 gray: it takes no other data.size, stored, channels, and no columns"
@@ -128,6 +132,10 @@ class HubData(Local):
                 raise RunError(f"{error}; there is no folder or file {self.name} here either") from error
         return read_folder(folder, wanted, progress)
 
+    def look(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Outlook | None:
+        """Its local copy, if there is one."""
+        return super().look(folder or _fetched(self.name), wanted, progress)
+
     def provenance(self, folder: Path | None) -> str:
         """The id and, where it was downloaded, the revision."""
         revision = _fetched(self.name) if folder is None else None
@@ -150,6 +158,10 @@ class HubSource(Local):
             raise UsageError(f"{folder} has no split 'test'; there are {', '.join(found.splits)}")
         given = {name for name, value in vars(wanted).items() if value not in (None, False)}
         return replace(found, settings={name: value for name, value in found.settings.items() if name in given})
+
+    def look(self, folder: Path | None, wanted: Wanted, progress: Progress) -> Outlook | None:
+        """Its local copy, if there is one."""
+        return super().look(folder or _fetched(self.hub_id), replace(wanted, usual_columns=self.columns), progress)
 
 
 @SOURCES.register

@@ -292,7 +292,7 @@ def logit_response(
     rows = [int((labels_N == c).nonzero()[0]) for c in labels_N.unique()[:images].tolist()]
     shown = data.test.take(torch.tensor(rows))
     arrays: dict[str, Array] = {
-        "images": centre(shown.images_NCHW, shown.image_size).numpy(),
+        "images": centre(shown.images_NCHW[:], shown.image_size).numpy(),
         "labels": shown.labels_N.numpy(),
         "class_names": np.array(data.test.class_names),
     }

@@ -254,7 +254,7 @@ def recalled(
     """`answers` out of the cache; None without one, without room in it, and for a network that answers at random."""
     if bank is None or not bank.limit or not network.known:
         return None
-    probe_BCHW = batches.views_of(0)(batches.images_NCHW[:2], batches.index_N[:2])
+    probe_BCHW = batches.views_of(0)(batches.stored(torch.arange(2)), batches.index_N[:2])
     once, again = network.plainly(probe_BCHW), network.plainly(probe_BCHW)
     if not network.alike(once, again, batches.device):
         log.info("logit cache: the model answers the same image differently, so nothing is kept")
@@ -352,7 +352,7 @@ class Recall:
         batches = self._batches
         views = batches.views_of(number)
         chunks = rows.to(batches.device).split(batch_for(batches.images, batches.device))
-        return torch.cat([ask(views(batches.images_NCHW[c], batches.index_N[c])) for c in chunks]).cpu()
+        return torch.cat([ask(views(batches.stored(c), batches.index_N[c])) for c in chunks]).cpu()
 
 
 def in_bytes(size: float) -> str:
