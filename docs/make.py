@@ -477,8 +477,8 @@ def memory() -> str:
     )
     text = (
         f"{found['images']:,} JPEGs of {found['side']} × {found['side']} pixels ({found['encoded_mb'] / 1000:.2g} GB; "
-        f"{found['decoded_mb'] / 1000:.2g} GB decoded), one epoch of a half-wide `cnn` on random crops of 64 × 64 in batches of 16, "
-        f"one thread. {same}. "
+        f"{found['decoded_mb'] / 1000:.2g} GB decoded), one epoch of a half-wide `cnn` on random crops of 64 × 64, 16 a batch, one "
+        f"thread. {same}. "
         f"Encoded images arrive at {found['rate']:.2f} of the decoded ones' rate."
     )
     return "\n".join([*rows, "", text, "", f"{_made(found)}."])
