@@ -24,6 +24,8 @@ from undistill.errors import UsageError
 GROUP = "undistill.plugins"
 VARIABLE = "UNDISTILL_PLUGINS"
 TRUSTED = "UNDISTILL_TRUSTED"
+CARRIED = ("UNDISTILL_MEMORY_LIMIT",)
+"""Variables that mean the same wherever a cell is computed."""
 REMEMBERED: dict[str, list[str]] = {VARIABLE: [], TRUSTED: []}
 """The files and names that this process was given beside those of its environment."""
 
@@ -68,8 +70,9 @@ def _module(place: str) -> ModuleType:
 
 
 def environment() -> dict[str, str]:
-    """The variables by which a child process loads the same files and trusts the same names."""
-    return {variable: "\n".join(_remembered(variable)) for variable in REMEMBERED}
+    """The variables by which a child process loads the same files, trusts the same names and keeps the same limits."""
+    limits = {name: os.environ[name] for name in CARRIED if name in os.environ}
+    return {variable: "\n".join(_remembered(variable)) for variable in REMEMBERED} | limits
 
 
 def _remembered(variable: str) -> list[str]:

@@ -8,7 +8,6 @@ Legend: M rows.
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(days=7)
 """How long a process waits for the others: `torchrun` ends all of them when one fails, so nobody waits for the dead."""
+LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket")
+"""What is said of a process that is not there any more."""
 SMALLEST = 2
 """Images of the smallest part of a batch: batch normalization cannot train on one."""
 _alone = False
@@ -53,14 +54,19 @@ def join(device: torch.device) -> None:
 
     if started() > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-        atexit.register(_leave)
 
 
-def _leave() -> None:
+def leave() -> None:
+    """Part, once all is done. Not where one failed: the others would be waited for."""
     import torch.distributed as dist
 
-    if dist.is_initialized():
+    if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def lost(error: RuntimeError) -> bool:
+    """Whether an error only says that another process is gone."""
+    return started() > 1 and any(word in str(error).lower() for word in LOST)
 
 
 def count() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,28 @@ def test_a_second_reading_makes_nothing_anew(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(ImageSet, "_histograms", refuse)
     again = load(folder, memory_limit="1kB", **SETTINGS)
     assert (again.fingerprint, again.mean) == (first.fingerprint, first.mean)
+
+
+def test_a_cache_that_cannot_be_written_to_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(folder, memory_limit="1kB", **SETTINGS)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RunError("cannot write: Read-only file system")
+
+    monkeypatch.setattr("undistill.data.encoded.write_bytes", refuse)
+    other = load(folder, memory_limit="1kB", **{**SETTINGS, "split_seed": 3})
+    assert other.mean == load(folder, **{**SETTINGS, "split_seed": 3}).mean
+
+
+def test_threads_that_decode_leave_warnings_on(folder: Path) -> None:
+    images = load(folder, memory_limit="1kB", **SETTINGS).train.images_NCHW
+    for _ in range(20):
+        images[:]
+    with pytest.warns(UserWarning, match="seen"):
+        warnings.warn("seen", UserWarning, stacklevel=1)
+    assert not any(
+        kind is Warning and action == "ignore" and not module for action, _, kind, module, _ in warnings.filters
+    )
 
 
 @pytest.mark.parametrize("damage", ["gone", "short", "changed"])

@@ -122,6 +122,36 @@ def test_a_budget_is_paid_once(teacher: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("attack", ["head-refit", "feature-kd"])
+def test_what_an_insider_computes_is_counted_once(teacher: Path, tmp_path: Path, attack: str) -> None:
+    words = (
+        "attack",
+        teacher,
+        "--attack",
+        attack,
+        "-s",
+        "training.epochs=1",
+        "--threat-model",
+        "weights/labelled/trained/random",
+    )
+    for name, by in (("one", ONE), ("two", TWO)):
+        undistill(by, *words, "-o", tmp_path / name, "-q")
+    one, two = (read(tmp_path / name / "result.json")["cell"] for name in ("one", "two"))
+    assert one["forwards"] == two["forwards"] > 0
+
+
+def test_an_error_of_one_process_is_one_sentence(teacher: Path, tmp_path: Path) -> None:
+    from undistill.files import locked
+
+    with locked(tmp_path / "held"):  # which the first process alone finds out
+        done = undistill(TWO, "protect", teacher, "-o", tmp_path / "held", ok=False)
+    said = done.stderr.partition("torch.distributed.elastic")[0]
+    assert done.returncode
+    assert said.count("error: ") == 1
+    assert "is in use by another process" in said
+    assert "Traceback" not in said.partition("W1")[0]
+
+
 def test_what_several_processes_cannot_share_is_refused(teacher: Path, tmp_path: Path) -> None:
     done = undistill(TWO, "audit", teacher, "-o", tmp_path / "audit", ok=False)
     assert done.returncode

@@ -10,7 +10,7 @@ from torch import nn
 from undistill import ranks
 from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet
-from undistill.errors import Diverged
+from undistill.errors import Diverged, UsageError
 from undistill.training import parallel
 from undistill.training.loop import fit
 from undistill.training.objectives import CrossEntropy
@@ -43,6 +43,13 @@ def told() -> None:
     with ranks.alone():
         assert ranks.total(value) is value
     ranks.meet()
+
+
+class Active(nn.BatchNorm2d):
+    """A layer that does more than its name says, as timm's do."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input).relu()
 
 
 def normalization() -> None:
@@ -82,6 +89,15 @@ def normalization() -> None:
             assert half(own.detach().bfloat16()).dtype == torch.bfloat16
         with parallel.together(layer.train(), synced=False):
             assert "forward" not in vars(layer)
+        with parallel.together(half, synced=True) as spread:
+            spread.batch = False  # the same images in both processes
+            half.reset_running_stats()
+            half(whole.detach())
+        alone = nn.BatchNorm2d(3)
+        alone(whole.detach())
+        assert torch.equal(half.running_var, alone.running_var)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="of the kind Active"), parallel.together(Active(3), synced=True):
+            pass
 
 
 def gradients() -> None:

@@ -101,7 +101,7 @@ class SimKD:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Terms:
         """`loss`, `match` (the mean squared error) and `agreement`."""
-        z_BD, said_B = self.look(batch.images_BCHW)
+        z_BD, said_B = self.look(batch)
         adapted_BD = self.modules["adapter"](model.features(batch.images_BCHW)).float()  # type: ignore[operator]
         match = (adapted_BD - z_BD).square().mean()
         with torch.no_grad():
@@ -109,12 +109,12 @@ class SimKD:
         return {"loss": self.weight * match, "match": match, "agreement": hits(logits_BC, said_B)}
 
     @torch.no_grad()
-    def look(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B × D standardised features, the B top classes) of the victim, in float32; images computed are counted."""
-        with torch.autocast(images_BCHW.device.type, enabled=False):
-            features_BD = self.victim.features(images_BCHW).float()
+        with torch.autocast(batch.images_BCHW.device.type, enabled=False):
+            features_BD = self.victim.features(batch.images_BCHW).float()
             said_B = self.victim.head(features_BD).argmax(dim=1)
-        self.oracle.forwards += len(images_BCHW)
+        self.oracle.forwards += batch.counted
         return self.scale(features_BD), said_B
 
 
@@ -124,7 +124,7 @@ class FitNet(SimKD):
 
     def __call__(self, model: nn.Module, batch: Batch) -> Terms:
         """`loss`, `match`, `ce` and `agreement`."""
-        z_BD, said_B = self.look(batch.images_BCHW)
+        z_BD, said_B = self.look(batch)
         features_BS = model.features(batch.images_BCHW)  # type: ignore[operator]
         match = (self.modules["adapter"](features_BS).float() - z_BD).square().mean()
         logits_BC = model.head(features_BS)  # type: ignore[operator]

@@ -51,7 +51,7 @@ class Inside:
         """B × C float32 logits, without a gradient."""
         with torch.no_grad(), torch.autocast(batch.images_BCHW.device.type, enabled=False):
             logits_BC = self.victim(batch.images_BCHW).float()
-        self.oracle.forwards += len(logits_BC)
+        self.oracle.forwards += batch.counted
         return Answer(Access.LOGITS, logits_BC)
 
 

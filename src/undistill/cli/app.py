@@ -112,7 +112,7 @@ def train(
     if options.dry_run:
         verbs.show_recipe(recipe, state, as_json=options.as_json)
         with Reporter(quiet=options.quiet) as reporter:
-            return verbs.show_outlook(recipe, recipe.model, options, reporter, kept=False)
+            return verbs.show_outlook(recipe, recipe.model, options, reporter)
     finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load_for(recipe, [recipe.model], options, reporter, out, finished=finished)
@@ -172,7 +172,8 @@ def protect(
     if options.dry_run:
         verbs.show_recipe(recipe, state, as_json=options.as_json)
         with Reporter(quiet=options.quiet) as reporter:
-            return verbs.show_outlook(recipe, recipe.model, options, reporter, kept=True)
+            whole = None if recipe.defense.name == "nasty-head" else verbs.networks_of(model)[0]
+            return verbs.show_outlook(recipe, whole, options, reporter, cached=whole is not None)
     finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load_for(recipe, verbs.networks_of(model, adversary), options, reporter, out, finished=finished)
@@ -250,7 +251,8 @@ def attack(
     if options.dry_run:
         verbs.show_recipe(recipe, state, as_json=options.as_json)
         with Reporter(quiet=options.quiet) as reporter:
-            return verbs.show_outlook(recipe, recipe.student.network, options, reporter, kept=True)
+            network = recipe.student.network
+            return verbs.show_outlook(recipe, network, options, reporter, threat=threat, cached=True)
     finished = verbs.is_finished(out, fresh=fresh)
     with Reporter(quiet=options.quiet) as reporter:
         splits = verbs.load_for(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from undistill.threads import wait_passively
 
 # Typer brings a Click of its own since 0.16, or uses the installed one: ask it for the base of its usage errors.
 WRONG_USAGE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+LATER = 3.0
+"""Seconds that processes beside the first wait with what they have to complain of."""
 COMPLETION = "_UNDISTILL_COMPLETE"
 """Set by a shell that asks what could come next."""
 
@@ -36,44 +39,63 @@ def main(arguments: list[str] | None = None) -> None:
     command = typer.main.get_command(app)
     if COMPLETION in os.environ:
         command.main(prog_name="undistill")
-    arguments = sys.argv[1:] if arguments is None else arguments
-    _let_the_first_speak()
-    verbose = "-v" in arguments or "--verbose" in arguments
+    if not ranks.first():
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  until the process ends
+    code = _run(command, list(sys.argv[1:] if arguments is None else arguments))
+    if ranks.started() > 1:
+        _part(code)
+    sys.exit(code)
+
+
+def _run(command: Any, arguments: list[str]) -> int:
+    """Run a command; its exit code."""
     try:
-        with _terminable(), command.make_context("undistill", list(arguments)) as context:
+        with _terminable(), command.make_context("undistill", arguments) as context:
             command.invoke(context)
     except typer.Exit as done:
-        sys.exit(done.exit_code)
+        return done.exit_code
     except WRONG_USAGE as problem:
         if type(problem).__name__ == "NoArgsIsHelpError":  # what it says is the help
             typer.echo(problem.format_message())
-            sys.exit(2)
+            return 2
         error(f"{problem.format_message().rstrip('.')}; see {_help_of(problem)}")
-        sys.exit(2)
+        return 2
     except UndistillError as problem:
-        if verbose:
+        if {"-v", "--verbose"} & set(arguments):
             traceback.print_exc()
         _complain(str(problem))
-        sys.exit(problem.exit_code)
+        return problem.exit_code
     except (KeyboardInterrupt, typer.Abort) as stopped:
         terminated = isinstance(stopped, Terminated)
         _complain(f"{'terminated' if terminated else 'interrupted'}; what was done is kept, {GO_ON}")
-        sys.exit(143 if terminated else 130)
+        return 143 if terminated else 130
     except BrokenPipeError:
-        sys.exit(1)
-    sys.exit(0)
-
-
-def _let_the_first_speak() -> None:
-    """Of processes that train together the first alone prints results."""
-    if not ranks.first():
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  until the process ends
+        return 1
+    except RuntimeError as problem:
+        if not ranks.lost(problem):
+            raise
+        _complain(f"another process of this training is gone; what was done is kept, {GO_ON}")
+        return 1
+    return 0
 
 
 def _complain(sentence: str) -> None:
-    """Print an error, unless the first process of this machine, which did the same, has it to say."""
-    if not ranks.place():
-        error(sentence)
+    """Print an error. Of processes that train together the others give the first time to say the same, and are ended then."""
+    if ranks.first():
+        return error(sentence)
+    with suppress(KeyboardInterrupt):
+        time.sleep(LATER)
+        error(f"process {os.environ['RANK']}: {sentence}")
+    return None
+
+
+def _part(code: int) -> None:
+    """Part from the other processes of a training. After a failure at once: tidying up would wait for them."""
+    if not code:
+        return ranks.leave()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager
@@ -84,6 +106,9 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows only tidies up
         raise Terminated
 
+    if not ranks.first():  # it may be waiting for another process, where Python hears nothing
+        yield
+        return
     try:
         before = signal.signal(signal.SIGTERM, stop)
     except ValueError:  # not the main thread, which alone may handle signals

@@ -230,35 +230,56 @@ def show_recipe(recipe: Any, state: str, *, as_json: bool) -> None:
         typer.echo(state, err=True)
 
 
-def show_outlook(recipe: Any, network: Any, options: Options, reporter: Reporter, *, kept: bool) -> None:
-    """Print what the data take on disk and in memory and how long the training takes, on stderr; `kept` if outputs are cached."""
+def show_outlook(
+    recipe: Any, network: Any, options: Options, reporter: Reporter, *, threat: Any = None, cached: bool = False
+) -> None:
+    """Print what the data take on disk and in memory, and how long the training takes, on stderr.
+
+    Args:
+        recipe: of the training.
+        network: that is trained; None where it is not known, or only a part of it is.
+        options: of the command.
+        reporter: of progress.
+        threat: the threat model, of an attack.
+        cached: whether another network's outputs are kept.
+    """
     from undistill.data.load import outlook
     from undistill.experiments.cost import speed
     from undistill.oracle.logit_cache import in_bytes
     from undistill.training.environment import choose_device
     from undistill.training.precision import arithmetic
 
-    if options.as_json or (known := outlook(recipe.data, progress=reporter.count)) is None:
+    if options.as_json or not ranks.first():
         return
-    (found, images), training = known, recipe.training
-    shape, device = found.shape, choose_device(options.device)
+    if (found := outlook(recipe.data, progress=reporter.count)) is None:
+        return
+    shape, training = found.shape, recipe.training
+    images = max(2, found.parts["train"] if threat is None else _held(found.parts, threat))
     text = f"{sum(found.splits.values()):,} images of {shape.channels} × {shape.stored} × {shape.stored} pixels"
     text += f", {in_bytes(found.decoded)} decoded"
     if found.encoded:
         text += f": above the memory limit, so they stay encoded ({in_bytes(found.files)} in the cache)"
     typer.echo(text, err=True)
-    record = json.dumps(network.model_dump(mode="json", by_alias=True), sort_keys=True)
-    form = (found.classes, shape.channels, found.size)
-    pace = speed(record, form, device, precision=arithmetic(training.precision, device))
     passes = training.epochs * training.passes
-    seconds = passes * pace.training(images, training.batch)
-    text = f"{images:,} training images, {passes:,} passes: about {duration(seconds)} on one thread or GPU"
-    if found.encoded:
-        text += f", and {duration(passes * images * found.seconds)} of decoding, divided by the other cores"
+    text = f"{images:,} training images, {passes:,} passes"
+    if network is not None:
+        device = choose_device(options.device)
+        record = json.dumps(network.model_dump(mode="json", by_alias=True), sort_keys=True)
+        form = (found.classes, shape.channels, found.size)
+        pace = speed(record, form, device, precision=arithmetic(training.precision, device))
+        text += f": about {duration(passes * pace.training(images, training.batch))} on one thread or GPU"
+        if found.encoded:
+            text += f", and {duration(passes * images * found.seconds)} of decoding, divided by the other cores"
     typer.echo(text, err=True)
-    if kept:
-        most = passes * images * (4 * found.classes + 4)
+    if cached and (threat is None or threat.questions is None):
+        most = (passes if recipe.data.views else 1) * images * (4 * found.classes + 4)
         typer.echo(f"logit cache: up to {in_bytes(most)}; its limit is {in_bytes(options.open_bank().limit)}", err=True)
+
+
+def _held(parts: dict[str, int], threat: Any) -> int:
+    """Images that an attacker trains on."""
+    pool = parts["pool" if threat.pool == "fresh" else "train"]
+    return min(pool, threat.questions) if threat.questions is not None else round(threat.share * pool)
 
 
 def show_run(run: Any, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import stat
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -262,10 +263,8 @@ def _opened(image: dict[str, Any], name: str) -> Iterator[Any]:
     content = b""
     try:
         content = _bytes_of(image)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-                yield opened
+        with _silence(), Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            yield opened
     except UnidentifiedImageError as error:
         what, cure = _foreign(content)
         raise CorruptError(f"{name} is corrupt: {what}", cure) from error
@@ -273,6 +272,17 @@ def _opened(image: dict[str, Any], name: str) -> Iterator[Any]:
         raise CorruptError(f"{name} is too large: {sentence(error)}", "scale it down") from error
     except Exception as error:  # decoders raise struct.error, IndexError, zlib.error and more on bytes that lie
         raise CorruptError(f"{name} is corrupt: {sentence(error)}") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What decoders warn of is nothing to us. Only where no other thread could leave its filters behind: see `encoded.ahead`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def content_of(image: dict[str, Any], name: str) -> bytes:

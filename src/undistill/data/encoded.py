@@ -5,10 +5,12 @@ Legend: N images, M rows, C channels, S side in pixels.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import re
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -86,6 +88,7 @@ class Encoded:
         def fill(place: int, row: int) -> None:
             array[place] = decode({"bytes": self._content(row)}, f"image {row} of {self.file}", self.form)
 
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # threads share their filters, so for good
         waiting = [_pool(os.getpid()).submit(fill, place, row) for place, row in enumerate(chosen)]
 
         def wait() -> Tensor:
@@ -113,7 +116,9 @@ class Encoded:
         made = count()
         content = io.BytesIO()
         np.save(content, made.numpy(), allow_pickle=False)
-        write_bytes(kept, content.getvalue(), lasting=False)
+        if self.file.exists():
+            with contextlib.suppress(RunError):  # a cache that cannot be written to
+                write_bytes(kept, content.getvalue(), lasting=False)
         return made
 
     def _content(self, row: int) -> bytes:

@@ -116,7 +116,8 @@ def read_folder(folder: Path, wanted: Wanted, progress: Progress) -> Found:
 class Outlook:
     """What a folder holds before any of it is decoded; bytes of all images `decoded`, and of its files as they are.
 
-    `splits` counts images. `seconds` is what decoding one takes here, on one thread.
+    `splits` counts images, `parts` those of train, pool, val and test as they will be carved. `seconds` is what decoding one
+    takes here, on one thread.
     """
 
     splits: dict[str, int]
@@ -127,6 +128,7 @@ class Outlook:
     decoded: int
     encoded: bool
     seconds: float
+    parts: dict[str, int] = field(default_factory=dict)
 
 
 def look(folder: Path, wanted: Wanted, progress: Progress) -> Outlook:

@@ -135,8 +135,8 @@ def load(
     return made
 
 
-def outlook(chosen: DataSettings, *, progress: Progress | None = None) -> tuple[Outlook, int] | None:
-    """(what the data hold, how many images are trained on), from their files' headers; None where they are not on this machine."""
+def outlook(chosen: DataSettings, *, progress: Progress | None = None) -> Outlook | None:
+    """What the data hold, from their files' headers; None where they are embedded or not on this machine."""
     source, folder = find(chosen.name, chosen.dir)
     wanted = Wanted(**{name: getattr(chosen, name) for name in READING}, memory=limit())
     found = source.look(folder, wanted, progress or (lambda *_: None))
@@ -145,8 +145,8 @@ def outlook(chosen: DataSettings, *, progress: Progress | None = None) -> tuple[
     sizes = {part: getattr(chosen, part) for part in ("test", "pool", "val")}
     values = {part: source.sizes.get(part, 0) if value is None else value for part, value in sizes.items()}
     total = min(chosen.limit or found.splits["train"], found.splits["train"])
-    away = sum(int(v) if v >= 1 else round(v * total) for part, v in values.items() if part not in found.splits)
-    return found, total - away
+    carved = {p: int(v) if v >= 1 else round(v * total) for p, v in values.items() if p not in found.splits}
+    return replace(found, parts={**found.splits, **carved, "train": total - sum(carved.values())})
 
 
 def _untested(data: Splits) -> list[str]:

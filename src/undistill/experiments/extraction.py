@@ -137,8 +137,8 @@ def attack(
     planned = of_data(plan_recipe(read(source), attack, config.student, config.seed), data)
     victim = remembering(victim, config.query_log or out / "answers.parquet")
     where = begin_on(runtime.device)
-    if box is not None and ranks.count() > 1:
-        raise UsageError(f"{victim.label} answers one process: attack it without torchrun")
+    if ranks.count() > 1:
+        _divisible(victim, planned.attack)
     extraction = Extraction(victim, data, planned, config, where, runtime.cache)
     cells = config.cells or out / "cells"
     if config.reuse and box is None and (known := undamaged(cells / f"{extraction.id}.json")) is not None:
@@ -170,6 +170,14 @@ def attack(
         measured = cell.status == "ok" and config.phase == "report"
         cell = save(cells, cell, _named(predict(run.model(), data.test)) if measured else {})
     return cell
+
+
+def _divisible(victim: Victim, attack: Attack) -> None:
+    """UsageError for an attack that several processes cannot share."""
+    if isinstance(victim.model, BlackBox):
+        raise UsageError(f"{victim.label} answers one process: attack it without torchrun")
+    if not attack.holds_images:
+        raise UsageError(f"{attack.name} makes its own images: run it without torchrun")
 
 
 class Extraction:
@@ -345,8 +353,9 @@ class Extraction:
             | {"views": dump["data"]["views"]},
         }
         if isinstance(self.model, BlackBox) and isinstance(self.model.predict, Ledger) and not control:
-            pixels = to_bytes(self.images.seen()).numpy()
-            fixed["answers"] = self.model.predict.digest(pixels[self.model.predict.holds(pixels)])
+            known = self.model.predict
+            chunks = [to_bytes(self.images.seen(rows)).numpy() for rows in self.images.chunks(batch_for(self.images))]
+            fixed["answers"] = known.digest(np.concatenate([pixels[known.holds(pixels)] for pixels in chunks]))
         return identify(fixed)
 
     def cell(self, metrics: list[dict[str, Any]]) -> Cell:

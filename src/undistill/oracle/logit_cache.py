@@ -255,14 +255,14 @@ def recalled(
     if bank is None or not bank.limit or not network.known:
         return None
     probe_BCHW = batches.views_of(0)(batches.stored(torch.arange(2)), batches.index_N[:2])
-    once, again = network.plainly(probe_BCHW), network.plainly(probe_BCHW)
-    if not network.alike(once, again, batches.device):
-        log.info("logit cache: the model answers the same image differently, so nothing is kept")
-        return None
     entry: Entry | None = None
 
     def opened() -> Tensor:
         nonlocal entry
+        once, again = network.plainly(probe_BCHW), network.plainly(probe_BCHW)
+        if not network.alike(once, again, batches.device):
+            log.info("logit cache: the model answers the same image differently, so nothing is kept")
+            return torch.tensor(False)
         entry = bank.open(network, batches, once.shape[1], passes if batches.views else 1)
         return torch.tensor(entry is not None)
 
@@ -345,11 +345,15 @@ class Recall:
         """M × C logits of the images that the first process misses, computed by all of them."""
         rows_M = ranks.once(lambda: missing_M)
         self._computed(len(rows_M))
+        if not len(rows_M):
+            return torch.empty(0)
         return ranks.shared(rows_M, lambda rows: self._compute(number, rows, self._network))
 
     def _compute(self, number: int, rows: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
         """Logits of some of the images in pass `number`, on the CPU."""
         batches = self._batches
+        if not len(rows):  # fewer are missing than there are processes
+            return torch.empty(0)
         views = batches.views_of(number)
         chunks = rows.to(batches.device).split(batch_for(batches.images, batches.device))
         return torch.cat([ask(views(batches.stored(c), batches.index_N[c])) for c in chunks]).cpu()

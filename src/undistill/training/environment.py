@@ -24,6 +24,11 @@ from undistill.training.precision import Wanted, arithmetic, cpu_has_bf16
 def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, of several processes each its own; UsageError for a device that is not there."""
     if name in ("auto", "cuda") and ranks.started() > 1 and torch.cuda.is_available():
+        if ranks.beside() > torch.cuda.device_count():
+            raise UsageError(
+                f"torchrun started {ranks.beside()} processes on a machine of {torch.cuda.device_count()} GPUs: start one for "
+                "each, or add --device cpu"
+            )
         name = f"cuda:{ranks.place()}"
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -91,10 +91,13 @@ def fit(
         trained.train()
         with (
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            parallel.together(trained, synced=training.sync_batch_norm),
+            parallel.together(trained, synced=training.sync_batch_norm) as spread,
         ):
             torch.manual_seed(derive(seed, "fit", f"{epoch}{mine}"))
-            totals, images = _epoch(model, batches, objective, training, optimizer, rates, average, epoch, layout)
+            totals, images = _epoch(
+                model, batches, objective, training, optimizer, rates, average, epoch, layout, spread
+            )
+        parallel.agree(trained)  # running statistics may have been each process's own
         yield EpochRecord(
             epoch=epoch + 1,
             epochs=training.epochs,
@@ -157,6 +160,7 @@ def _epoch(
     average: Average | None,
     epoch: int,
     layout: torch.memory_format,
+    spread: parallel.Spread,
 ) -> tuple[dict[str, float], int]:
     """One pass: (means of the terms, images seen in all processes). The device is asked for numbers once, at the end."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -169,6 +173,7 @@ def _epoch(
     told = progress.batches(batches.epoch(epoch), epoch=epoch, epochs=training.epochs, steps=steps)
     for batch in told:
         share, last = (1 / together, True) if batch.part is None else (batch.part.share, batch.part.last)
+        spread.batch = batch.part is not None and len(batch.index_B) < batch.part.whole
         if batch.images_BCHW.ndim == 4:
             batch = batch._replace(images_BCHW=batch.images_BCHW.contiguous(memory_format=layout))
         with autocast:
@@ -197,5 +202,5 @@ def _epoch(
         raise Diverged(epoch, bad_step + 1)
     if not bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all()):
         raise Diverged(epoch, steps)  # a finite loss with a gradient that was not
-    sums = ranks.total(torch.stack(list(totals.values()))).tolist() if totals else []
+    sums = ranks.total(torch.stack([total.to(device).reshape(()) for total in totals.values()])).tolist()
     return {name: total / images for name, total in zip(totals, sums, strict=True)}, images

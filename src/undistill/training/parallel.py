@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from undistill import ranks
+from undistill.errors import UsageError
 
 
 @torch.no_grad()
@@ -41,30 +43,44 @@ def add_up(parameters: Sequence[nn.Parameter]) -> None:
         )
 
 
+@dataclass
+class Spread:
+    """Whether the batch that is computed is spread over the processes, or the same in all of them."""
+
+    batch: bool = True
+
+
 @contextmanager
-def together(trained: nn.Module, *, synced: bool) -> Iterator[None]:
+def together(trained: nn.Module, *, synced: bool) -> Iterator[Spread]:
     """While the block runs, batch normalization in training uses the moments of all processes' images, if it is to be `synced`.
 
-    PyTorch's own such layer refuses a CPU.
+    PyTorch's own such layer refuses a CPU. UsageError for a kind of layer that does more than normalize.
     """
     layers = [layer for layer in trained.modules() if isinstance(layer, _BatchNorm)]
     layers = layers if synced and ranks.count() > 1 else []
     for layer in layers:
-        layer.forward = partial(normalized, layer)  # type: ignore[method-assign]
+        if type(layer).forward is not _BatchNorm.forward:
+            raise UsageError(
+                f"batch normalization of the kind {type(layer).__name__} cannot use the images of several processes; let each use "
+                "its own with -s training.sync_batch_norm=false"
+            )
+    spread = Spread()
+    for layer in layers:
+        layer.forward = partial(normalized, layer, spread)  # type: ignore[method-assign]
     try:
-        yield
+        yield spread
     finally:
         for layer in layers:
             del layer.forward
 
 
-def normalized(layer: _BatchNorm, inputs_BC: Tensor) -> Tensor:
+def normalized(layer: _BatchNorm, spread: Spread, inputs_BC: Tensor) -> Tensor:
     """Batch normalization over the images of all processes, computed in float32. B × C × any further dimensions.
 
     Two sums travel, of values and of squared distances from their mean, and their gradients on the way back.
     Source: Ioffe and Szegedy 2015, algorithm 1, with the batch spread over processes.
     """
-    if not layer.training or ranks.count() == 1:
+    if not layer.training or not spread.batch or ranks.count() == 1:
         return type(layer).forward(layer, inputs_BC)
     x = inputs_BC.float()
     others = [0, *range(2, x.ndim)]
