@@ -123,12 +123,16 @@ def few(labels_N: Tensor, per_class: int | None, seed: int) -> Tensor:
 def logistic(features_MD: Tensor, labels_M: Tensor, classes: int, l2: float) -> tuple[Tensor, Tensor]:
     """(C × D weights, C biases) in float64 that minimise Σ CE(W x + b, label) + l2/2 · ‖W‖², on the CPU.
 
-    L-BFGS, until it stands still. A class without an image gets a bias so low that it is never named.
+    A class without an image gets a bias so low that it is never named.
     """
+    return fitted(features_MD, F.one_hot(labels_M, classes), l2)
+
+
+def fitted(features_MD: Tensor, target_MC: Tensor, l2: float) -> tuple[Tensor, Tensor]:
+    """`logistic` for rows of probabilities in place of labels. L-BFGS, until it stands still."""
     from scipy.optimize import minimize
 
-    x_MD, count = features_MD.double(), len(labels_M)
-    right_MC = F.one_hot(labels_M, classes).double()
+    x_MD, right_MC, (count, classes) = features_MD.double(), target_MC.double(), target_MC.shape
     size = classes * x_MD.shape[1]
 
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:

@@ -1,0 +1,218 @@
+"""Distillation of responses from which a defense was undone: the attacker knows its form and learns the way back.
+
+Legend: B batch, C classes, M pairs, N images.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, field_serializer, field_validator
+from torch import Tensor, nn
+
+from undistill.attacks.base import ATTACKS, Responses
+from undistill.attacks.kd import Distills
+from undistill.attacks.sanitise import Cleaned, completed, first_answers
+from undistill.data.batches import ImageBatches
+from undistill.errors import UsageError
+from undistill.models import build
+from undistill.oracle.oracle import Oracle, Questions, cut
+from undistill.oracle.output_defense import AnswerDefense, chain, rounded, serve
+from undistill.seeds import derive, generator
+from undistill.threat_model import Access
+from undistill.training.evaluate import predict
+from undistill.training.loop import fit
+from undistill.training.objectives import CrossEntropy, SelfUndermining
+from undistill.training.optim import lean
+from undistill.training.recipe import Recipe
+from undistill.types import Batch
+
+log = logging.getLogger(__name__)
+
+HIDDEN = {10: (128, 64)}
+"""Widths of the layers between, up to so many classes; more take `WIDE`."""
+WIDE = (1024, 512)
+BATCH, RATE = 256, 2e-3
+SPREAD = 8.0
+"""Concentration, times the classes, of what is drawn around an estimate."""
+
+
+@ATTACKS.register
+class Inverse(Distills):
+    """Undo a defense whose form is known, then distil what comes out.
+
+    `kd` on g(response): α τ² KL(g(response) ‖ student) + (1 − α) CE(student, label), with g ≈ argmin E ‖g(d(y)) − y‖₁.
+
+    `against` is the output defense d, or a chain of them, as the attacker believes it to be. It is played through on
+    probabilities y of its own, with the access and the rounding of the threat model behind it. First they are of every
+    sharpness; a first g makes estimates of the responses that it was given, and the final one is fitted on draws around
+    those. With `omega` the victim is believed to be a nasty teacher of that ω: the attacker trains a normal and a nasty network
+    of the student's kind on its images, and y and d(y) are their outputs. g is a small network on responses sorted by size,
+    for no defense here treats a class unlike another.
+
+    Without a budget each image is queried once more for the estimates, as it is, before training.
+    Source: D-DAE and D-DAE+ (Chen et al., IEEE S&P 2023, D-DAE: Defense-Penetrating Model Extraction Attacks); sorting is ours,
+    and pairs of own nasty teachers.
+    """
+
+    name: Literal["inverse"] = "inverse"
+    against: tuple[Any, ...] = ()
+    omega: float = Field(0.0, ge=0)
+    softness: float = Field(4.0, gt=0)
+    pairs: int = Field(20_000, ge=100)
+    steps: int = Field(1_500, ge=1)
+    needs: ClassVar[Access | None] = Access.TOPK
+    knows: ClassVar[tuple[str, ...]] = (
+        "reverse-sigmoid",
+        "stingy",
+        "noise",
+        "rounding",
+        "answer-top1",
+        "top1",
+        "top-k",
+    )
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _chain(cls, value: Any) -> tuple[AnswerDefense, ...]:
+        return chain(value)
+
+    @field_serializer("against")
+    def _whole(self, value: Sequence[AnswerDefense]) -> list[dict[str, Any]]:
+        return [defense.model_dump(mode="json", by_alias=True) for defense in value]
+
+    def responses(self, oracle: Oracle, batches: ImageBatches, recipe: Recipe, *, resumed: bool) -> Responses:
+        """Responses from which the defense is undone; UsageError without one."""
+        if not self.against and not self.omega:
+            raise UsageError(
+                "inverse undoes a defense whose form it knows: name it, as in -s 'attack.against=[reverse-sigmoid]', or the ω of a "
+                "nasty teacher, -s attack.omega=0.04"
+            )
+        questions = Questions(oracle, batches, recipe.training)
+        given_NC = first_answers(oracle, batches, questions, resumed=resumed)
+        served = Served(self.against, oracle.access, oracle.top_k, oracle.digits, recipe.seed)
+        if not self.omega:
+            return Cleaned(questions, self.undone(served, given_NC.cpu(), recipe.seed))
+        nasty_NC, normal_NC = shadows(self, batches, given_NC.argmax(dim=1), recipe)
+        seed = derive(recipe.seed, "thief", "inverse/shadows")
+        return Cleaned(questions, learned(served(nasty_NC), normal_NC, self.steps, seed))
+
+    def undone(self, served: Callable[[Tensor], Tensor], given_NC: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+        """What turns B × C completed responses into probabilities: fitted on simulated pairs, then on ones around the responses."""
+        rng = generator(seed, "thief", "inverse")
+        broad_MC = every_sharpness(self.pairs, given_NC.shape[1], rng)
+        first = learned(served(broad_MC), broad_MC, self.steps, derive(seed, "thief", "inverse/first"))
+        rows_M = torch.randint(len(given_NC), (self.pairs,), generator=rng)
+        near_MC = around(first(given_NC)[rows_M], rng)
+        return learned(served(near_MC), near_MC, self.steps, derive(seed, "thief", "inverse/second"))
+
+
+def shadows(attack: Inverse, batches: ImageBatches, said_N: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """(N × C of an own nasty network, of an own normal one): probabilities of the attacker's images as they are, on the CPU.
+
+    Trained as the student is, on true labels where the attacker holds them, else on the victim's top classes `said_N`.
+    """
+    images, seed, training = batches.images, recipe.seed, recipe.training
+    labelled = images if images.labelled else replace(images, labels_N=said_N.cpu(), labelled=True)
+    mean, std = images.moments()
+    own = ImageBatches(
+        *(labelled, training.batch, batches.views),
+        seed=seed,
+        role="thief",
+        passes=training.passes,
+        device=batches.device,
+        accumulate=training.accumulate,
+    )
+    shape = (images.num_classes, images.channels, images.image_size)
+    normal, nasty = (
+        build(recipe.student.network, *shape, mean=mean, std=std, seed=seed, role=f"thief/{name}").to(batches.device)
+        for name in ("normal", "nasty")
+    )
+    for record in fit(normal, own, CrossEntropy(training.smoothing), training, seed=seed):
+        log.debug("shadow, normal: %s", record.terms)
+    frozen = normal.eval().requires_grad_(False)
+
+    def adversary(batch: Batch) -> Tensor:
+        with torch.no_grad():
+            return frozen(batch.images_BCHW)
+
+    objective = SelfUndermining(adversary, attack.omega, attack.softness, training.smoothing)
+    for record in fit(nasty, own, objective, training, seed=seed):
+        log.debug("shadow, nasty: %s", record.terms)
+    return predict(nasty, images).softmax(dim=1), predict(frozen, images).softmax(dim=1)
+
+
+class Served:
+    """What an attacker would be shown of probabilities: through the defenses, the access and the rounding, and completed."""
+
+    def __init__(
+        self, defenses: Sequence[AnswerDefense], access: Access, top_k: int, digits: int | None, seed: int
+    ) -> None:
+        self.defenses, self.access, self.top_k, self.digits = tuple(defenses), access, top_k, digits
+        self.rng = generator(seed, "thief", "inverse/noise")
+
+    def __call__(self, probs_MC: Tensor) -> Tensor:
+        """M × C."""
+        shown_MC = cut(
+            serve(probs_MC, Access.PROBS, self.defenses, self.rng), self.access, self.top_k, given=Access.PROBS
+        )
+        if self.digits is not None:
+            shown_MC = rounded(shown_MC, self.digits)
+        return completed(shown_MC)
+
+
+def every_sharpness(count: int, classes: int, rng: torch.Generator) -> Tensor:
+    """M × C float32 probabilities from nearly even to nearly sure: softmax of s · normal numbers, s in [½, 16] evenly in log s."""
+    scale_M1 = (torch.rand(count, 1, generator=rng) * math.log(32) + math.log(0.5)).exp()
+    return (torch.randn(count, classes, generator=rng) * scale_M1).softmax(dim=1)
+
+
+def around(probs_MC: Tensor, rng: torch.Generator) -> Tensor:
+    """M × C: a draw from the Dirichlet distribution of concentration 8 C · p for each row p."""
+    alpha_MC = (SPREAD * probs_MC.shape[1] * probs_MC.double()).clamp_min(1e-3)
+    drawn_MC = torch._standard_gamma(alpha_MC, generator=rng).clamp_min(1e-300)
+    return (drawn_MC / drawn_MC.sum(dim=1, keepdim=True)).float()
+
+
+class Sorted(nn.Module):
+    """A network on a row of probabilities in descending order, whose outputs go back to their classes."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        widths = next((w for most, w in HIDDEN.items() if classes <= most), WIDE)
+        layers: list[nn.Module] = []
+        for before, after in zip((classes, *widths), widths, strict=False):
+            layers += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+
+    def forward(self, probs_BC: Tensor) -> Tensor:
+        """B × C probabilities."""
+        order_BC = probs_BC.argsort(dim=1, descending=True, stable=True)
+        return torch.empty_like(probs_BC).scatter(1, order_BC, self.layers(probs_BC.gather(1, order_BC)).softmax(dim=1))
+
+
+def learned(given_MC: Tensor, clean_MC: Tensor, steps: int, seed: int) -> Callable[[Tensor], Tensor]:
+    """A network that leads from the one to the other, by the mean L1 distance; Adam, with a rate that falls to 0."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Sorted(given_MC.shape[1])
+    optimizer = lean(torch.optim.Adam)(network.parameters(), RATE, fused=True)
+    for step in range(steps):
+        rows_B = torch.randint(len(given_MC), (BATCH,), generator=rng)
+        optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
+        loss = (network(given_MC[rows_B]) - clean_MC[rows_B]).abs().sum(dim=1).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    network.eval().requires_grad_(False)
+
+    def undo(probs_BC: Tensor) -> Tensor:
+        return network.to(probs_BC.device)(probs_BC)
+
+    return undo
