@@ -5,7 +5,7 @@ normal=runs/demo/teachers/normal-s0
 audit() {
   name=$1
   shift
-  undistill audit "$@" --suite standard --seeds 8 --questions 50,100 --cells runs/audits/digits/cells -o "runs/audits/digits/$name" -q
+  undistill audit "$@" --suite standard@1 --seeds 8 --questions 50,100 --cells runs/audits/digits/cells -o "runs/audits/digits/$name" -q
 }
 
 undistill demo -o runs/demo --resume -q # the teachers

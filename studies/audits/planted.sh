@@ -7,7 +7,7 @@ twin=runs/demo/teachers/normal-s1
 audit() {
   name=$1
   shift
-  undistill audit "$@" --suite standard --seeds 8 --plugin $plugin --cells runs/audits/digits/cells -o "runs/planted/$name" -q
+  undistill audit "$@" --suite standard@1 --seeds 8 --plugin $plugin --cells runs/audits/digits/cells -o "runs/planted/$name" -q
 }
 
 audit decoy $normal --behind decoy --serve probs,labels --questions 50

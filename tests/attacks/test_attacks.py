@@ -114,7 +114,8 @@ def test_an_attack_trains_the_student_it_is_given(
 ) -> None:
     weights, _, epochs = rob(name, images)
     invented = [record for record in epochs if record.phase != "fit"]
-    assert [record.epoch for record in epochs] == list(range(1, 3 + len(invented)))
+    trained = 1 if name == "public" else 2  # which solves, and trains nothing
+    assert [record.epoch for record in epochs] == list(range(1, trained + 1 + len(invented)))
     assert len(invented) == BEFORE.get(name, 0)
     assert not same(weights, make_model(seed=1, role="thief").state_dict())
     assert all(math.isfinite(record.terms["loss"]) for record in epochs)

@@ -177,8 +177,8 @@ def test_a_defense_that_is_undone_defends_no_more(digits: Digits) -> None:
 
 
 def test_it_needs_a_form_and_scores(digits: Digits) -> None:
-    with pytest.raises(UsageError, match="inverse undoes a defense whose form it knows"):
-        steal(digits, Inverse(), epochs=1)
+    believed = (Inverse(), Inverse(against=["top1"]), Inverse(against=["top1"], omega=0.1), Inverse(omega=0.0))
+    assert [attack.weight for attack in believed] == [0.04, 0.0, 0.1, 0.0]
     with pytest.raises(UsageError, match="nasty trains a network and changes no answers"):
         ATTACKS.make({"name": "inverse", "against": ["nasty"]})
     assert digits.data.pool is not None

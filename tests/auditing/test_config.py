@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from undistill.attacks.base import ATTACKS
 from undistill.auditing.audit import Ready, prepare
 from undistill.auditing.config import AuditConfig
 from undistill.auditing.making import EPOCHS, Attackers
+from undistill.auditing.planner import knowing
 from undistill.cli.audit import _only_what_counts
 from undistill.data.image_set import Splits
 from undistill.errors import UsageError
+from undistill.experiments.plan import Subject
 from undistill.models import Classifier
 from undistill.models import model_folder as models
 from undistill.oracle import BlackBox
@@ -127,12 +130,12 @@ def test_a_whole_card_keeps_its_way_of_serving(ask: Ask) -> None:
 def test_without_images_to_score_it_on_there_is_no_search_but_every_temperature(ask: Ask, splits: Splits) -> None:
     bare = replace(splits, val=None)
     plan = ask(data=bare, suite="standard", questions=(12,)).plan
-    assert "standard@1 without its search" in plan.suite
+    assert "standard@2 without its search" in plan.suite
     assert not [cell for cell in plan.cells if cell.role == "search"]
     tried = {c.attack["temperature"] for c in plan.cells if c.attack.get("name") == "kd" and c.side == "defended"}
     assert tried == {1.0, 2.0, 4.0, 8.0, 20.0}
     assert plan.skipped[0].what == "the search"
-    assert ask(suite="standard", questions=(6,)).plan.suite == "standard@1"
+    assert ask(suite="standard", questions=(6,)).plan.suite == "standard@2"
 
 
 def test_a_function_of_probabilities_is_robbed_at_every_temperature_without_a_search(ask: Ask) -> None:
@@ -144,6 +147,30 @@ def test_a_function_of_probabilities_is_robbed_at_every_temperature_without_a_se
     plan = ask(BlackBox(says, Access.PROBS, 4, "box"), suite="standard", unseen=True).plan
     assert "without its search" in plan.suite
     assert {c.attack["temperature"] for c in plan.cells if c.attack.get("name") == "kd"} == {1.0, 2.0, 4.0, 8.0, 20.0}
+
+
+@pytest.mark.parametrize("suite", ["standard@1", "standard@2"])
+def test_the_newest_suite_plays_the_attack_that_knows_the_defense(ask: Ask, suite: str) -> None:
+    """On the side that has one, in the very settings of the audited defense."""
+    plan = ask(behind=("stingy", "rounding digits=1"), suite=suite, questions=(6,), seeds=5).plan
+    (defended,) = (subject for subject in plan.subjects if subject.side == "defended")
+    played = [cell for cell in plan.cells if cell.attack.get("name") == "inverse"]
+    assert bool(played) is (suite == "standard@2")
+    assert {cell.side for cell in played} <= {"defended"}
+    for cell in played:
+        assert cell.attack["against"] == list(defended.behind)
+        assert "omega" not in cell.attack
+
+
+def test_a_nasty_teacher_is_played_through_by_one_of_the_attackers_own() -> None:
+    nasty = {"name": "nasty", "omega": 0.1, "temperature": 4.0}
+    subject = Subject(name="a", side="defended", model="a", defense=nasty)
+    assert knowing(subject) == ({"name": "inverse", "omega": 0.1, "softness": 4.0},)
+    both = subject.model_copy(update={"behind": ({"name": "top1"},)})
+    assert knowing(both)[0] == {"name": "inverse", "against": [{"name": "top1"}], "omega": 0.1, "softness": 4.0}
+    for defense in ({}, {**nasty, "omega": 0.0}):
+        assert knowing(subject.model_copy(update={"defense": defense})) == ()
+    assert ATTACKS.make(knowing(both)[0]).model_dump()["softness"] == 4.0
 
 
 def test_who_holds_the_weights_asks_the_raw_network(ask: Ask) -> None:

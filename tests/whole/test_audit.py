@@ -137,7 +137,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(shell: Shell, teachers: tu
         "-q",
     )
     assert said.code == 0
-    assert "suite standard@1" in said.out
+    assert "suite standard@2" in said.out
     assert "of processor time" in said.out
     assert "skipped: attackers who hold the weights" in said.out
     assert not (tmp_path / "a").exists()

@@ -19,7 +19,6 @@ from undistill.attacks.base import ATTACKS, Responses
 from undistill.attacks.kd import Distills
 from undistill.attacks.sanitise import Cleaned, completed, first_answers
 from undistill.data.batches import ImageBatches
-from undistill.errors import UsageError
 from undistill.models import build
 from undistill.oracle.oracle import Oracle, Questions, cut
 from undistill.oracle.output_defense import AnswerDefense, chain, rounded, serve
@@ -51,9 +50,9 @@ class Inverse(Distills):
     `against` is the output defense d, or a chain of them, as the attacker believes it to be. It is played through on
     probabilities y of its own, with the access and the rounding of the threat model behind it. First they are of every
     sharpness; a first g makes estimates of the responses that it was given, and the final one is fitted on draws around
-    those. With `omega` the victim is believed to be a nasty teacher of that ω: the attacker trains a normal and a nasty network
-    of the student's kind on its images, and y and d(y) are their outputs. g is a small network on responses sorted by size,
-    for no defense here treats a class unlike another.
+    those. With `omega` (0.04 if nothing is named at all) the victim is believed to be a nasty teacher of that ω: the attacker
+    trains a normal and a nasty network of the student's kind on its images, and y and d(y) are their outputs. g is a small
+    network on responses sorted by size, for no defense here treats a class unlike another.
 
     Without a budget each image is queried once more for the estimates, as it is, before training.
     Source: D-DAE and D-DAE+ (Chen et al., IEEE S&P 2023, D-DAE: Defense-Penetrating Model Extraction Attacks); sorting is ours,
@@ -62,7 +61,7 @@ class Inverse(Distills):
 
     name: Literal["inverse"] = "inverse"
     against: tuple[Any, ...] = ()
-    omega: float = Field(0.0, ge=0)
+    omega: float | None = Field(None, ge=0)
     softness: float = Field(4.0, gt=0)
     pairs: int = Field(20_000, ge=100)
     steps: int = Field(1_500, ge=1)
@@ -86,17 +85,17 @@ class Inverse(Distills):
     def _whole(self, value: Sequence[AnswerDefense]) -> list[dict[str, Any]]:
         return [defense.model_dump(mode="json", by_alias=True) for defense in value]
 
+    @property
+    def weight(self) -> float:
+        """The ω that is believed of the victim."""
+        return self.omega if self.omega is not None else 0.0 if self.against else 0.04
+
     def responses(self, oracle: Oracle, batches: ImageBatches, recipe: Recipe, *, resumed: bool) -> Responses:
-        """Responses from which the defense is undone; UsageError without one."""
-        if not self.against and not self.omega:
-            raise UsageError(
-                "inverse undoes a defense whose form it knows: name it, as in -s 'attack.against=[reverse-sigmoid]', or the ω of a "
-                "nasty teacher, -s attack.omega=0.04"
-            )
+        """Responses from which the defense is undone."""
         questions = Questions(oracle, batches, recipe.training)
         given_NC = first_answers(oracle, batches, questions, resumed=resumed)
         served = Served(self.against, oracle.access, oracle.top_k, oracle.digits, recipe.seed)
-        if not self.omega:
+        if not self.weight:
             return Cleaned(questions, self.undone(served, given_NC.cpu(), recipe.seed))
         nasty_NC, normal_NC = shadows(self, batches, given_NC.argmax(dim=1), recipe)
         seed = derive(recipe.seed, "thief", "inverse/shadows")
@@ -141,7 +140,7 @@ def shadows(attack: Inverse, batches: ImageBatches, said_N: Tensor, recipe: Reci
         with torch.no_grad():
             return frozen(batch.images_BCHW)
 
-    objective = SelfUndermining(adversary, attack.omega, attack.softness, training.smoothing)
+    objective = SelfUndermining(adversary, attack.weight, attack.softness, training.smoothing)
     for record in fit(nasty, own, objective, training, seed=seed):
         log.debug("shadow, nasty: %s", record.terms)
     return predict(nasty, images).softmax(dim=1), predict(frozen, images).softmax(dim=1)

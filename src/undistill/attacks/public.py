@@ -78,13 +78,18 @@ class Public(Distills):
         network, head = linear_head(student, self.name, "student", biased=True)
         answer = asked(oracle, images, device, state)
         kept = {"answers": {"values": answer.values}}
-        solved = 0.0
+        solved: dict[str, float] = {}
         if state is None:
             features_ND, _ = read_all(network, images, device)
             exact = answer.access is not Access.LABEL and oracle.digits is None
             found = solve(features_ND, answer, head.out_features, exact=exact)
             write_head(head, *(part.to(features_ND) for part in found))
-            solved = accuracy(head(features_ND).detach().cpu(), answer.labels_B.cpu())
+            with torch.no_grad():
+                logits_NC = head(features_ND)
+                labels_N = images.labels_N.to(device) if images.labelled else answer.labels_B
+                terms = self.loss(logits_NC, answer, labels_N, recipe.training.smoothing)
+            solved = {name: float(term) for name, term in terms.items()}
+            solved["agreement"] = accuracy(logits_NC.cpu(), answer.labels_B.cpu())
         if not self.finetune:
             if state is not None:
                 student.load_state_dict(state["model"])
@@ -95,7 +100,7 @@ class Public(Distills):
                 "modules": kept,
                 "optimizer": {"state": {}, "param_groups": []},
             }
-            yield EpochRecord(1, 1, {"agreement": solved}, len(images), time.perf_counter() - began, 0.0, whole)
+            yield EpochRecord(1, 1, solved, len(images), time.perf_counter() - began, 0.0, whole)
             return
         batches = image_batches(images, recipe, role="thief", device=str(device))
         row_N = torch.full((images.source_size,), -1, device=device)

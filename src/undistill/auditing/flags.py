@@ -30,7 +30,7 @@ REFIT = 1.0
 """Points within which a refitted head is as good as the best undefended attack."""
 FEW_UNITS = 5
 """Seeds or teachers below which intervals are wide and their level is uncertain."""
-CLEANERS = ("sanitise", "decoupled", "standardised-kd")
+CLEANERS = ("sanitise", "decoupled", "standardised-kd", "inverse")
 """Attacks that change an output before they learn from it."""
 SPREAD = 3.0
 """How many times the control's spread of logits is suspicious."""

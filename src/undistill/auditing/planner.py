@@ -166,7 +166,7 @@ class Planner:
         card = self.first
         grid = [{**NAIVE, "alpha": self.alpha, "temperature": t} for t in self.suite.temperatures]
         kd = list(self._each(subject, "search", card, grid, seeds))
-        cells = [*kd, *self._each(subject, "search", card, self._soft_attacks(), seeds)]
+        cells = [*kd, *self._each(subject, "search", card, self._soft_attacks(subject), seeds)]
         tried: list[dict[str, Any]] = [
             {"choice": Choice(among=_keys(kd)), "changes": {"attack.alpha": alpha}}
             for alpha in self.suite.alphas
@@ -232,7 +232,7 @@ class Planner:
         if (subject.side, "soft") in self.found:
             yield from self._best(subject, card, seeds, "soft", ranks, student)
         elif _readable(subject, card):
-            yield from self._each(subject, "soft", card, self._soft_attacks(), seeds, student)
+            yield from self._each(subject, "soft", card, self._soft_attacks(subject), seeds, student)
 
     def _inside(self, subject: Subject, card: ThreatModel, seeds: Sequence[int]) -> Iterable[Planned]:
         """Attackers who hold the weights: inside attacks, and soft ones where no weaker access has these of the raw network."""
@@ -250,7 +250,7 @@ class Planner:
                         subject, "soft", card, seed, choice=choice, stage=3, label="rank 1, raw answers"
                     )
             else:
-                yield from self._each(subject, "soft", card, self._soft_attacks(), seeds)
+                yield from self._each(subject, "soft", card, self._soft_attacks(subject), seeds)
 
     def _best(
         self,
@@ -340,9 +340,10 @@ class Planner:
                     label=f"twice the {name}",
                 )
 
-    def _soft_attacks(self) -> tuple[Settings, ...]:
-        """The suite's attacks on scores that can be played, and that there are enough queries for."""
-        found = self._played(self.suite.soft + (self.suite.public if self.first.start == "public" else ()), self.first)
+    def _soft_attacks(self, subject: Subject) -> tuple[Settings, ...]:
+        """The suite's attacks on scores that can be played on a victim, and that there are enough queries for."""
+        more = self.suite.public if self.first.start == "public" else ()
+        found = self._played((*self.suite.soft, *more, *(knowing(subject) if self.suite.adaptive else ())), self.first)
         few = self.first.questions is not None and self.first.questions < 6
         return tuple(settings for settings in found if not (few and settings["name"] == "average"))
 
@@ -380,6 +381,17 @@ class Planner:
             kept |= new
         ordered = sorted(kept.values(), key=lambda cell: cell.stage)
         return tuple(without(cell, lost) for cell in ordered), (*skipped.values(), *self.unplayed.values())
+
+
+def knowing(subject: Subject) -> tuple[Settings, ...]:
+    """The attack that knows the form of a victim's defense; none for a victim without one that can be played through.
+
+    Its settings are taken as known, too: a defense must not rest on what an attacker can guess (Kerckhoffs).
+    """
+    weight = subject.defense.get("omega")
+    found: Settings = {"against": [dict(defense) for defense in subject.behind]} if subject.behind else {}
+    found |= {"omega": weight, "softness": subject.defense["temperature"]} if weight else {}
+    return ({"name": "inverse", **found},) if found else ()
 
 
 def _readable(subject: Subject, card: ThreatModel) -> bool:

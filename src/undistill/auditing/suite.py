@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from undistill.errors import unknown
@@ -18,7 +18,8 @@ class Suite:
     `soft`: attacks that read more than labels; `labels`: those that read labels alone; `inside`: those that need the weights;
     `public`: those that start from public weights. A suite with `search` seeds tries them and the grids first and reports its
     `ranks` best attacks; one without reports them all. `most` caps the cells of one victim and its controls, at `seeds` report
-    seeds. A suite that `grows` begins with `seeds` and adds more until differences of δ are resolved or its time is used.
+    seeds. A suite that `grows` begins with `seeds` and adds more until differences of δ are resolved or its time is used. An
+    `adaptive` one adds the attack that is written knowing the audited defense.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Suite:
     curve: tuple[float, ...] = ()
     effort: int = 0
     grows: bool = False
+    adaptive: bool = False
 
 
 NAIVE: Settings = {"name": "kd", "temperature": 4.0}
@@ -92,7 +94,11 @@ STANDARD = Suite(
     curve=(0.5, 2.0, 4.0),
     effort=3,
 )
-SUITES = {"timed": TIMED, "timed@1": TIMED, "quick": QUICK, "standard": STANDARD, "standard@1": STANDARD}
+STANDARD_2 = replace(
+    STANDARD, name="standard@2", most=300, public=(*STANDARD.public, {"name": "public"}), adaptive=True
+)
+NEWEST = {"timed": TIMED, "quick": QUICK, "standard": STANDARD_2}
+SUITES = NEWEST | {known.name: known for known in (TIMED, STANDARD, STANDARD_2)}
 FIRST_SEARCH_SEED = 10_000
 """Seeds of the search start here, so that none is ever reported."""
 

@@ -141,6 +141,8 @@ def _alike(names: Mapping[Arm, str]) -> list[list[Arm]]:
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list | tuple) and value and all(isinstance(item, dict) and "name" in item for item in value):
+        return " + ".join(student_text(item["name"], item) for item in value)
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
