@@ -12,9 +12,9 @@ import torch
 
 import undistill
 from data.made import class_folders, encoded, picture, png
-from undistill.data import ImageBatches, ImageSet, Splits, load
+from undistill.data import ImageBatches, ImageSet, Splits, image_set, load
 from undistill.data.augment import Flip, ResizedCrop
-from undistill.data.encoded import VARIABLE, Encoded, limit
+from undistill.data.encoded import VARIABLE, Encoded, Mapped, limit
 from undistill.errors import RunError, UsageError
 from undistill.files import cache_root
 
@@ -60,6 +60,24 @@ def test_every_part_is_the_same_to_the_bit(folder: Path, stored: int | None, cha
         assert (part.moments(), part.fingerprint) == (whole.moments(), whole.fingerprint)
         some = torch.tensor([1, 0])
         assert torch.equal(part.take(some).take(some).images_NCHW[:], whole.images_NCHW[:2])
+
+
+def test_parts_of_a_large_set_are_no_copies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = load(folder, **SETTINGS, stored=15)
+    monkeypatch.setattr(image_set, "MAPPED", 0)
+    mapped = load(folder, **SETTINGS, stored=15)
+    assert (copied.fingerprint, copied.mean, copied.std) == (mapped.fingerprint, mapped.mean, mapped.std)
+    for name, part in parts(mapped).items():
+        assert isinstance(part.images_NCHW, Mapped)
+        assert torch.equal(part.images_NCHW[:], parts(copied)[name].images_NCHW[:])
+        few = part.take(torch.tensor([2, 0]))
+        assert torch.equal(few.images_NCHW[:], parts(copied)[name].images_NCHW[:][[2, 0]])
+        assert few.fingerprint == parts(copied)[name].take(torch.tensor([2, 0])).fingerprint
+        meta = part.images_NCHW.to("meta")
+        assert (meta.shape, meta.dtype) == (part.images_NCHW.shape, torch.uint8)
+    pairs = [ImageBatches(data.train, 4, [Flip()], seed=1, role="teacher") for data in (copied, mapped)]
+    for a, b in zip(*(batches.epoch(2) for batches in pairs), strict=True):
+        assert torch.equal(a.images_BCHW, b.images_BCHW)
 
 
 def test_values_beyond_8_bits_are_scaled_alike(tmp_path: Path) -> None:

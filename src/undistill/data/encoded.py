@@ -1,4 +1,4 @@
-"""Images that stay encoded on disk, for sets that would not fit into memory: they stand where decoded pixels would.
+"""Images that stay on disk, for sets that would not fit into memory: they stand where a tensor of pixels would.
 
 Legend: N images, M rows, C channels, S side in pixels.
 """
@@ -29,6 +29,8 @@ from undistill.threads import usable
 
 VARIABLE = "UNDISTILL_MEMORY_LIMIT"
 """The environment variable by which a command tells the processes that it starts."""
+CHUNK = 1024
+"""Images that go to a device together."""
 UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
@@ -46,19 +48,13 @@ def limit(text: str | None = None) -> int:
     return int(float(found[1]) * UNITS[found[2].lower()])
 
 
-class Encoded:
-    """N × C × S × S uint8 pixels that are decoded when they are indexed, by threads of their own; rows of a file.
-
-    Indexed by a tensor of rows or a slice, it returns a tensor; `index_select` is as lazy as itself. The pixels are those that
-    `decode` makes for a set that is decoded once.
-    """
+class Lazy:
+    """N × C × S × S uint8 pixels that are read when they are indexed, by a tensor of rows or a slice; a tensor comes out."""
 
     dtype, ndim = torch.uint8, 4
 
-    def __init__(self, file: Path, start_N1: Any, form: Shape, rows_M: Tensor | None = None) -> None:
-        """`start_N1` says where each image begins in `file`, and where the last one ends."""
-        self.file, self.start_N1, self.form = file, start_N1, form
-        self.rows_M = torch.arange(len(start_N1) - 1) if rows_M is None else rows_M
+    def __init__(self, shape: tuple[int, ...], rows_M: Tensor) -> None:
+        self._one, self.rows_M = shape, rows_M
 
     def __len__(self) -> int:
         return len(self.rows_M)
@@ -66,15 +62,59 @@ class Encoded:
     @property
     def shape(self) -> torch.Size:
         """N × C × S × S."""
-        return torch.Size((len(self), self.form.channels, self.form.stored, self.form.stored))
+        return torch.Size((len(self), *self._one))
+
+    def to(self, _: torch.device | str) -> Tensor | Lazy:
+        """Itself: what is indexed goes to a device, not all of it."""
+        return self
+
+    def index_select(self, _: int, rows_M: Tensor) -> Lazy:
+        """Some of the images, as lazy as all."""
+        raise NotImplementedError
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        raise NotImplementedError
+
+
+class Mapped(Lazy):
+    """Some rows of decoded pixels that are mapped from a file: the file's pages are memory that the system may take back."""
+
+    def __init__(self, whole_NCHW: Tensor, rows_M: Tensor) -> None:
+        super().__init__(tuple(whole_NCHW.shape[1:]), rows_M)
+        self.whole_NCHW = whole_NCHW
+
+    def to(self, device: torch.device | str) -> Tensor | Lazy:
+        """Itself on a CPU; all of it on a GPU, whose memory is its own."""
+        if torch.device(device).type == "cpu":
+            return self
+        whole = torch.empty(self.shape, dtype=torch.uint8, device=device)
+        for rows in torch.arange(len(self)).split(CHUNK):
+            whole[rows[0] : rows[-1] + 1] = self[rows].to(device)
+        return whole
+
+    def index_select(self, _: int, rows_M: Tensor) -> Mapped:
+        """Some of these rows."""
+        return Mapped(self.whole_NCHW, self.rows_M[rows_M])
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        return self.whole_NCHW[self.rows_M[rows.cpu() if isinstance(rows, Tensor) else rows]]
+
+
+class Encoded(Lazy):
+    """Pixels that are decoded when they are indexed, by threads of their own; rows of a file.
+
+    They are those that `decode` makes for a set that is decoded once.
+    """
+
+    def __init__(self, file: Path, start_N1: Any, form: Shape, rows_M: Tensor | None = None) -> None:
+        """`start_N1` says where each image begins in `file`, and where the last one ends."""
+        self.file, self.start_N1, self.form = file, start_N1, form
+        rows_M = torch.arange(len(start_N1) - 1) if rows_M is None else rows_M
+        super().__init__((form.channels, form.stored, form.stored), rows_M)
 
     def index_select(self, _: int, rows_M: Tensor) -> Encoded:
         """Some of the images, still encoded."""
         return Encoded(self.file, self.start_N1, self.form, self.rows_M[rows_M])
-
-    def to(self, _: torch.device | str) -> Encoded:
-        """Itself: what is indexed goes to a device, not all of it."""
-        return self
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         return self.ahead(rows)()

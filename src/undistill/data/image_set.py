@@ -19,12 +19,14 @@ from torch import Tensor
 
 from undistill.data.augment import centre, to_float
 from undistill.data.decode import LARGEST, Form, Forms, Wanted, header_of, pixels, resolve
-from undistill.data.encoded import Encoded
+from undistill.data.encoded import Encoded, Lazy, Mapped
 from undistill.data.listing import counted
 from undistill.errors import UsageError
 
 HASH = np.dtype("S32")
 """128 bits in hexadecimal digits."""
+MAPPED = 500_000_000
+"""Bytes of pixels above which a part of a set is no copy."""
 CHUNK = 256
 """Images that are looked at together."""
 
@@ -36,7 +38,7 @@ class ImageSet:
     Images may be stored larger than networks see them (`side`): views then have more to cut from, and all else sees the centre.
     """
 
-    images_NCHW: Tensor | Encoded  # uint8, often memory-mapped, or still encoded on disk
+    images_NCHW: Tensor | Lazy  # uint8, often memory-mapped, or still encoded on disk
     labels_N: Tensor  # int64
     class_names: tuple[str, ...]
     index_N: Tensor
@@ -45,7 +47,7 @@ class ImageSet:
     side: int | None = None
 
     @classmethod
-    def of(cls, images_NCHW: Tensor | Encoded, labels_N: Tensor, class_names: tuple[str, ...]) -> ImageSet:
+    def of(cls, images_NCHW: Tensor | Lazy, labels_N: Tensor, class_names: tuple[str, ...]) -> ImageSet:
         """A whole source split, checked: UsageError for no image, wrong shapes, one class or a label out of range."""
         if len(images_NCHW) == 0:
             raise UsageError("there are no images")
@@ -100,10 +102,11 @@ class ImageSet:
 
     def take(self, rows_M: Tensor) -> ImageSet:
         """These rows, in this order; they keep their index."""
-        hashes = self.__dict__.get("hashes_N")
+        hashes, source = self.__dict__.get("hashes_N"), self.images_NCHW
+        large = isinstance(source, Tensor) and len(rows_M) * source[0].numel() > MAPPED
         return self._with(
             None if hashes is None else hashes[rows_M.numpy()],
-            images_NCHW=self.images_NCHW.index_select(0, rows_M),
+            images_NCHW=Mapped(source, rows_M) if large else source.index_select(0, rows_M),  # type: ignore[arg-type]
             labels_N=self.labels_N[rows_M],
             index_N=self.index_N[rows_M],
         )
