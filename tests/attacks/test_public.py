@@ -86,6 +86,17 @@ def test_of_many_layers_that_answer_alike_it_is_the_smallest() -> None:
     torch.testing.assert_close(found[:, 4], 2 * found[:, 0], rtol=1e-4, atol=1e-6)
 
 
+def test_rows_that_lost_a_probability_are_left_out() -> None:
+    """A sure victim has probabilities that float32 cannot hold; the other rows are equations as good as any."""
+    weight, bias = layer(10, 64, 1)
+    z, fresh = features(400), features(500, seed=9)
+    said = probabilities(z, 4 * weight, 4 * bias).float()
+    lost = (said < torch.finfo(torch.float32).tiny).any(dim=1)
+    assert 5 < int(lost.sum()) < 200
+    ours = probabilities(fresh, *solve(z, Answer(Access.PROBS, said), 10, exact=True))
+    assert torch.equal(ours.argmax(1), probabilities(fresh, 4 * weight, 4 * bias).argmax(1))
+
+
 @pytest.mark.parametrize("kind", ["label", "zeros", "rounded"])
 def test_less_than_exact_probabilities_is_a_fit(kind: str) -> None:
     weight, bias = layer(10, 16, 3)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from auditing.made import LABELLED, VICTIM, MadeAudit, change, fail, keys
 from undistill.auditing.case import cases
 from undistill.auditing.evidence import read
-from undistill.auditing.flags import CHECKS, raised
+from undistill.auditing.flags import CHECKS, no_adaptive_attack, raised
 from undistill.auditing.result import Flag
 from undistill.reporting.audit.glossary import explained
 
@@ -132,3 +133,12 @@ def test_every_flag_is_tested_and_explained() -> None:
         assert meaning is not None
         assert meaning.title
         assert {"Raised if", "Why", "What to do"} <= meaning.facts.keys(), name
+
+
+@pytest.mark.parametrize(("side", "raised"), [("defended", False), ("undefended", True)])
+def test_an_attack_that_is_given_a_defense_knows_it(side: str, raised: bool) -> None:
+    """Also one of somebody else, which no attack can name in advance."""
+    subject = SimpleNamespace(side="defended", defense={}, behind=({"name": "mine"},))
+    cell = SimpleNamespace(side=side, attack={"name": "inverse", "against": [{"name": "mine", "strength": 1}]})
+    plan = SimpleNamespace(subjects=[subject], cells=[cell], known={"inverse": ()})
+    assert bool(list(no_adaptive_attack(cast("Any", SimpleNamespace(plan=plan))))) is raised

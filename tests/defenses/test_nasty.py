@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from undistill.data.augment import to_float
 from undistill.data.image_set import ImageSet
 from undistill.defenses.base import DEFENSES
+from undistill.defenses.nasty import SelfUndermining
 from undistill.losses import softened_kl
 from undistill.models import Classifier
 from undistill.oracle.inference import Frozen
 from undistill.training.loop import fit
-from undistill.training.objectives import CrossEntropy, SelfUndermining
+from undistill.training.objectives import CrossEntropy
 from undistill.training.recipe import Recipe, read
 from undistill.training.train import image_batches
 from undistill.types import Batch

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from undistill.data.augment import Views, to_float
 from undistill.data.image_set import ImageSet, Splits
 from undistill.defenses.base import DEFENSES, TrainedDefense
+from undistill.defenses.nasty import SelfUndermining
 from undistill.defenses.nasty_head import HeadSelfUndermining, NastyHead
 from undistill.defenses.protect import protect
 from undistill.errors import UsageError
@@ -21,7 +22,6 @@ from undistill.losses import self_undermining_loss, softened_kl
 from undistill.models import Classifier
 from undistill.models.external import Wrapped
 from undistill.seeds import derive
-from undistill.training.objectives import SelfUndermining
 from undistill.training.recipe import Recipe, read
 from undistill.training.run_folder import Run
 from undistill.training.train import train, validation

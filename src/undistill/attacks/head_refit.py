@@ -128,8 +128,8 @@ def logistic(features_MD: Tensor, labels_M: Tensor, classes: int, l2: float) -> 
     return fitted(features_MD, F.one_hot(labels_M, classes), l2)
 
 
-def fitted(features_MD: Tensor, target_MC: Tensor, l2: float) -> tuple[Tensor, Tensor]:
-    """`logistic` for rows of probabilities in place of labels. L-BFGS, until it stands still."""
+def fitted(features_MD: Tensor, target_MC: Tensor, l2: float, iterations: int = 2000) -> tuple[Tensor, Tensor]:
+    """`logistic` for rows of probabilities in place of labels. L-BFGS, until it stands still or has taken so many steps."""
     from scipy.optimize import minimize
 
     x_MD, right_MC, (count, classes) = features_MD.double(), target_MC.double(), target_MC.shape
@@ -144,6 +144,6 @@ def fitted(features_MD: Tensor, target_MC: Tensor, l2: float) -> tuple[Tensor, T
         gradient = torch.cat([(wrong_MC.T @ x_MD + l2 * weight_CD).flatten(), wrong_MC.sum(dim=0)])
         return float(loss) / count, gradient.numpy() / count
 
-    most = {"maxiter": 2000, "maxfun": 4000, "gtol": 1e-8, "ftol": 1e-14}
+    most = {"maxiter": iterations, "maxfun": 2 * iterations, "gtol": 1e-8, "ftol": 1e-14}
     found = torch.from_numpy(minimize(value, np.zeros(size + classes), jac=True, method="L-BFGS-B", options=most).x)
     return found[:size].view(classes, -1), found[size:]

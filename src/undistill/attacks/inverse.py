@@ -5,10 +5,8 @@ Legend: B batch, C classes, M pairs, N images.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,19 +17,12 @@ from undistill.attacks.base import ATTACKS, Responses
 from undistill.attacks.kd import Distills
 from undistill.attacks.sanitise import Cleaned, completed, first_answers
 from undistill.data.batches import ImageBatches
-from undistill.models import build
 from undistill.oracle.oracle import Oracle, Questions, cut
 from undistill.oracle.output_defense import AnswerDefense, chain, rounded, serve
 from undistill.seeds import derive, generator
 from undistill.threat_model import Access
-from undistill.training.evaluate import predict
-from undistill.training.loop import fit
-from undistill.training.objectives import CrossEntropy, SelfUndermining
 from undistill.training.optim import lean
 from undistill.training.recipe import Recipe
-from undistill.types import Batch
-
-log = logging.getLogger(__name__)
 
 HIDDEN = {10: (128, 64)}
 """Widths of the layers between, up to so many classes; more take `WIDE`."""
@@ -43,38 +34,25 @@ SPREAD = 8.0
 
 @ATTACKS.register
 class Inverse(Distills):
-    """Undo a defense whose form is known, then distil what comes out.
+    """Undo an output defense whose form is known, then distil what comes out.
 
     `kd` on g(response): α τ² KL(g(response) ‖ student) + (1 − α) CE(student, label), with g ≈ argmin E ‖g(d(y)) − y‖₁.
 
-    `against` is the output defense d, or a chain of them, as the attacker believes it to be. It is played through on
-    probabilities y of its own, with the access and the rounding of the threat model behind it. First they are of every
-    sharpness; a first g makes estimates of the responses that it was given, and the final one is fitted on draws around
-    those. With `omega` (0.04 if nothing is named at all) the victim is believed to be a nasty teacher of that ω: the attacker
-    trains a normal and a nasty network of the student's kind on its images, and y and d(y) are their outputs. g is a small
-    network on responses sorted by size, for no defense here treats a class unlike another.
+    `against` is the output defense d, or a chain of them, that the attacker assumes; without one, d is what the threat model does
+    by itself. The attacker applies it to probabilities y that it generates itself, followed by the output access and rounding of
+    the threat model. In a first round, y ranges from nearly uniform to nearly one-hot; the g fitted on these pairs estimates the
+    outputs behind the real responses, and the final g is fitted on random draws around those estimates. g is a small network on
+    responses sorted by size, because no defense here treats one class differently from another.
 
-    Without a budget each image is queried once more for the estimates, as it is, before training.
-    Source: D-DAE and D-DAE+ (Chen et al., IEEE S&P 2023, D-DAE: Defense-Penetrating Model Extraction Attacks); sorting is ours,
-    and pairs of own nasty teachers.
+    Without a query budget, each image is queried one extra time, without augmentation, before training, to obtain the estimates.
+    Source: D-DAE and D-DAE+ (Chen et al., IEEE S&P 2023, D-DAE: Defense-Penetrating Model Extraction Attacks); the sorting is ours.
     """
 
     name: Literal["inverse"] = "inverse"
     against: tuple[Any, ...] = ()
-    omega: float | None = Field(None, ge=0)
-    softness: float = Field(4.0, gt=0)
     pairs: int = Field(20_000, ge=100)
     steps: int = Field(1_500, ge=1)
     needs: ClassVar[Access | None] = Access.TOPK
-    knows: ClassVar[tuple[str, ...]] = (
-        "reverse-sigmoid",
-        "stingy",
-        "noise",
-        "rounding",
-        "answer-top1",
-        "top1",
-        "top-k",
-    )
 
     @field_validator("against", mode="before")
     @classmethod
@@ -85,65 +63,23 @@ class Inverse(Distills):
     def _whole(self, value: Sequence[AnswerDefense]) -> list[dict[str, Any]]:
         return [defense.model_dump(mode="json", by_alias=True) for defense in value]
 
-    @property
-    def weight(self) -> float:
-        """The ω that is believed of the victim."""
-        return self.omega if self.omega is not None else 0.0 if self.against else 0.04
-
     def responses(self, oracle: Oracle, batches: ImageBatches, recipe: Recipe, *, resumed: bool) -> Responses:
         """Responses from which the defense is undone."""
         questions = Questions(oracle, batches, recipe.training)
         given_NC = first_answers(oracle, batches, questions, resumed=resumed)
         served = Served(self.against, oracle.access, oracle.top_k, oracle.digits, recipe.seed)
-        if not self.weight:
-            return Cleaned(questions, self.undone(served, given_NC.cpu(), recipe.seed))
-        nasty_NC, normal_NC = shadows(self, batches, given_NC.argmax(dim=1), recipe)
-        seed = derive(recipe.seed, "thief", "inverse/shadows")
-        return Cleaned(questions, learned(served(nasty_NC), normal_NC, self.steps, seed))
+        return Cleaned(questions, self.undone(served, given_NC.cpu(), recipe.seed, batches.device))
 
-    def undone(self, served: Callable[[Tensor], Tensor], given_NC: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+    def undone(
+        self, served: Callable[[Tensor], Tensor], given_NC: Tensor, seed: int, device: torch.device | str = "cpu"
+    ) -> Callable[[Tensor], Tensor]:
         """What turns B × C completed responses into probabilities: fitted on simulated pairs, then on ones around the responses."""
         rng = generator(seed, "thief", "inverse")
         broad_MC = every_sharpness(self.pairs, given_NC.shape[1], rng)
-        first = learned(served(broad_MC), broad_MC, self.steps, derive(seed, "thief", "inverse/first"))
+        first = learned(served(broad_MC), broad_MC, self.steps, derive(seed, "thief", "inverse/first"), device)
         rows_M = torch.randint(len(given_NC), (self.pairs,), generator=rng)
-        near_MC = around(first(given_NC)[rows_M], rng)
-        return learned(served(near_MC), near_MC, self.steps, derive(seed, "thief", "inverse/second"))
-
-
-def shadows(attack: Inverse, batches: ImageBatches, said_N: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """(N × C of an own nasty network, of an own normal one): probabilities of the attacker's images as they are, on the CPU.
-
-    Trained as the student is, on true labels where the attacker holds them, else on the victim's top classes `said_N`.
-    """
-    images, seed, training = batches.images, recipe.seed, recipe.training
-    labelled = images if images.labelled else replace(images, labels_N=said_N.cpu(), labelled=True)
-    mean, std = images.moments()
-    own = ImageBatches(
-        *(labelled, training.batch, batches.views),
-        seed=seed,
-        role="thief",
-        passes=training.passes,
-        device=batches.device,
-        accumulate=training.accumulate,
-    )
-    shape = (images.num_classes, images.channels, images.image_size)
-    normal, nasty = (
-        build(recipe.student.network, *shape, mean=mean, std=std, seed=seed, role=f"thief/{name}").to(batches.device)
-        for name in ("normal", "nasty")
-    )
-    for record in fit(normal, own, CrossEntropy(training.smoothing), training, seed=seed):
-        log.debug("shadow, normal: %s", record.terms)
-    frozen = normal.eval().requires_grad_(False)
-
-    def adversary(batch: Batch) -> Tensor:
-        with torch.no_grad():
-            return frozen(batch.images_BCHW)
-
-    objective = SelfUndermining(adversary, attack.weight, attack.softness, training.smoothing)
-    for record in fit(nasty, own, objective, training, seed=seed):
-        log.debug("shadow, nasty: %s", record.terms)
-    return predict(nasty, images).softmax(dim=1), predict(frozen, images).softmax(dim=1)
+        near_MC = around(first(given_NC.to(device)).cpu()[rows_M], rng)
+        return learned(served(near_MC), near_MC, self.steps, derive(seed, "thief", "inverse/second"), device)
 
 
 class Served:
@@ -195,15 +131,19 @@ class Sorted(nn.Module):
         return torch.empty_like(probs_BC).scatter(1, order_BC, self.layers(probs_BC.gather(1, order_BC)).softmax(dim=1))
 
 
-def learned(given_MC: Tensor, clean_MC: Tensor, steps: int, seed: int) -> Callable[[Tensor], Tensor]:
+def learned(
+    given_MC: Tensor, clean_MC: Tensor, steps: int, seed: int, device: torch.device | str = "cpu"
+) -> Callable[[Tensor], Tensor]:
     """A network that leads from the one to the other, by the mean L1 distance; Adam, with a rate that falls to 0."""
     rng = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Sorted(given_MC.shape[1])
+    network.to(device)
+    given_MC, clean_MC = given_MC.to(device), clean_MC.to(device)
     optimizer = lean(torch.optim.Adam)(network.parameters(), RATE, fused=True)
     for step in range(steps):
-        rows_B = torch.randint(len(given_MC), (BATCH,), generator=rng)
+        rows_B = torch.randint(len(given_MC), (BATCH,), generator=rng).to(device)
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
         loss = (network(given_MC[rows_B]) - clean_MC[rows_B]).abs().sum(dim=1).mean()
         optimizer.zero_grad(set_to_none=True)
@@ -212,6 +152,7 @@ def learned(given_MC: Tensor, clean_MC: Tensor, steps: int, seed: int) -> Callab
     network.eval().requires_grad_(False)
 
     def undo(probs_BC: Tensor) -> Tensor:
-        return network.to(probs_BC.device)(probs_BC)
+        with torch.autocast(probs_BC.device.type, enabled=False):
+            return network(probs_BC.float())
 
     return undo

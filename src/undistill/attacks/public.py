@@ -5,6 +5,7 @@ Legend: B batch, C classes, D features, M of N images.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import ClassVar, Literal
@@ -32,6 +33,10 @@ from undistill.types import Terms
 
 RIDGE = 1e-12
 """Of the squared singular values, relative to the largest: what of the features is rounding is not read."""
+SMALLEST = math.log(torch.finfo(torch.float32).tiny)
+"""Logarithm of the smallest probability that float32 keeps whole."""
+ITERATIONS = 300
+"""Of a fit, at most."""
 L2 = 1e-3
 """On the weights over standardised features, where outputs are no exact probabilities and a layer is fitted instead."""
 
@@ -42,11 +47,11 @@ class Public(Distills):
 
     log p_i − mean log p = (w_i − mean w) · z + b_i − mean b: linear equations in the last layer, z the student's features.
 
-    Each image is queried once, as it is. All probabilities, to the last bit, make it least squares in float64; rounded ones, the
-    first few classes or labels make it a fit by cross-entropy, Σ CE(W z + b, response) + l2/2 · ‖W‖². That is exact where the
-    student starts from the encoder that the victim uses, and a guess elsewhere. `finetune` then trains all layers from there, as
-    `kd` does, on the same responses. Source: our own; the equations of a softmax, as in Tramèr et al., Stealing Machine Learning
-    Models via Prediction APIs, 2016, section 4.1.
+    Each image is queried once, without augmentation. With all probabilities at full precision this is least squares in float64.
+    Rounded or top-k probabilities, or labels, make it a cross-entropy fit instead, Σ CE(W z + b, response) + l2/2 · ‖W‖². The
+    least-squares solution is exact if the student starts from the encoder that the victim uses; otherwise it is approximate.
+    `finetune` then trains all layers from there, as `kd` does, on the same responses. Source: our own; the softmax equations are
+    those of Tramèr et al., Stealing Machine Learning Models via Prediction APIs, 2016, section 4.1.
     """
 
     name: Literal["public"] = "public"
@@ -77,7 +82,7 @@ class Public(Distills):
         began = time.perf_counter()
         network, head = linear_head(student, self.name, "student", biased=True)
         answer = asked(oracle, images, device, state)
-        kept = {"answers": {"values": answer.values}}
+        kept = {"answers": {"values": answer.values}} if oracle.budget is None else {}  # else they are asked for again
         solved: dict[str, float] = {}
         if state is None:
             features_ND, _ = read_all(network, images, device)
@@ -115,15 +120,18 @@ class Public(Distills):
 def solve(features_ND: Tensor, answer: Answer, classes: int, *, exact: bool) -> tuple[Tensor, Tensor]:
     """(C × D weights, C biases) in float64 on the CPU of a layer that reads these features and answers as the victim did.
 
-    `exact` where the responses are not rounded; still a fit where one of them leaves a class out.
+    `exact` where the responses are not rounded; still a fit where too few of them show all classes.
     """
     scale = Scale.of(features_ND)
     z_ND = scale(features_ND).double().cpu()
-    if exact and bool((log_p_NC := answer.scores_BC.double().log_softmax(dim=1).cpu()).isfinite().all()):
-        return _unscaled(scale, *least_squares(z_ND, log_p_NC))
+    if exact:
+        log_p_NC = answer.scores_BC.double().log_softmax(dim=1).cpu()
+        whole_N = (log_p_NC > SMALLEST).all(dim=1)  # a smaller probability may have lost digits, or all of them
+        if int(whole_N.sum()) > z_ND.shape[1] or bool(whole_N.all()):
+            return _unscaled(scale, *least_squares(z_ND[whole_N], log_p_NC[whole_N]))
     if answer.access is Access.LABEL:
-        return _unscaled(scale, *fitted(z_ND, F.one_hot(answer.labels_B.cpu(), classes), L2))
-    return _unscaled(scale, *fitted(z_ND, completed(probabilities(answer)).cpu(), L2))
+        return _unscaled(scale, *fitted(z_ND, F.one_hot(answer.labels_B.cpu(), classes), L2, ITERATIONS))
+    return _unscaled(scale, *fitted(z_ND, completed(probabilities(answer)).cpu(), L2, ITERATIONS))
 
 
 def _unscaled(scale: Scale, weight_CD: Tensor, bias_C: Tensor) -> tuple[Tensor, Tensor]:

@@ -321,6 +321,8 @@ def no_adaptive_attack(evidence: Evidence) -> Seen:
     names = {str(d["name"]) for s in ours for d in (s.defense, *s.behind) if d.get("name")}
     tried = {p.attack["name"] for p in evidence.plan.cells if "name" in p.attack and p.side == "defended"}
     known = {name for attack in tried for name in evidence.plan.known.get(attack, ())}
+    for attack in (p.attack for p in evidence.plan.cells if p.side == "defended"):
+        known |= {str(defense["name"]) for defense in attack.get("against", ())}
     if unknown := sorted(names - known):
         yield f"None of the attacks was written against {', '.join(unknown)}.", ()
 

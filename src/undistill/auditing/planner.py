@@ -166,7 +166,7 @@ class Planner:
         card = self.first
         grid = [{**NAIVE, "alpha": self.alpha, "temperature": t} for t in self.suite.temperatures]
         kd = list(self._each(subject, "search", card, grid, seeds))
-        cells = [*kd, *self._each(subject, "search", card, self._soft_attacks(subject), seeds)]
+        cells = [*kd, *self._each(subject, "search", card, self._soft_attacks(subject, card), seeds)]
         tried: list[dict[str, Any]] = [
             {"choice": Choice(among=_keys(kd)), "changes": {"attack.alpha": alpha}}
             for alpha in self.suite.alphas
@@ -232,7 +232,7 @@ class Planner:
         if (subject.side, "soft") in self.found:
             yield from self._best(subject, card, seeds, "soft", ranks, student)
         elif _readable(subject, card):
-            yield from self._each(subject, "soft", card, self._soft_attacks(subject), seeds, student)
+            yield from self._each(subject, "soft", card, self._soft_attacks(subject, card), seeds, student)
 
     def _inside(self, subject: Subject, card: ThreatModel, seeds: Sequence[int]) -> Iterable[Planned]:
         """Attackers who hold the weights: inside attacks, and soft ones where no weaker access has these of the raw network."""
@@ -250,7 +250,7 @@ class Planner:
                         subject, "soft", card, seed, choice=choice, stage=3, label="rank 1, raw answers"
                     )
             else:
-                yield from self._each(subject, "soft", card, self._soft_attacks(subject), seeds)
+                yield from self._each(subject, "soft", card, self._soft_attacks(subject, card), seeds)
 
     def _best(
         self,
@@ -340,10 +340,12 @@ class Planner:
                     label=f"twice the {name}",
                 )
 
-    def _soft_attacks(self, subject: Subject) -> tuple[Settings, ...]:
+    def _soft_attacks(self, subject: Subject, card: ThreatModel) -> tuple[Settings, ...]:
         """The suite's attacks on scores that can be played on a victim, and that there are enough queries for."""
         more = self.suite.public if self.first.start == "public" else ()
-        found = self._played((*self.suite.soft, *more, *(knowing(subject) if self.suite.adaptive else ())), self.first)
+        found = self._played(
+            (*self.suite.soft, *more, *(knowing(subject, card.access) if self.suite.adaptive else ())), self.first
+        )
         few = self.first.questions is not None and self.first.questions < 6
         return tuple(settings for settings in found if not (few and settings["name"] == "average"))
 
@@ -383,15 +385,14 @@ class Planner:
         return tuple(without(cell, lost) for cell in ordered), (*skipped.values(), *self.unplayed.values())
 
 
-def knowing(subject: Subject) -> tuple[Settings, ...]:
-    """The attack that knows the form of a victim's defense; none for a victim without one that can be played through.
+def knowing(subject: Subject, access: Access) -> tuple[Settings, ...]:
+    """The attack that knows the form of a victim's output defenses; none without them, or for who holds the weights.
 
-    Its settings are taken as known, too: a defense must not rest on what an attacker can guess (Kerckhoffs).
+    Their settings are taken as known, too: a defense must not rest on what an attacker can guess (Kerckhoffs).
     """
-    weight = subject.defense.get("omega")
-    found: Settings = {"against": [dict(defense) for defense in subject.behind]} if subject.behind else {}
-    found |= {"omega": weight, "softness": subject.defense["temperature"]} if weight else {}
-    return ({"name": "inverse", **found},) if found else ()
+    if not subject.behind or access is Access.WEIGHTS:
+        return ()
+    return ({"name": "inverse", "against": [dict(defense) for defense in subject.behind]},)
 
 
 def _readable(subject: Subject, card: ThreatModel) -> bool:

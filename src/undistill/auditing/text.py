@@ -48,7 +48,7 @@ NOT_IMPLEMENTED = (
 
 def settings_text(settings: Mapping[str, Any]) -> str:
     """`τ 4, α 0.9, variant clip`: settings in their own order, without the name and what is not set."""
-    known = {key: value for key, value in settings.items() if key != "name" and value is not None}
+    known = {key: value for key, value in settings.items() if key != "name" and value not in (None, [], ())}
     return ", ".join(f"{SYMBOLS.get(key, key)} {_short(value)}" for key, value in known.items())
 
 
@@ -142,7 +142,8 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple) and value and all(isinstance(item, dict) and "name" in item for item in value):
-        return " + ".join(student_text(item["name"], item) for item in value)
+        inner = ((item["name"], settings_text(item)) for item in value)
+        return " + ".join(f"{name} ({text})" if text else name for name, text in inner)
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 

@@ -102,7 +102,7 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     "label_column": (DATA, "--label-column", "NAME", "Column of the classes.  [default: found]"),
     "memory_limit": (
         *(DATA, "--memory-limit", "SIZE"),
-        "Images that take more decoded stay encoded on disk: 200MB.  [default: 4GB]",
+        "Above this decoded size, the data set stays encoded on disk, as in 200MB.  [default: 4GB]",
     ),
     "skip_corrupt": (DATA, "--skip-corrupt", None, "Leave unreadable images out."),
     "import.data": (

@@ -41,8 +41,10 @@ VIEWS = 6e-8
 """Seconds that augmentation takes a value of a batch."""
 SLOWER = 1.5
 """How much longer than the fastest steps the average one takes, at most, on an idle machine."""
-EXTRA = {"average": 1.0, "finetune": 2.0, "feature-kd": 1.3, "linear-probe": 0.3, "head-refit": 0.5}
+EXTRA = {"average": 1.0, "finetune": 2.0, "feature-kd": 1.3, "linear-probe": 0.3, "head-refit": 0.5, "public": 0.1}
 """How much longer than distillation some attacks train, roughly."""
+UNDO = 8.0
+"""Seconds that `inverse` takes to learn the way back."""
 
 
 @dataclass(frozen=True)
@@ -227,9 +229,10 @@ def forecast(
         found = speed(json.dumps(network, sort_keys=True), shape, device, say=say)
         passes = training["epochs"] * training["passes"] * cell.times.get("training.passes", 1.0)
         images = card.questions or round(card.share * trained)
+        extra = UNDO if cell.attack.get("name") == "inverse" else 0.0
         shown = held_out + (0 if cell.role == "search" else plan.test_images)
         more = EXTRA.get(cell.attack.get("name", ""), 1.0)
-        return passes * more * found.training(images, training["batch"]) + shown * found.output + OVERHEAD
+        return passes * more * found.training(images, training["batch"]) + shown * found.output + OVERHEAD + extra
 
     cells = tuple(cell.model_copy(update={"seconds": round(seconds(cell), 2)}) for cell in plan.cells)
     return plan.model_copy(update={"cells": cells})

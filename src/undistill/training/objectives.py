@@ -1,13 +1,13 @@
-"""Training of teachers: on labels, and away from another network."""
+"""Ordinary training: cross-entropy on labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from undistill.losses import self_undermining_loss, smoothed_cross_entropy
+from undistill.losses import smoothed_cross_entropy
 from undistill.types import Batch, Terms
 
 
@@ -29,33 +29,4 @@ class CrossEntropy:
             raise ValueError("cross-entropy needs labels")
         logits_BC = model(batch.images_BCHW)
         loss = smoothed_cross_entropy(logits_BC, batch.labels_B, self.smoothing)
-        return {"loss": loss, "accuracy": hits(logits_BC, batch.labels_B)}
-
-
-@dataclass(frozen=True)
-class SelfUndermining:
-    """What makes a nasty teacher; the adversary's logits of a batch come from outside, so that no gradient reaches it.
-
-    Source: Ma et al. 2021, equation 2.
-    """
-
-    adversary: Callable[[Batch], Tensor]
-    omega: float
-    temperature: float
-    smoothing: float = 0.0
-    modules: Mapping[str, nn.Module] = field(default_factory=dict)
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Terms:
-        """`loss`, and `accuracy` on the training views."""
-        if batch.labels_B is None:
-            raise ValueError("a nasty teacher is trained on labels")
-        logits_BC = model(batch.images_BCHW)
-        loss = self_undermining_loss(
-            logits_BC,
-            self.adversary(batch),
-            batch.labels_B,
-            omega=self.omega,
-            temperature=self.temperature,
-            smoothing=self.smoothing,
-        )
         return {"loss": loss, "accuracy": hits(logits_BC, batch.labels_B)}

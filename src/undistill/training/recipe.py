@@ -40,11 +40,11 @@ class Record(BaseModel):
 class Training(Record):
     """The `training` section: what `fit` needs to know.
 
-    `passes` counts passes over the images in one epoch, for sets so small that an epoch would not be worth a line in a log.
-    `clip` is the largest norm of the whole gradient. `accumulate` computes each batch in so many parts, one after
-    another, for batches that do not fit into memory; batch normalization then sees a part at a time. `sync_batch_norm`
-    lets it see the images of all processes that train together, as one process would; else each sees its own.
-    `precision` auto is bf16 where the device computes in it, else fp32.
+    `passes` is the number of passes over the images in one epoch; raise it for sets so small that one pass is not worth a line in
+    the log. `clip` is the largest norm of the whole gradient. `accumulate` computes each batch in that many parts, one after
+    another, for batches that do not fit into memory; batch normalization then uses the statistics of one part at a time. With
+    `sync_batch_norm`, processes that train together share batch statistics, as if they were one process; without it, each uses
+    the statistics of its own images. `precision` auto is bf16 where the device supports it, else fp32.
     """
 
     epochs: int = Field(30, ge=1)
