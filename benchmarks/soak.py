@@ -2,7 +2,8 @@
 
     python -m benchmarks.soak --out evidence/soak.json
 
-A cell takes a stated time and is stored like any other. Beside it: what a cell costs that does nothing.
+A cell takes a stated time and is stored like any other. Beside it: what a cell costs that does nothing. Workers do not import
+PyTorch here, which takes 1 to 2 seconds for each that is started: what is measured is the engine.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ import numpy as np
 from undistill.experiments.cell import Cell
 from undistill.experiments.executors import Job, run_jobs
 from undistill.experiments.store import Store
-from undistill.training.environment import describe
 
 LOOKS = 50
 """How often the driver's memory and open files are looked at."""
@@ -155,8 +155,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    import torch
-
     rows = []
     for executor in asked.executor:
         for jobs in (1, 2) if executor != "local" else (2,):
@@ -165,6 +163,10 @@ def main() -> None:
         rows.append(soak(executor, asked.cells, asked.kills, asked.seconds, 2, asked.seed))
         print(rows[-1], flush=True)
     if asked.out is not None:
+        import torch
+
+        from undistill.training.environment import describe
+
         command = f"python -m benchmarks.soak --cells {asked.cells} --kills {asked.kills} --seed {asked.seed}"
         asked.out.write_text(json.dumps({"command": command, **describe(torch.device("cpu")), "rows": rows}, indent=1))
 

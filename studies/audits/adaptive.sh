@@ -11,8 +11,7 @@ audit() {
 }
 
 undistill demo -o runs/demo -q # the teachers
-audit nasty runs/demo/teachers/nasty-s0 --control $normal
 for defense in reverse-sigmoid stingy noise rounding; do
   audit "$defense" $normal --output-defense "$defense"
 done
-undistill compare $home/{nasty,reverse-sigmoid,stingy,noise,rounding} -o $home/comparison
+undistill compare $home/{reverse-sigmoid,stingy,noise,rounding} -o $home/comparison
