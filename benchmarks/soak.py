@@ -2,8 +2,8 @@
 
     python -m benchmarks.soak --out evidence/soak.json
 
-A cell takes a stated time and is stored like any other. Beside it: what a cell costs that does nothing. Workers do not import
-PyTorch here, which takes 1 to 2 seconds for each that is started: what is measured is the engine.
+A cell takes a stated time and is stored like any other. Beside it: what a cell costs that does nothing. A worker that starts
+imports PyTorch.
 """
 
 from __future__ import annotations

@@ -90,11 +90,12 @@ class Ray(Executor):
 
     def _task(self, ray: Any) -> Any:
         wanted: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0}
-        if not self.gpus:
-            wanted["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
         if self.memory:
             wanted["memory"] = int(self.memory * 1e9)
-        told = (plugins.environment(), str(Path.cwd()))
+        unseen = (
+            {} if self.gpus else {"CUDA_VISIBLE_DEVICES": ""}
+        )  # no environment of Ray's, which takes a second to make
+        told = ({**plugins.environment(), **unseen}, str(Path.cwd()))
         return partial(ray.remote(**wanted)(work).remote, *told)
 
 
