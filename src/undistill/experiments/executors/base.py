@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -192,9 +193,11 @@ def _some(ended: SimpleQueue[Future[str]]) -> Iterator[Future[str]]:
 def begin_worker(environment: Mapping[str, str]) -> None:
     """In a worker: the driver's plugins, and one thread, for the number of threads moves the last bits."""
     os.environ.update(environment)
-    import torch
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))  # read by a torch that comes later
+    if "torch" in sys.modules:
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
 
 
 Answer = str | UndistillError | Lost
