@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import shutil
+import tarfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 import torch
 
 import undistill
-from data.made import class_folders, encoded, picture, png
+from data.made import class_folders, encoded, parquet, picture, png, rows
 from undistill.data import ImageBatches, ImageSet, Splits, image_set, load
 from undistill.data.augment import Flip, ResizedCrop
 from undistill.data.encoded import VARIABLE, Encoded, Mapped, limit
@@ -85,6 +88,32 @@ def test_values_beyond_8_bits_are_scaled_alike(tmp_path: Path) -> None:
     decoded, kept = both(top, test=4, val=2)
     assert torch.equal(decoded.train.images_NCHW[:], kept.train.images_NCHW[:])
     assert kept.train.channels == 1
+
+
+def packed(tmp_path: Path, kind: str) -> tuple[Path, dict[str, Any]]:
+    """The same 30 images in one of the forms that are read, and the settings that read it."""
+    if kind == "parquet":
+        return parquet(tmp_path / "table", train=rows(30)), {}
+    if kind == "webdataset":
+        (tmp_path / "shards").mkdir()
+        with tarfile.open(tmp_path / "shards" / "train-000.tar", "w") as archive:
+            for k in range(30):
+                for suffix, content in (("png", png(k)), ("cls", str(k % 3).encode())):
+                    info = tarfile.TarInfo(f"{k:04d}.{suffix}")
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+        return tmp_path / "shards", {"image_column": "png", "label_column": "cls"}
+    folder = class_folders(tmp_path / "photos", each=10)
+    return Path(shutil.make_archive(str(tmp_path / "packed"), kind, folder)), {}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "parquet", "webdataset"])
+def test_every_form_of_data_can_stay_encoded(tmp_path: Path, kind: str) -> None:
+    place, settings = packed(tmp_path, kind)
+    decoded, kept = both(place, **settings, test=5, val=3)
+    assert isinstance(kept.train.images_NCHW, Encoded)
+    assert decoded.fingerprint == kept.fingerprint
+    assert torch.equal(decoded.train.images_NCHW[:], kept.train.images_NCHW[:])
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
