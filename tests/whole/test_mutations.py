@@ -84,9 +84,30 @@ MUTATIONS = (
     Mutation(
         "responses from the cache bypass the output defense",
         "oracle/oracle.py",
-        "return self._show(self._look(recall(batch)))",
+        "return self._show(self._look(recall(batch)), batch=batch)",
         "return Answer(self.access, cut(self._look(recall(batch)), self.access, self.top_k))",
         "oracle/test_defended_door.py::test_a_defended_answer_never_leaks_through_the_bank",
+    ),
+    Mutation(
+        "the parts of a batch weigh as if each were all of it",
+        "training/loop.py",
+        '(terms["loss"] if share == 1 else terms["loss"] * share).backward()',
+        'terms["loss"].backward()',
+        "training/test_parallel.py::test_gradients_of_parts_are_those_of_the_whole_batch",
+    ),
+    Mutation(
+        "the way back through a defense is learned the wrong way round",
+        "attacks/inverse.py",
+        "loss = (network(given_MC[rows_B]) - clean_MC[rows_B])",
+        "loss = (network(clean_MC[rows_B]) - given_MC[rows_B])",
+        "attacks/test_inverse.py::test_most_of_what_a_defense_adds_is_undone",
+    ),
+    Mutation(
+        "an exact head is solved from clipped probabilities",
+        "attacks/public.py",
+        "target_NC = log_p_NC.double() - log",
+        "target_NC = log_p_NC.double().clamp_min(-13.8) - log",
+        "attacks/test_public.py::test_one_query_more_than_there_are_features_is_enough",
     ),
 )
 

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     if COMPLETION in os.environ:
         command.main(prog_name="undistill")
     if not ranks.first():
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  until the process ends
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until the process ends
     code = _run(command, list(sys.argv[1:] if arguments is None else arguments))
     if ranks.started() > 1:
         _part(code)
