@@ -267,6 +267,27 @@ def owner() -> str:
     return "\n".join(lines)
 
 
+def adaptive() -> str:
+    """What the attack that knows an output defense got from it, beside plain distillation and the best of all."""
+    lines = [
+        "| output defense | plain `kd`, τ 4 | `inverse` | predicted classes | baseline | best attack of the undefended model |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, found in judged("adaptive").items():
+        card = found.threat_models[0]
+        ours = [
+            attacker for attacker in card.attacks if attacker.side == "defended" and attacker.role in ("naive", "soft")
+        ]
+        got = {
+            attacker.attack: attacker.accuracy
+            for attacker in ours
+            if attacker.role == "naive" or attacker.attack == "inverse"
+        }
+        shown = [got["kd"], got["inverse"], card.A_label, card.A_ref, card.A_soft0]
+        lines.append(f"| {name} | {' | '.join(span(one) for one in shown)} |")
+    return "\n".join(lines)
+
+
 def span(found: Any) -> str:
     """A mean with its interval."""
     return f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f})"
@@ -503,6 +524,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "digits": lambda: compared("digits"),
         "cifar10": lambda: compared("cifar10"),
         "owner": lambda: compared("owner"),
+        "adaptive": adaptive,
         "planted": planted,
         "costs": costs,
     },
