@@ -283,8 +283,8 @@ def adaptive() -> str:
             for attacker in ours
             if attacker.role == "naive" or attacker.attack == "inverse"
         }
-        shown = [got["kd"], got["inverse"], card.A_label, card.A_ref, card.A_soft0]
-        lines.append(f"| {name} | {' | '.join(span(one) for one in shown)} |")
+        shown = [got["kd"], got.get("inverse"), card.A_label, card.A_ref, card.A_soft0]
+        lines.append(f"| {name} | {' | '.join('–' if one is None else span(one) for one in shown)} |")
     return "\n".join(lines)
 
 
