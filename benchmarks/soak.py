@@ -2,8 +2,8 @@
 
     python -m benchmarks.soak --out evidence/soak.json
 
-A cell takes a stated time and is stored like any other; it does not import PyTorch, which takes a worker that trains 1 to 2
-seconds more each time one is started. Beside it: what a cell costs that does nothing.
+A cell takes a stated time and is stored like any other; it does not import PyTorch, as a worker that trains does each time one
+is started. Beside it: what a cell costs that does nothing.
 """
 
 from __future__ import annotations

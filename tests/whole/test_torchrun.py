@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 HERE = Path(__file__).parent
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ONE = [sys.executable]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def call(*command: str, ok: bool = True) -> subprocess.CompletedProcess[str]:

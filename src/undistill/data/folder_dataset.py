@@ -80,6 +80,11 @@ class Survey(Form):
     counts: dict[str, int]
     corrupt: dict[str, int]
 
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each class."""
+        return {name: number for number, name in enumerate(self.classes)}
+
 
 def read_folder(folder: Path, wanted: Wanted, progress: Progress) -> Found:
     """The splits of any folder of images, or of one archive or table; from the cache when no file has changed.
@@ -271,18 +276,16 @@ class _Reading:
         return cache.read_or_make(key, str(self.folder), partial(self._keep if many else self._decode, found, shape))
 
     def _decode(self, found: Survey, shape: Shape, store: cache.Store) -> None:
-        number = {name: number for number, name in enumerate(found.classes)}
         for ours in self.opened.splits:
             form = (shape.channels, shape.stored, shape.stored)
             read = lambda row: decode(row.image, row.name, shape)  # noqa: E731
             with store.split(ours, tuple(found.classes), form, found.counts[ours]) as part:
                 for row, pixels in self._readable(ours, "decoding", read, found.counts[ours]):
-                    part.add(pixels, number[str(row.label)] if self.opened.names is None else int(row.label))
+                    part.add(pixels, self._class_of(row, found))
         self._told(found, store, "decoded %s images into the cache at %s (%.1f MB)")
 
     def _keep(self, found: Survey, shape: Shape, store: cache.Store) -> None:
         """As `_decode`, but what is kept is encoded."""
-        number = {name: number for number, name in enumerate(found.classes)}
 
         def read(row: Row) -> tuple[bytes, NDArray[Any]]:
             content = content_of(row.image, row.name)
@@ -291,10 +294,14 @@ class _Reading:
         for ours in self.opened.splits:
             with store.encoded(ours, tuple(found.classes), shape, found.counts[ours]) as part:
                 for row, (content, pixels) in self._readable(ours, "reading", read, found.counts[ours]):
-                    part.add(content, pixels, number[str(row.label)] if self.opened.names is None else int(row.label))
+                    part.add(content, pixels, self._class_of(row, found))
         decoded, limit = sum(found.counts.values()) * shape.bytes / 1e9, self.wanted.memory / 1e9
         why = f"decoded they take {decoded:.3g} GB, the memory limit is {limit:.3g} GB"
         self._told(found, store, f"kept %s images encoded in the cache at %s (%.1f MB): {why}")
+
+    def _class_of(self, row: Row, found: Survey) -> int:
+        """The number of a row's class."""
+        return found.numbers[str(row.label)] if self.opened.names is None else int(row.label)
 
     def _told(self, found: Survey, store: cache.Store, line: str) -> None:
         store.meta["corrupt"] = sum(self.corrupt.values())

@@ -142,11 +142,16 @@ def outlook(chosen: DataSettings, *, progress: Progress | None = None) -> Outloo
     found = source.look(folder, wanted, progress or (lambda *_: None))
     if found is None:
         return None
-    sizes = {part: getattr(chosen, part) for part in ("test", "pool", "val")}
-    values = {part: source.sizes.get(part, 0) if value is None else value for part, value in sizes.items()}
+    values = _sizes(chosen, source)
     total = min(chosen.limit or found.splits["train"], found.splits["train"])
     carved = {p: int(v) if v >= 1 else round(v * total) for p, v in values.items() if p not in found.splits}
     return replace(found, parts={**found.splits, **carved, "train": total - sum(carved.values())})
+
+
+def _sizes(chosen: DataSettings, source: Source) -> dict[str, float | int]:
+    """What is asked of each part that is carved, or what the source sets aside by itself."""
+    asked = {part: getattr(chosen, part) for part in ("test", "pool", "val")}
+    return {part: source.sizes.get(part, 0) if value is None else value for part, value in asked.items()}
 
 
 def _untested(data: Splits) -> list[str]:
@@ -169,8 +174,7 @@ def _parts(chosen: DataSettings, source: Source, folder: Path | None, found: Fou
         )
     if chosen.val == 0:
         parts.pop("val", None)
-    sizes = {part: getattr(chosen, part) for part in ("test", "pool", "val")}
-    values = {part: source.sizes.get(part, 0) if value is None else value for part, value in sizes.items()}
+    values = _sizes(chosen, source)
     return split(
         title,
         parts["train"],

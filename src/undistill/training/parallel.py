@@ -85,8 +85,9 @@ def normalized(layer: _BatchNorm, spread: Spread, inputs_BC: Tensor) -> Tensor:
     x = inputs_BC.float()
     others = [0, *range(2, x.ndim)]
     shape = (1, -1, *(1 for _ in others[1:]))
-    number = ranks.total(torch.tensor(float(x.numel() // x.shape[1]), device=x.device))
-    mean_C = _summed(x.sum(dim=others)) / number
+    sums = _summed(torch.cat([x.sum(dim=others), x.new_tensor([x.numel() // x.shape[1]])]))
+    number = sums[-1].detach()
+    mean_C = sums[:-1] / number
     centred = x - mean_C.view(shape)
     variance_C = _summed(centred.square().sum(dim=others)) / number
     if layer.running_mean is not None and layer.running_var is not None and layer.num_batches_tracked is not None:

@@ -94,7 +94,7 @@ class Ray(Executor):
             wanted["memory"] = int(self.memory * 1e9)
         unseen = (
             {} if self.gpus else {"CUDA_VISIBLE_DEVICES": ""}
-        )  # no environment of Ray's, which takes a second to make
+        )  # not by an environment of Ray's, which it would have to make first
         told = ({**plugins.environment(), **unseen}, str(Path.cwd()))
         return partial(ray.remote(**wanted)(work).remote, *told)
 
