@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from undistill.training.environment import chosen, describe
+from undistill.training.environment import chosen, commit, describe
 
 CPU = torch.device("cpu")
 
@@ -45,6 +46,20 @@ def test_a_processor_that_tells_nothing_is_taken_for_one_that_has_bf16(monkeypat
     assert describe(CPU, "bf16")["precision"] == "bf16"
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert describe(CPU, "bf16")["precision"] == "bf16"
+
+
+def test_a_git_that_is_ended_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A scheduler ends the processes of a job one after another; a number keeps its commit where git was the first."""
+    (tmp_path / "git").write_text(
+        f"#!/bin/sh\ncase $1 in describe) test -e {tmp_path}/asked || {{ touch {tmp_path}/asked; kill -9 $$; }}; echo abc1234;; esac\n"
+    )
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("UNDISTILL_COMMIT", raising=False)
+    assert commit.__wrapped__() == "abc1234"
+    assert (tmp_path / "asked").exists()
+    (tmp_path / "git").write_text("#!/bin/sh\nexit 128\n")
+    assert commit.__wrapped__() is None
 
 
 CARD: dict[str, Any] = {

@@ -114,26 +114,25 @@ def commit() -> str | None:
     """
     if told := os.environ.get("UNDISTILL_COMMIT"):
         return told
-    here = Path(__file__).resolve().parent
-    try:
-        inside = subprocess.run(  # noqa: S603
-            ["git", "ls-files", "--error-unmatch", __file__],  # noqa: S607
-            cwd=here,
-            capture_output=True,
-            check=False,
-        )
-        if inside.returncode:
-            return None
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],  # noqa: S607
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
+    if _git("ls-files", "--error-unmatch", __file__) is None:
         return None
-    return found.stdout.strip() or None
+    return _git("describe", "--always", "--dirty=+", "--exclude=*") or None
+
+
+def _git(*arguments: str, tries: int = 3) -> str | None:
+    """What git prints of this package's folder; None where it refuses or is not there.
+
+    A scheduler that ends a job ends its git first; one ended by a signal is asked again.
+    """
+    here = Path(__file__).resolve().parent
+    for _ in range(tries):
+        try:
+            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)  # noqa: S603, S607
+        except OSError:
+            return None
+        if done.returncode >= 0:
+            return None if done.returncode else done.stdout.strip()
+    return None
 
 
 @cache
