@@ -41,7 +41,8 @@ class ThreatModel(BaseModel):
     weights, or with `public` ones.
 
     `share` is the part of the pool that the attacker holds. `questions`, the query budget: None for one query for each view of each
-    image (the paper's case: 160 epochs × 50,000 images are 8 M queries); a number Q for at most Q images, each queried once. Data
+    image (the paper's case: 160 epochs × 50,000 images are 8 M queries); a number Q for at most Q images, each queried once.
+    `unqueried`: images of the pool that the attacker holds beside those, without labels (`/50+1000`). Data
     `none` is an attacker without images, who queries nothing: `weights/none/none/random`.
     """
 
@@ -53,6 +54,7 @@ class ThreatModel(BaseModel):
     pool: Literal["trained", "fresh", "none"] = "trained"
     start: Literal["random", "public"] = "random"
     questions: int | None = Field(None, ge=1)
+    unqueried: int = Field(0, ge=0)
     top: int | None = Field(None, ge=1)
     digits: int | None = Field(None, ge=0, le=9)
 
@@ -68,6 +70,8 @@ class ThreatModel(BaseModel):
     def _budget_needs_no_share(self) -> ThreatModel:
         if self.questions is not None and self.share != 1.0:
             raise ValueError("a threat model takes either a share of the pool or a query budget, not both")
+        if self.questions is None and self.unqueried:
+            raise ValueError("without a query budget every image is queried; write one, as in /50+1000")
         return self
 
     @model_validator(mode="after")
@@ -81,9 +85,10 @@ class ThreatModel(BaseModel):
         return self
 
     def __str__(self) -> str:
-        """`logits/labelled(1.0)/trained/random`, and `/50` behind it for a budget of 50 queries."""
+        """`logits/labelled(1.0)/trained/random`, and behind it `/50` for 50 queries, `/50+1000` with 1,000 more images."""
         held = "none" if self.data == "none" else f"{self.data}({self.share})"
-        budget = "" if self.questions is None else f"/{self.questions}"
+        more = f"+{self.unqueried}" if self.unqueried else ""
+        budget = "" if self.questions is None else f"/{self.questions}{more}"
         return f"{self.serving}/{held}/{self.pool}/{self.start}{budget}"
 
     @property
@@ -108,8 +113,9 @@ class ThreatModel(BaseModel):
         if held is None:
             raise UsageError(
                 f"threat model {text!r} is neither one of {', '.join(NAMED)} nor of the form "
-                "ACCESS/DATA(SHARE)/POOL/START[/QUERIES] such as logits/labelled(1.0)/trained/random"
+                "ACCESS/DATA(SHARE)/POOL/START[/QUERIES[+IMAGES]] such as logits/labelled(1.0)/trained/random"
             )
+        queries, _, more = parts[4].partition("+") if len(parts) == 5 else (None, "", "")
         try:
             return cls.model_validate(
                 {
@@ -118,7 +124,8 @@ class ThreatModel(BaseModel):
                     "share": held[2] or 1.0,
                     "pool": parts[2],
                     "start": parts[3],
-                    "questions": parts[4] if len(parts) == 5 else None,
+                    "questions": queries,
+                    "unqueried": more or 0,
                 }
             )
         except ValueError as error:

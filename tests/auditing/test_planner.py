@@ -62,6 +62,29 @@ def test_both_sides_are_searched_and_robbed_alike() -> None:
     assert sides["defended"] == sides["undefended"]
 
 
+def test_images_that_are_not_queried_bring_their_attack_and_their_baseline() -> None:
+    wanted = [card.model_copy(update={"unqueried": 200}) for card in cards("probs", "label", questions=(50, 100))]
+    found, skipped = plan(SUITES["standard@2"], wanted=wanted)
+    assert skipped == ()
+
+    def tried(side: str, card: ThreatModel, role: str = "search") -> set[str]:
+        chosen = [cell for cell in found if cell.side == side and cell.role == role and cell.card == str(card)]
+        return {cell.attack.get("name", "") for cell in chosen}
+
+    for side in ("defended", "undefended"):
+        assert "semi" in tried(side, wanted[0])
+        assert {"semi", "label-only"} <= tried(side, wanted[1])
+        for card in (wanted[1], wanted[3]):
+            assert {
+                cell.label for cell in found if cell.side == side and cell.role == "labels" and cell.card == str(card)
+            } >= {"semi"}
+    assert tried("alone", wanted[1]) == {"scratch", "semi-scratch"}
+    quick, _ = plan(SUITES["quick"], wanted=wanted[:2])
+    assert {cell.attack["name"] for cell in quick if cell.side == "alone"} == {"semi-scratch"}
+    without, _ = plan(SUITES["standard@2"])
+    assert not any("semi" in cell.attack.get("name", "") for cell in without)
+
+
 def test_the_search_has_seeds_of_its_own() -> None:
     found, _ = plan()
     searched = {cell.seed for cell in found if cell.role == "search"}

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from undistill.data import load
-from undistill.data.augment import VIEWS, Crop, Flip, ResizedCrop, Rotation, View, Views, to_float
+from undistill.data.augment import VIEWS, Crop, Cutout, Flip, ResizedCrop, Rotation, View, Views, to_float
 from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
@@ -170,6 +170,21 @@ def test_angles_are_drawn_evenly() -> None:
     angles = torch.atan2(table[:, 1], table[:, 0]).rad2deg()
     assert angles.abs().max() <= 30.001
     assert torch.histc(angles, 10, -30, 30).min() > 1800
+
+
+@pytest.mark.parametrize(
+    ("middle", "rows", "columns"), [((4, 4), (2, 6), (2, 6)), ((0, 7), (0, 2), (5, 8)), ((7, 1), (5, 8), (0, 3))]
+)
+def test_cutout_blackens_a_square_and_keeps_the_rest(
+    make_images: Callable[..., ImageSet], middle: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    pixels = make_images(size=8).images_NCHW[:] | 1  # nothing is black before
+    place = torch.tensor([[(2 * at + 1 << 20) // 16 for at in middle]]).expand(len(pixels), 2)
+    wanted = pixels.clone()
+    wanted[:, :, slice(*rows), slice(*columns)] = 0
+    assert torch.equal(Cutout().apply(pixels, place), wanted)
+    drawn = Cutout().draw(torch.Generator().manual_seed(0), 20_000)
+    assert torch.histc(drawn.double(), 10, 0, 1 << 20).min() > 3700
 
 
 # -- resized crops ------------------------------------------------------------------------------------------------------

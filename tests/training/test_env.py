@@ -50,9 +50,8 @@ def test_a_processor_that_tells_nothing_is_taken_for_one_that_has_bf16(monkeypat
 
 def test_a_git_that_is_ended_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A scheduler ends the processes of a job one after another; a number keeps its commit where git was the first."""
-    (tmp_path / "git").write_text(
-        f"#!/bin/sh\ncase $1 in describe) test -e {tmp_path}/asked || {{ touch {tmp_path}/asked; kill -9 $$; }}; echo abc1234;; esac\n"
-    )
+    first = f"test -e {tmp_path}/asked || {{ touch {tmp_path}/asked; kill -9 $$; }}"
+    (tmp_path / "git").write_text(f"#!/bin/sh\ncase $1 in describe) {first}; echo abc1234;; esac\n")
     (tmp_path / "git").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("UNDISTILL_COMMIT", raising=False)

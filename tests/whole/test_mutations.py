@@ -109,6 +109,13 @@ MUTATIONS = (
         "target_NC = log_p_NC.double().clamp_min(-13.8) - log",
         "attacks/test_public.py::test_one_query_more_than_there_are_features_is_enough",
     ),
+    Mutation(
+        "weak views learn from strong ones",
+        "attacks/semi.py",
+        "self.settings.consistency(weak_UC, strong_UC)",
+        "self.settings.consistency(strong_UC, weak_UC)",
+        "attacks/test_semi.py::test_the_sure_views_are_the_weak_ones",
+    ),
 )
 
 

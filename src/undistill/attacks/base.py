@@ -32,6 +32,7 @@ class Attack(Component):
     `needs` is the least access it can work with, None for a control that queries nothing; `reads` the most it makes use of.
     A `control` is handed true labels under any threat model: attackers are measured against it.
     `holds_images` False is data-free: it makes its own images. `holds_labels` False leaves out true labels that it holds.
+    `uses_unqueried` is handed, as `unqueried`, what the threat model has of images beyond those that may be queried.
     `knows` names the defenses that it was written against, so that an audit can say whether an adaptive attack was tried.
     """
 
@@ -40,6 +41,7 @@ class Attack(Component):
     control: ClassVar[bool] = False
     holds_images: ClassVar[bool] = True
     holds_labels: ClassVar[bool] = True
+    uses_unqueried: ClassVar[bool] = False
     knows: ClassVar[tuple[str, ...]] = ()
 
     def check(self, student: nn.Module, victim: nn.Module | None = None) -> None:

@@ -273,7 +273,7 @@ def _searchable(
         return chosen, ()
     if card.data != "labelled" and any(isinstance(victim.model, BlackBox) for victim in victims.values()):
         return without_search(chosen, "an attacker without labels would have to query the function on more images")
-    held = len(data.pool or ()) - (card.questions or 0 if card.pool == "fresh" else 0)
+    held = len(data.pool or ()) - ((card.questions or 0) + card.unqueried if card.pool == "fresh" else 0)
     if data.val is None and held < 1:
         return without_search(chosen, "no image is left to score it on; -s data.val=0.1 or a larger pool leaves some")
     return chosen, ()

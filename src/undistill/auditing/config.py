@@ -56,6 +56,7 @@ class AuditConfig(Config):
         time: of the suite `timed`: `"10m"`, `"90s"`, `"2h"`, or a number of minutes.
         threat_model: what the attacker holds: `unlabelled/fresh`, `labelled/fresh`, `paper`, or all of it.
         access: output accesses: `probs`, `top5:2`, `top1`, `label`, `weights`. None for the suite's.
+        unqueried: images of the pool that attackers hold, without labels, beyond those that they query. Baselines get them, too.
         queries: query budgets; the first is searched on. None for an eighth of the pool, and twice and four times as many.
         output_defense: output defenses of the model, the first one first.
         outputs: what a callable returns: `logits`, `probs`, `topk`, `label`.
@@ -80,6 +81,7 @@ class AuditConfig(Config):
     threat_model: str | ThreatModel = USUAL_HOLDINGS
     access: tuple[str, ...] = ()
     queries: tuple[int, ...] = ()
+    unqueried: int | None = None
     output_defense: tuple[Any, ...] = ()
     outputs: str | None = None
     assume_fresh: bool = False
@@ -165,7 +167,7 @@ def cards_of(config: AuditConfig, chosen: Suite, data: Splits, victims: Mapping[
         )
     usual: tuple[int | None, ...] = (base.questions,)
     if base.questions is None and (base.pool == "fresh" or instead) and base.share == 1.0:
-        usual = _budgets(chosen, len(pool), data.num_classes)
+        usual = _budgets(chosen, len(pool) - (config.unqueried or 0), data.num_classes)
     serve = tuple(config.access) or ((base.serving,) if whole else _accesses(config, chosen, victims))
     kinds = [victim.model.kind for victim in victims.values() if isinstance(victim.model, BlackBox)]
     made = [base.served(name) for name in dict.fromkeys(serve)]
@@ -176,19 +178,30 @@ def cards_of(config: AuditConfig, chosen: Suite, data: Splits, victims: Mapping[
         )
     order = sorted(made, key=lambda card: (card.access is Access.WEIGHTS, -card.access, -(card.top or 5)))
     counts = tuple(config.queries) or usual
-    for count in counts:
-        if count is not None and not 2 <= count <= len(pool):
-            raise UsageError(f"the {base.pool} pool has {len(pool):,} images; {count:,} queries need as many")
+    more = base.unqueried if config.unqueried is None else config.unqueried
+    _affordable(counts, more, base.pool, len(pool))
     start = "public" if config.public else base.start
     if start == "public" and config.public is None:
         raise UsageError(f"the threat model {base} starts from public weights: name them with --public")
     for victim in victims.values():
         _playable(victim, base, counts, config)
     return [
-        card.model_copy(update={"questions": q, "start": start, "share": 1.0 if q else card.share})
+        card.model_copy(update={"questions": q, "unqueried": more, "start": start, "share": 1.0 if q else card.share})
         for q in counts
         for card in order
     ]
+
+
+def _affordable(budgets: Sequence[int | None], unqueried: int, pool: str, size: int) -> None:
+    """UsageError for query budgets, and images beyond them, that a pool has not enough images for."""
+    if unqueried < 0 or (unqueried and None in budgets):
+        raise UsageError(
+            f"--unqueried counts images beyond a query budget: at least 0, and with --queries; not {unqueried:,}"
+        )
+    for count in budgets:
+        if count is not None and not 2 <= count <= size - unqueried:
+            more = f" and {unqueried:,} images that are not queried" if unqueried else ""
+            raise UsageError(f"the {pool} pool has {size:,} images; {count:,} queries{more} need as many")
 
 
 def _accesses(config: AuditConfig, chosen: Suite, victims: Mapping[str, Victim]) -> tuple[str, ...]:
@@ -308,6 +321,13 @@ def left_out(chosen: Suite, cards: Sequence[ThreatModel], config: AuditConfig) -
         names = ", ".join(dict.fromkeys(str(s["name"]) for s in chosen.inside))
         found.append(
             Skipped(what=f"attackers who hold the weights ({names})", why="not served; --access weights tries them")
+        )
+    if not any(card.unqueried for card in cards):
+        found.append(
+            Skipped(
+                what="attackers who also learn from images that they do not query (semi)",
+                why="none were given; --unqueried NUMBER tries them",
+            )
         )
     if config.public is None:
         found.append(

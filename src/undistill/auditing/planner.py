@@ -16,6 +16,9 @@ from undistill.threat_model import Access, ThreatModel
 FEW = 3
 """Report seeds where only a curve or a doubt rests on them."""
 BASELINE: Settings = {"name": "scratch"}
+SEMI: Settings = {"name": "semi"}
+SEMI_BASELINE: Settings = {"name": "semi-scratch"}
+"""Of attackers that hold images beyond those that they query."""
 
 
 @dataclass
@@ -48,6 +51,8 @@ class Planner:
         self.suite, self.subjects, self.cards = suite, tuple(subjects), tuple(cards)
         self.attackers, self.seeds, self.first = attackers, tuple(seeds), cards[0]
         self.alpha = 0.9 if self.first.data == "labelled" else 1.0
+        semi = (SEMI,) if self.first.unqueried else ()
+        self.labels, self.fewest_labels = (*suite.labels, *semi), (*suite.labels[:1], *semi)
         plain = Maker(self.cards, attackers, fingerprint, self.alpha, {})
         trains = {s.name: plain.served(s, self._shown()[0]).key for s in subjects if s.recipe is not None}
         alone = tuple(trains[s.name] for s in subjects[:1] if s.name in trains)
@@ -99,7 +104,7 @@ class Planner:
             yield from self._soft(subject, card, seeds, self.suite.ranks)
             if card.access is Access.WEIGHTS:
                 yield from self._inside(subject, card, seeds)
-            yield from self._labels(subject, card, seeds, self.suite.labels)
+            yield from self._labels(subject, card, seeds, self.labels)
         yield from self._alone("alone", card, self.seeds)
         yield from self._curve()
         yield from self._effort()
@@ -126,7 +131,7 @@ class Planner:
                 yield from self._inside(subject, card, seeds)
             elif _readable(subject, card):
                 yield from self._soft(subject, card, seeds, 1)
-            yield from self._labels(subject, card, seeds, self.suite.labels[:1])
+            yield from self._labels(subject, card, seeds, self.fewest_labels)
         yield from self._alone("alone", card, shared)
 
     def _student(self, student: dict[str, Any]) -> Iterable[Planned]:
@@ -134,7 +139,7 @@ class Planner:
         for subject in self.subjects:
             seeds = self._own(subject, self.seeds)
             yield from self._soft(subject, self.first, seeds, 1, student)
-            yield from self._labels(subject, self.first, seeds, self.suite.labels[:1], student)
+            yield from self._labels(subject, self.first, seeds, self.fewest_labels, student)
         yield from self._alone("alone", self.first, self.seeds, student)
 
     # -- the search --------------------------------------------------------------------------------------------------
@@ -154,8 +159,10 @@ class Planner:
                     self.found[subject.side, "inside"] = _keys(cells)
                 yield from cells
         if seeds:
+            baselines = (BASELINE, SEMI_BASELINE) if self.first.unqueried else (BASELINE,)
             cells = [
-                self.make.attack(None, "search", self.first, seed, attack=BASELINE, times=times)
+                self.make.attack(None, "search", self.first, seed, attack=baseline, times=times)
+                for baseline in baselines
                 for times in self._rates()
                 for seed in seeds
             ]
@@ -183,9 +190,9 @@ class Planner:
 
     def _search_labels(self, subject: Subject, seeds: Sequence[int]) -> Iterable[Planned]:
         """Labels alone: the learning rate of the first of these attacks is searched, the others are taken as they come."""
-        for number, settings in enumerate(self.suite.labels):
+        for number, settings in enumerate(self.labels):
             cells = [
-                self.make.attack(subject, "search", self.first, seed, attack=settings, times=times)
+                self.make.attack(subject, "search", self.first.served("label"), seed, attack=settings, times=times)
                 for times in (self._rates() if number == 0 else [{}])
                 for seed in seeds
             ]
@@ -304,7 +311,9 @@ class Planner:
             return
         among = self.found.get(("alone", "alone"))
         how: dict[str, Any] = (
-            {"attack": BASELINE} if among is None else {"choice": Choice(among=among), "stage": 3, "label": "alone"}
+            {"attack": SEMI_BASELINE if card.unqueried else BASELINE}
+            if among is None
+            else {"choice": Choice(among=among), "stage": 3, "label": "alone"}
         )
         every = dict.fromkeys(seed for subject in self.subjects for seed in self._own(subject, seeds))
         yield from (self.make.attack(None, role, card, seed, student=student, **how) for seed in every)
@@ -343,6 +352,7 @@ class Planner:
     def _soft_attacks(self, subject: Subject, card: ThreatModel) -> tuple[Settings, ...]:
         """The suite's attacks on scores that can be played on a victim, and that there are enough queries for."""
         more = self.suite.public if self.first.start == "public" else ()
+        more += (SEMI,) if self.first.unqueried else ()
         found = self._played(
             (*self.suite.soft, *more, *(knowing(subject, card.access) if self.suite.adaptive else ())), self.first
         )

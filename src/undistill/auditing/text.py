@@ -100,8 +100,9 @@ def title(threat_model: ThreatModel, images: int) -> str:
     if threat_model.data == "none":
         return f"no images, {access}"
     pool = "" if threat_model.pool == "fresh" else " that the model was trained on"
+    more = f" and {threat_model.unqueried:,} that are not queried" if threat_model.unqueried else ""
     start = ", starting from public weights" if threat_model.start == "public" else ""
-    return f"{images:,} {LABELS.get(threat_model.data, threat_model.data)} images{pool}, {access}{start}"
+    return f"{images:,} {LABELS.get(threat_model.data, threat_model.data)} images{pool}{more}, {access}{start}"
 
 
 def shown(threat_model: ThreatModel) -> str:

@@ -24,7 +24,9 @@ from undistill.errors import UsageError
 
 PANELS = {
     **dict.fromkeys(("model", "control", "data", "time", "out", "suite", "name"), JOB),
-    **dict.fromkeys(("access", "queries", "output_defense", "threat_model", "outputs", "assume_fresh"), ACCESS),
+    **dict.fromkeys(
+        ("access", "queries", "unqueried", "output_defense", "threat_model", "outputs", "assume_fresh"), ACCESS
+    ),
     **dict.fromkeys(
         ("students", "extra_attack", "public", "seeds", "steps", "delta", "method", "teachers", "config", "sets"), MORE
     ),
@@ -42,6 +44,7 @@ class Asked:
     time: str | None = None
     access: str | None = None
     queries: str | None = None
+    unqueried: int | None = None
     output_defense: list[str] | None = None
     threat_model: str = "unlabelled/fresh"
     outputs: str | None = None

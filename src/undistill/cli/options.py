@@ -198,6 +198,10 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
         *(ACCESS, "--queries", "NUMBERS"),
         "Query budgets, by comma.  [default: 1/8, 1/4 and 1/2 of the pool]",
     ),
+    "unqueried": (
+        *(ACCESS, "--unqueried", "N"),
+        "Images that attackers hold beyond those they query; baselines get them, too.",
+    ),
     "output_defense": (
         *(ACCESS, "--output-defense", "NAME"),
         "Changes MODEL's outputs: stingy, 'rounding digits=1'; repeatable.",

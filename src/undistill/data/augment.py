@@ -138,6 +138,30 @@ class FromStored(View):
         return self.cut(images_BCHW, choices_BK, images_BCHW.shape[2])
 
 
+@VIEWS.register
+class Cutout(View):
+    """Blacken a square of half the image's side about a pixel drawn for each image; what lies outside the image is cut off.
+
+    Source: DeVries and Taylor 2017 (Improved Regularization of Convolutional Neural Networks with Cutout), section 3.
+    """
+
+    name: Literal["cutout"] = "cutout"
+    share: float = Field(0.5, gt=0, lt=1)
+
+    def draw(self, rng: torch.Generator, count: int) -> Tensor:
+        """The middle's row and column in units of 2⁻²⁰ of the side."""
+        return torch.randint(0, 1 << FRACTION, (count, 2), generator=rng)
+
+    def apply(self, images_BCHW: Tensor, choices_BK: Tensor) -> Tensor:
+        """The images, each with its square."""
+        side = images_BCHW.shape[2]
+        first_B2 = (choices_BK * side >> FRACTION) - (length := max(1, round(self.share * side))) // 2
+        pixel_S = torch.arange(side, device=images_BCHW.device)
+        inside_B2S = (pixel_S >= first_B2[:, :, None]) & (pixel_S < first_B2[:, :, None] + length)
+        hole_B1HW = (inside_B2S[:, 0, :, None] & inside_B2S[:, 1, None, :])[:, None]
+        return images_BCHW.masked_fill(hole_B1HW, 0)
+
+
 FRACTION = 20
 """Bits behind the point of coordinates in pixels."""
 WEIGHT = 11

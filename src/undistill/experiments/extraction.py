@@ -219,6 +219,7 @@ class Extraction:
                 "know that it never saw those of data.pool, say so (--assume-fresh, assume_fresh=True)"
             )
         self.images = hold(data, card, self.attack, recipe.seed, victim)
+        self.unqueried = beyond(data, card, recipe.seed, self.images)
         self.begun: dict[str, Any] = {}
         self.student = self._student().to(device)
         self.model = victim.model if isinstance(victim.model, BlackBox) else victim.model.to(device)
@@ -294,9 +295,10 @@ class Extraction:
         )
         if self.access is Access.WEIGHTS and len(self.images):  # who holds the network queries it past the oracle
             finite_logits(self.victim.network, self.images, self.victim.described)
+        more = {"unqueried": self.unqueried} if self.attack.uses_unqueried else {}
         try:
             for record in self.attack.steal(
-                self.oracle, self.student, self.images, self.recipe, device=self.device, state=state
+                self.oracle, self.student, self.images, self.recipe, device=self.device, state=state, **more
             ):
                 self.oracle.check()
                 yield record
@@ -407,7 +409,7 @@ class Extraction:
 
     def held_out(self) -> float | None:
         """The student's score on images that were neither trained on nor measured on; None without any."""
-        found = [images for images in spare(self.data, self.images) if len(images)]
+        found = [images for images in spare(self.data, self.images, self.unqueried) if len(images)]
         right = count = 0
         for images in found:
             labels_N = self._truth(images)
@@ -467,6 +469,11 @@ def permit(attack: Attack, card: ThreatModel) -> Access:
     if not attack.holds_images and card.data != "none":
         raise UsageError(
             f"{attack.name} makes its own images: take a threat model that holds none, such as data-free, not {card}"
+        )
+    if attack.uses_unqueried and not card.unqueried:
+        raise UsageError(
+            f"{attack.name} learns from images that are not queried, and the threat model {card} has none: write how many behind "
+            "its budget, as in /50+1000"
         )
     if attack.needs is not None and attack.needs > card.access:
         raise UsageError(f"{attack.name} needs {attack.needs.label}; the threat model gives {card.access.label}")
@@ -552,9 +559,10 @@ def hold(data: Splits, card: ThreatModel, attack: Attack, seed: int, victim: Vic
     if answered is not None:
         pool = pool.take(answered)
     count = round(card.share * len(pool)) if card.questions is None else card.questions
-    if count > len(pool):
+    if count + card.unqueried > len(pool):
         found = f"the {card.pool} pool has {len(pool)}" + (" with an answer" if answered is not None else "")
-        raise UsageError(f"the threat model queries {count} images; {found}")
+        more = f" and holds {card.unqueried} more" if card.unqueried else ""
+        raise UsageError(f"the threat model queries {count} images{more}; {found}")
     if count < 2:
         raise UsageError(
             f"the threat model leaves the attacker {count} of {len(pool)} images; training needs at least 2"
@@ -565,11 +573,19 @@ def hold(data: Splits, card: ThreatModel, attack: Attack, seed: int, victim: Vic
     return pool if card.data == "labelled" or attack.control else pool.unlabelled()
 
 
-def spare(data: Splits, held: ImageSet) -> tuple[ImageSet, ...]:
+def beyond(data: Splits, card: ThreatModel, seed: int, held: ImageSet) -> ImageSet:
+    """What an attacker has of the pool beside the images that it may query, drawn at (seed, "thief", "unqueried"), unlabelled."""
+    pool = data.train if data.pool is None or card.pool != "fresh" else data.pool
+    others = (~torch.isin(pool.index_N, held.index_N)).nonzero().squeeze(1)
+    picked = torch.randperm(len(others), generator=generator(seed, "thief", "unqueried"))[: card.unqueried]
+    return pool.take(others[picked].sort().values).unlabelled()
+
+
+def spare(data: Splits, *held: ImageSet) -> tuple[ImageSet, ...]:
     """Images to score a search on: the validation split, and the fresh images that the attacker does not hold. No test images."""
     found = [] if data.val is None else [data.val.take(torch.arange(min(SPARE, len(data.val))))]
     if data.pool is not None:
-        unheld = (~torch.isin(data.pool.index_N, held.index_N)).nonzero().squeeze(1)
+        unheld = (~torch.isin(data.pool.index_N, torch.cat([images.index_N for images in held]))).nonzero().squeeze(1)
         found.append(data.pool.take(unheld[:SPARE]))
     return tuple(found)
 

@@ -21,6 +21,7 @@ from undistill.reporting.audit.words import (
     served_to,
     serving_text,
     unfinished,
+    unqueried,
 )
 from undistill.reporting.document import Chart, Columns, Document, Entry, Format, Note, Statement, Table, Value, filled
 from undistill.reporting.naming import listed, number, plural
@@ -103,6 +104,7 @@ def gets(judgement: AuditResult) -> Statement:
         parts.append(f"{number(got.mean, digits)} %{sure} from {_the(serving_text(card.access))}")
     queries = cards[0].queries
     budget = "querying every view of every image" if queries is None else f"{plural(queries, 'query', 'queries')}"
+    budget += f" and {more:,} more images that are not queried" if (more := unqueried(cards[0])) else ""
     return Statement(
         GETS, f"With {budget}, the best extracted model reaches {listed(parts)}. {_beside(judgement, cards[0], digits)}"
     )
@@ -118,6 +120,7 @@ def _beside(judgement: AuditResult, card: ThreatModelResult, digits: int) -> str
     parts = [f"{name(judgement)} itself: {number(sum(own) / len(own), digits)} %"] if own else []
     if card.A_ref is not None:
         images = f"{card.images:,} labeled images" if card.images else "as many labeled images"
+        images += f", {more:,} unlabeled ones" if (more := unqueried(card)) else ""
         parts.append(f"a baseline with {images} and no access: {number(card.A_ref.mean, digits)} %")
     if judgement.outlook is not None and judgement.outlook.chance is not None:
         parts.append(f"guessing: {number(judgement.outlook.chance, 0)} %")

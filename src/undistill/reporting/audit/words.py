@@ -62,14 +62,21 @@ def holds_text(card: ThreatModelResult) -> str:
     return f"{card.images:,} {kind_text(card)}"
 
 
+def unqueried(card: ThreatModelResult) -> int:
+    """Images that attackers hold beyond those that they query."""
+    parsed = parse_card(card.threat_model)
+    return 0 if parsed is None else parsed.unqueried
+
+
 def kind_text(card: ThreatModelResult) -> str:
     """`fresh images, no labels`: what an attack holds, without its amount."""
-    parsed = parse_card(card.threat_model)
+    parsed, beyond = parse_card(card.threat_model), unqueried(card)
     whose = (
         "images" if parsed is None or parsed.pool == "none" else f"{parsed.pool} images".replace("trained", "training")
     )
+    more = f", {beyond:,} more that are not queried" if beyond else ""
     start = ", public weights" if parsed is not None and parsed.start == "public" else ""
-    return f"{whose}, {'true' if card.labelled else 'no'} labels{start}"
+    return f"{whose}, {'true' if card.labelled else 'no'} labels{more}{start}"
 
 
 def controlled(judgement: AuditResult) -> bool:
