@@ -18,6 +18,7 @@ from torch import Tensor
 from undistill.cli.catalog import catalog
 from undistill.data.image_set import Splits
 from undistill.defenses.base import DEFENSES
+from undistill.defenses.modelguard_s import book, entries, outputs, turned
 from undistill.defenses.noise import disturbed
 from undistill.defenses.protect import protect
 from undistill.defenses.reverse_sigmoid import CLIP, reverse_sigmoid
@@ -29,7 +30,7 @@ from undistill.threat_model import Access
 from undistill.training.recipe import Recipe, read
 
 Array = NDArray[Any]
-NAMES = ["answer-top1", "noise", "reverse-sigmoid", "rounding", "stingy", "top-k", "top1"]
+NAMES = ["answer-top1", "modelguard-s", "noise", "reverse-sigmoid", "rounding", "stingy", "top-k", "top1"]
 each = pytest.mark.parametrize("name", NAMES)
 steady = pytest.mark.parametrize("name", [name for name in NAMES if name != "noise"])
 EDGES = torch.tensor(
@@ -94,7 +95,7 @@ def test_an_answer_is_at_least_nothing_and_at_most_one_in_all(name: str, dtype: 
     assert bool((answer_BC > 0).any(dim=1).all())
 
 
-@steady
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("noise", "modelguard-s")])
 def test_classes_may_be_named_in_any_order(name: str) -> None:
     probs_BC, order = drawn(), torch.randperm(10, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(sent(probs_BC[:, order], name), sent(probs_BC, name)[:, order], rtol=0, atol=1e-15)
@@ -119,6 +120,43 @@ def test_the_top_class_stays_on_top(name: str) -> None:
     for probs_BC in (drawn(sharpness=0.3), drawn(), EDGES.double()):
         answer_BC, top_B = sent(probs_BC, name), probs_BC.argmax(dim=1)
         assert bool((answer_BC.gather(1, top_B[:, None])[:, 0] == answer_BC.max(dim=1).values).all())
+
+
+# -- the code book ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epsilon", [0.3, 1.0])
+def test_a_code_book_answers_within_its_distance_where_it_covers(epsilon: float) -> None:
+    for probs_BC in (drawn(2000), drawn(2000, sharpness=8)):
+        turn_BC = turned(probs_BC.argmax(dim=1), 10)
+        assert bool((probs_BC.gather(1, turn_BC)[:, 0] == probs_BC.amax(dim=1)).all())
+        _, covered_B = entries(probs_BC.gather(1, turn_BC), book(epsilon, 2000, 0, 10), epsilon)
+        far_B = (sent(probs_BC, "modelguard-s", epsilon=epsilon) - probs_BC).abs().sum(dim=1)
+        assert covered_B.double().mean() > 0.8
+        assert torch.equal(covered_B, far_B <= epsilon)
+
+
+def test_a_code_book_keeps_the_top_class_and_covers_what_it_was_made_from() -> None:
+    made_KC = book(0.5, 500, 1, 10)
+    assert bool((made_KC.argmax(dim=1) == 0).all())
+    torch.testing.assert_close(made_KC.sum(dim=1), torch.ones(len(made_KC), dtype=torch.float64))
+    assert bool(entries(outputs(500, 1, 10), made_KC, 0.5)[1].all())
+    assert len(book(0.5, 1000, 1, 10)) > len(made_KC)
+    assert not torch.equal(book(0.5, 500, 2, 10)[:3], made_KC[:3])
+
+
+def test_the_first_entry_that_is_near_answers_and_else_the_nearest() -> None:
+    held = torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.1, 0.1], [0.9, 0.1, 0.0]], dtype=torch.float64)
+    asked = torch.tensor([[0.9, 0.1, 0.0], [0.7, 0.3, 0.0], [0.5, 0.0, 0.5]], dtype=torch.float64)
+    entry_B, covered_B = entries(asked, held, 0.25)
+    assert (entry_B.tolist(), covered_B.tolist()) == ([1, 0, 1], [True, True, False])
+
+
+def test_a_code_book_turns_with_the_classes_and_lets_few_answers_through() -> None:
+    probs_BC = drawn(2000)
+    torch.testing.assert_close(sent(probs_BC.roll(3, 1), "modelguard-s"), sent(probs_BC, "modelguard-s").roll(3, 1))
+    assert len(sent(probs_BC, "modelguard-s").unique(dim=0)) <= 10 * len(book(1.0, 2000, 0, 10)) < 100
+    assert torch.equal(sent(probs_BC, "modelguard-s", epsilon=0.0), probs_BC)
 
 
 # -- one by one ---------------------------------------------------------------------------------------------------------
