@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The nasty teacher of digits before an attacker who holds twice as many images as it may query, and before one who holds no more:
-# standard@2, eight seeds. About 15 minutes an audit on one core. An interrupted script goes on.
+# standard@2, eight seeds. About 20 minutes an audit on one core. An interrupted script goes on.
 set -euo pipefail
 home=runs/unqueried
 audit() {

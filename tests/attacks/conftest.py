@@ -49,6 +49,14 @@ class Digits:
         return student, list(attacker.steal(oracle, student, none, recipe, device=torch.device("cpu")))
 
 
+class Wide(Digits):
+    """Its students are half as wide as the paper's."""
+
+    def student(self, width: float = 0.5, seed: int = 0) -> Classifier:
+        """A fresh one."""
+        return super().student(width, seed)
+
+
 def gain(ours: list[float], control: list[float]) -> float:
     """Mean difference, points, of accuracies that share their seeds."""
     return fmean(a - b for a, b in zip(ours, control, strict=True))
@@ -64,3 +72,15 @@ def digits() -> Digits:
     batches = image_batches(data.train, recipe, role="teacher", device="cpu")
     list(fit(victim, batches, CrossEntropy(), recipe.training, seed=0))
     return Digits(data, victim.eval(), recipe)
+
+
+@pytest.fixture(scope="session")
+def able(digits: Digits) -> Digits:
+    """A better victim, as the recipe of digits trains it, in 10 epochs."""
+    own = read("digits")
+    own = read({**own.dump(), "data": digits.data.settings | {"views": own.dump()["data"]["views"]}})
+    quick = read({**own.dump(), "training": own.dump()["training"] | {"epochs": 10}})
+    victim = fresh(own.model, digits.data, seed=0, role="teacher")
+    batches = image_batches(digits.data.train, quick, role="teacher", device="cpu")
+    list(fit(victim, batches, CrossEntropy(), quick.training, seed=0))
+    return Wide(digits.data, victim.eval(), own)

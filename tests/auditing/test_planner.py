@@ -72,15 +72,19 @@ def test_images_that_are_not_queried_bring_their_attack_and_their_baseline() -> 
         return {cell.attack.get("name", "") for cell in chosen}
 
     for side in ("defended", "undefended"):
-        assert "semi" in tried(side, wanted[0])
-        assert {"semi", "label-only"} <= tried(side, wanted[1])
+        assert {"semi", "active"} <= tried(side, wanted[0])
+        assert {"semi", "active", "label-only"} <= tried(side, wanted[1])
         for card in (wanted[1], wanted[3]):
             assert {
                 cell.label for cell in found if cell.side == side and cell.role == "labels" and cell.card == str(card)
-            } >= {"semi"}
-    assert tried("alone", wanted[1]) == {"scratch", "semi-scratch"}
+            } >= {"semi", "active"}
+    assert tried("alone", wanted[1]) == {"scratch", "semi-scratch", "active-scratch"}
     quick, _ = plan(SUITES["quick"], wanted=wanted[:2])
-    assert {cell.attack["name"] for cell in quick if cell.side == "alone"} == {"semi-scratch"}
+    assert {cell.attack["name"] for cell in quick if cell.side == "alone"} == {
+        "scratch",
+        "semi-scratch",
+        "active-scratch",
+    }
     without, _ = plan(SUITES["standard@2"])
     assert not any("semi" in cell.attack.get("name", "") for cell in without)
 

@@ -32,7 +32,7 @@ class Attack(Component):
     `needs` is the least access it can work with, None for a control that queries nothing; `reads` the most it makes use of.
     A `control` is handed true labels under any threat model: attackers are measured against it.
     `holds_images` False is data-free: it makes its own images. `holds_labels` False leaves out true labels that it holds.
-    `uses_unqueried` is handed, as `unqueried`, what the threat model has of images beyond those that may be queried.
+    `uses_unqueried` is handed, as `held`, all images that the attacker has, those beyond its budget too; a control with labels.
     `knows` names the defenses that it was written against, so that an audit can say whether an adaptive attack was tried.
     """
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from undistill.attacks.base import ATTACKS, Attack
-from undistill.losses import distillation_terms
+from undistill.losses import distillation_terms, smoothed_cross_entropy
 from undistill.oracle.oracle import Answer
 from undistill.threat_model import Access
 from undistill.types import Terms
@@ -28,6 +28,18 @@ class Distills(Attack):
             alpha=self.alpha,
             smoothing=smoothing,
         )
+
+
+class DistillsAnything(Distills):
+    """The same, and CE(student, predicted class) where the threat model shows no more."""
+
+    needs: ClassVar[Access | None] = Access.LABEL
+
+    def loss(self, logits_BC: Tensor, response: Answer, labels_B: Tensor, smoothing: float) -> Terms:
+        """`loss`, `kd` and `ce`; of predicted classes `loss` alone."""
+        if response.access is Access.LABEL:
+            return {"loss": smoothed_cross_entropy(logits_BC, response.labels_B, smoothing)}
+        return super().loss(logits_BC, response, labels_B, smoothing)
 
 
 @ATTACKS.register

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from undistill.attacks.average import Noted
 from undistill.attacks.base import ATTACKS, Lesson
 from undistill.attacks.head_refit import fitted
-from undistill.attacks.kd import Distills
+from undistill.attacks.kd import DistillsAnything
 from undistill.attacks.linear_probe import asked
 from undistill.attacks.sanitise import completed, probabilities
 from undistill.data.image_set import ImageSet
-from undistill.losses import smoothed_cross_entropy
 from undistill.oracle.oracle import Answer, Oracle
 from undistill.threat_model import Access
 from undistill.training.evaluate import accuracy
@@ -29,7 +28,6 @@ from undistill.training.features import Scale, check_head, linear_head, read_all
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.recipe import Recipe
 from undistill.training.train import image_batches
-from undistill.types import Terms
 
 RIDGE = 1e-12
 """Of the squared singular values, relative to the largest: what of the features is rounding is not read."""
@@ -42,7 +40,7 @@ L2 = 1e-3
 
 
 @ATTACKS.register
-class Public(Distills):
+class Public(DistillsAnything):
     """Solve for the last layer of the victim, where its encoder is public: no training, one query more than there are features.
 
     log p_i − mean log p = (w_i − mean w) · z + b_i − mean b: linear equations in the last layer, z the student's features.
@@ -56,13 +54,6 @@ class Public(Distills):
 
     name: Literal["public"] = "public"
     finetune: bool = False
-    needs: ClassVar[Access | None] = Access.LABEL
-
-    def loss(self, logits_BC: Tensor, response: Answer, labels_B: Tensor, smoothing: float) -> Terms:
-        """`loss`, `kd` and `ce`; of labels `loss` alone."""
-        if response.access is Access.LABEL:
-            return {"loss": smoothed_cross_entropy(logits_BC, response.labels_B, smoothing)}
-        return super().loss(logits_BC, response, labels_B, smoothing)
 
     def check(self, student: nn.Module, victim: nn.Module | None = None) -> None:
         """UsageError for a student without a linear head that has a bias."""

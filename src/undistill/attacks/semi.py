@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from undistill import ranks
 from undistill.attacks.base import ATTACKS, Attack, Lesson
-from undistill.attacks.kd import Distills
+from undistill.attacks.kd import DistillsAnything
 from undistill.data.augment import Cutout, Rotation, Views
 from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
-from undistill.losses import smoothed_cross_entropy
-from undistill.oracle.oracle import Answer, Oracle
+from undistill.oracle.oracle import Oracle
 from undistill.seeds import generator
 from undistill.threat_model import Access
 from undistill.training.loop import EpochRecord, State, fit
@@ -58,15 +57,17 @@ class FixMatch(Attack):
         *,
         device: torch.device,
         state: State | None = None,
-        unqueried: ImageSet | None = None,
+        held: ImageSet | None = None,
     ) -> Iterator[EpochRecord]:
-        """Train `student`; without `unqueried` images by the plain objective alone. UsageError under torchrun."""
+        """Train `student`; where no more images are `held`, by the plain objective alone. UsageError under torchrun."""
         if ranks.count() > 1:
             raise UsageError(f"{self.name} learns from two sets of images at once: run it without torchrun")
         batches = image_batches(images, recipe, role="thief", device=str(device))
         objective = self.plain(oracle, batches, recipe, resumed=state is not None)
-        if unqueried is not None and len(unqueried) >= 2:
-            objective = Consistent(objective, self, Unqueried(unqueried, batches, recipe, self.ratio))
+        others = images if held is None else held
+        others = others.take((~torch.isin(others.index_N, images.index_N)).nonzero().squeeze(1))
+        if len(others) >= 2:
+            objective = Consistent(objective, self, Unqueried(others, batches, recipe, self.ratio))
         return fit(student, batches, objective, recipe.training, seed=recipe.seed, state=state)
 
     def consistency(self, weak_UC: Tensor, strong_UC: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +79,7 @@ class FixMatch(Attack):
 
 
 @ATTACKS.register
-class Semi(FixMatch, Distills):
+class Semi(FixMatch, DistillsAnything):
     """Distil, and learn from the images that were not queried, too.
 
     `kd`, α τ² KL(response ‖ student) + (1 − α) CE(student, label), or CE against predicted classes, on the queried images; on
@@ -88,13 +89,6 @@ class Semi(FixMatch, Distills):
     """
 
     name: Literal["semi"] = "semi"
-    needs: ClassVar[Access | None] = Access.LABEL
-
-    def loss(self, logits_BC: Tensor, response: Answer, labels_B: Tensor, smoothing: float) -> Terms:
-        """`loss`, `kd` and `ce`; of predicted classes `loss` alone."""
-        if response.access is Access.LABEL:
-            return {"loss": smoothed_cross_entropy(logits_BC, response.labels_B, smoothing)}
-        return super().loss(logits_BC, response, labels_B, smoothing)
 
 
 @ATTACKS.register

@@ -325,7 +325,7 @@ def left_out(chosen: Suite, cards: Sequence[ThreatModel], config: AuditConfig) -
     if not any(card.unqueried for card in cards):
         found.append(
             Skipped(
-                what="attackers who also learn from images that they do not query (semi)",
+                what="attackers who hold more images than they may query (semi, active)",
                 why="none were given; --unqueried NUMBER tries them",
             )
         )

@@ -16,9 +16,9 @@ from undistill.threat_model import Access, ThreatModel
 FEW = 3
 """Report seeds where only a curve or a doubt rests on them."""
 BASELINE: Settings = {"name": "scratch"}
-SEMI: Settings = {"name": "semi"}
-SEMI_BASELINE: Settings = {"name": "semi-scratch"}
+MORE_IMAGES: tuple[Settings, ...] = ({"name": "semi"}, {"name": "active"})
 """Of attackers that hold images beyond those that they query."""
+MORE_BASELINES: tuple[Settings, ...] = ({"name": "semi-scratch"}, {"name": "active-scratch"})
 
 
 @dataclass
@@ -51,8 +51,9 @@ class Planner:
         self.suite, self.subjects, self.cards = suite, tuple(subjects), tuple(cards)
         self.attackers, self.seeds, self.first = attackers, tuple(seeds), cards[0]
         self.alpha = 0.9 if self.first.data == "labelled" else 1.0
-        semi = (SEMI,) if self.first.unqueried else ()
-        self.labels, self.fewest_labels = (*suite.labels, *semi), (*suite.labels[:1], *semi)
+        self.more = MORE_IMAGES if self.first.unqueried else ()
+        self.labels, self.fewest_labels = (*suite.labels, *self.more), (*suite.labels[:1], *self.more)
+        self.baselines = (BASELINE, *(MORE_BASELINES if self.first.unqueried else ()))
         plain = Maker(self.cards, attackers, fingerprint, self.alpha, {})
         trains = {s.name: plain.served(s, self._shown()[0]).key for s in subjects if s.recipe is not None}
         alone = tuple(trains[s.name] for s in subjects[:1] if s.name in trains)
@@ -159,10 +160,9 @@ class Planner:
                     self.found[subject.side, "inside"] = _keys(cells)
                 yield from cells
         if seeds:
-            baselines = (BASELINE, SEMI_BASELINE) if self.first.unqueried else (BASELINE,)
             cells = [
                 self.make.attack(None, "search", self.first, seed, attack=baseline, times=times)
-                for baseline in baselines
+                for baseline in self.baselines
                 for times in self._rates()
                 for seed in seeds
             ]
@@ -310,13 +310,13 @@ class Planner:
         if card.data == "none":
             return
         among = self.found.get(("alone", "alone"))
-        how: dict[str, Any] = (
-            {"attack": SEMI_BASELINE if card.unqueried else BASELINE}
+        hows: list[dict[str, Any]] = (
+            [{"attack": baseline} for baseline in self.baselines]
             if among is None
-            else {"choice": Choice(among=among), "stage": 3, "label": "alone"}
+            else [{"choice": Choice(among=among), "stage": 3, "label": "alone"}]
         )
         every = dict.fromkeys(seed for subject in self.subjects for seed in self._own(subject, seeds))
-        yield from (self.make.attack(None, role, card, seed, student=student, **how) for seed in every)
+        yield from (self.make.attack(None, role, card, s, student=student, **how) for how in hows for s in every)
 
     def _curve(self) -> Iterable[Planned]:
         """A baseline on fewer and more labelled images, for label-equivalents."""
@@ -352,7 +352,7 @@ class Planner:
     def _soft_attacks(self, subject: Subject, card: ThreatModel) -> tuple[Settings, ...]:
         """The suite's attacks on scores that can be played on a victim, and that there are enough queries for."""
         more = self.suite.public if self.first.start == "public" else ()
-        more += (SEMI,) if self.first.unqueried else ()
+        more += self.more
         found = self._played(
             (*self.suite.soft, *more, *(knowing(subject, card.access) if self.suite.adaptive else ())), self.first
         )
@@ -376,7 +376,7 @@ class Planner:
 
     def _kept(self, groups: Sequence[Group]) -> tuple[tuple[Planned, ...], tuple[Skipped, ...]]:
         """The groups that there is room for, by stage; a cell that two groups want is there once."""
-        most = math.ceil(self.suite.most * max(1.0, len(self.seeds) / self.suite.seeds))
+        most = math.ceil(self.suite.most * max(1.0, len(self.seeds) / self.suite.seeds)) * (2 if self.more else 1)
         most *= len({subject.teacher for subject in self.subjects})
         kept: dict[str, Planned] = {}
         skipped: dict[str, Skipped] = {}

@@ -42,7 +42,7 @@ VIEWS = 6e-8
 SLOWER = 1.5
 """How much longer than the fastest steps the average one takes, at most, on an idle machine."""
 EXTRA = {"average": 1.0, "finetune": 2.0, "feature-kd": 1.3, "linear-probe": 0.3, "head-refit": 0.5, "public": 0.1}
-EXTRA |= dict.fromkeys(("semi", "semi-scratch"), 6.0)
+EXTRA |= dict.fromkeys(("semi", "semi-scratch"), 6.0) | dict.fromkeys(("active", "active-scratch"), 5.0)
 """How much longer than distillation some attacks train, roughly."""
 UNDO = 8.0
 """Seconds that `inverse` takes to learn the way back."""

@@ -219,7 +219,7 @@ class Extraction:
                 "know that it never saw those of data.pool, say so (--assume-fresh, assume_fresh=True)"
             )
         self.images = hold(data, card, self.attack, recipe.seed, victim)
-        self.unqueried = beyond(data, card, recipe.seed, self.images)
+        self.held = with_unqueried(data, card, self.attack, recipe.seed, self.images)
         self.begun: dict[str, Any] = {}
         self.student = self._student().to(device)
         self.model = victim.model if isinstance(victim.model, BlackBox) else victim.model.to(device)
@@ -295,7 +295,7 @@ class Extraction:
         )
         if self.access is Access.WEIGHTS and len(self.images):  # who holds the network queries it past the oracle
             finite_logits(self.victim.network, self.images, self.victim.described)
-        more = {"unqueried": self.unqueried} if self.attack.uses_unqueried else {}
+        more = {"held": self.held} if self.attack.uses_unqueried else {}
         try:
             for record in self.attack.steal(
                 self.oracle, self.student, self.images, self.recipe, device=self.device, state=state, **more
@@ -409,7 +409,7 @@ class Extraction:
 
     def held_out(self) -> float | None:
         """The student's score on images that were neither trained on nor measured on; None without any."""
-        found = [images for images in spare(self.data, self.images, self.unqueried) if len(images)]
+        found = [images for images in spare(self.data, self.held) if len(images)]
         right = count = 0
         for images in found:
             labels_N = self._truth(images)
@@ -573,19 +573,25 @@ def hold(data: Splits, card: ThreatModel, attack: Attack, seed: int, victim: Vic
     return pool if card.data == "labelled" or attack.control else pool.unlabelled()
 
 
-def beyond(data: Splits, card: ThreatModel, seed: int, held: ImageSet) -> ImageSet:
-    """What an attacker has of the pool beside the images that it may query, drawn at (seed, "thief", "unqueried"), unlabelled."""
+def with_unqueried(data: Splits, card: ThreatModel, attack: Attack, seed: int, images: ImageSet) -> ImageSet:
+    """All that an attacker holds: these images and those beyond its budget, drawn at (seed, "thief", "unqueried").
+
+    Labels are for controls alone: one that chooses images to be labeled.
+    """
     pool = data.train if data.pool is None or card.pool != "fresh" else data.pool
-    others = (~torch.isin(pool.index_N, held.index_N)).nonzero().squeeze(1)
+    queried_N = torch.isin(pool.index_N, images.index_N)
+    others = (~queried_N).nonzero().squeeze(1)
     picked = torch.randperm(len(others), generator=generator(seed, "thief", "unqueried"))[: card.unqueried]
-    return pool.take(others[picked].sort().values).unlabelled()
+    rows = torch.cat([queried_N.nonzero().squeeze(1), others[picked]])
+    found = pool.take(rows.sort().values)
+    return found if attack.control else found.unlabelled()
 
 
-def spare(data: Splits, *held: ImageSet) -> tuple[ImageSet, ...]:
+def spare(data: Splits, held: ImageSet) -> tuple[ImageSet, ...]:
     """Images to score a search on: the validation split, and the fresh images that the attacker does not hold. No test images."""
     found = [] if data.val is None else [data.val.take(torch.arange(min(SPARE, len(data.val))))]
     if data.pool is not None:
-        unheld = (~torch.isin(data.pool.index_N, torch.cat([images.index_N for images in held]))).nonzero().squeeze(1)
+        unheld = (~torch.isin(data.pool.index_N, held.index_N)).nonzero().squeeze(1)
         found.append(data.pool.take(unheld[:SPARE]))
     return tuple(found)
 
