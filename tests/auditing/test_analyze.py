@@ -19,6 +19,7 @@ from undistill.auditing.text import unique_names
 from undistill.auditing.verdict import STRENGTH
 from undistill.errors import UsageError
 from undistill.experiments.plan import Planned, Role, Side
+from undistill.reporting.audit.words import decides_text
 
 SAME = {"kd": 90.0, "decoupled": 88.0, "standardised-kd": 87.0}
 
@@ -179,6 +180,24 @@ def test_levels_are_the_best_of_their_kind(tmp_path: Path) -> None:
     assert card.reduction.mean == pytest.approx(10, abs=0.11)
     assert card.reduction_share == pytest.approx(100 * card.reduction.mean / card.headroom.mean, abs=0.01)
     assert card.tried == 3 + 2 + 2
+
+
+def test_the_result_without_the_attack_that_decides(tmp_path: Path) -> None:
+    """`kd` leads by 5 points, in each of its settings; without it soft outputs teach no more than labels."""
+    MadeAudit(soft={"kd": 84.0, "decoupled": 79.0, "standardised-kd": 78.0}, naive=83.5).write(tmp_path)
+    card = only_card(tmp_path)
+    found = card.decides
+    assert found is not None
+    assert (card.verdict, found.attack, found.without) == ("partial", "kd", "reduced to labels")
+    assert (found.best, found.runner_up) == (card.best, "label-only")
+    assert found.ahead is not None
+    assert found.ahead.mean == pytest.approx(5.0)
+    assert "kd (τ 4, α 1). The best other attack is label-only, 5.0 points behind" in decides_text(card)
+    assert decides_text(card).endswith("Without kd, the verdict would be: label-only level.")
+    MadeAudit(soft=SAME).write(tmp_path / "robust")
+    robust = only_card(tmp_path / "robust")
+    assert robust.decides is not None
+    assert robust.decides.without == robust.verdict == "no effect"
 
 
 def test_a_gain_is_the_paired_difference_from_the_chosen_label_only_attack(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from undistill.auditing import text
-from undistill.auditing.case import Case, cases
+from undistill.auditing.case import Case, attack_of, cases, of
 from undistill.auditing.evidence import SOFT, STALE, Arm, Evidence
 from undistill.auditing.evidence import read as read_evidence
 from undistill.auditing.flags import raised, temperatures
@@ -17,6 +18,7 @@ from undistill.auditing.result import (
     AttackResult,
     AuditResult,
     Contrast,
+    Decides,
     Estimate,
     Line,
     Point,
@@ -113,6 +115,7 @@ def _threat_model(case: Case, points: tuple[Point, ...]) -> ThreatModelResult:
         why=text.why(case),
         search=_search(case),
         tried=_tried(case),
+        decides=_decides(case, names),
     )
     sentence = text.sentence(case, found, best=got, undefended=estimate(undefended))
     return found.model_copy(update={"sentence": sentence})
@@ -124,7 +127,7 @@ def _attack(case: Case, arm: Arm, name: str) -> AttackResult:
     first, floor = arm.cells[0] if arm.cells else None, places.labels.chosen
     return AttackResult(
         name=name,
-        attack=first.attack if first else arm.planned[0].attack.get("name", arm.label),
+        attack=attack_of(arm),
         settings=first.attack_settings if first else {},
         side=cast("Any", arm.side),
         role=arm.role,
@@ -193,6 +196,22 @@ def _search(case: Case) -> dict[str, tuple[Point, ...]]:
         for side, response in responses.items()
         if response
     }
+
+
+def _decides(case: Case, names: Mapping[Arm, str]) -> Decides | None:
+    """What hangs on the best attack on the audited model; None where no other one was reported."""
+    known = sorted((arm for arm in of(case.arms, "defended", *SOFT, "labels") if arm.runs), key=lambda arm: -arm.mean)
+    second = next((arm for arm in known if attack_of(arm) != attack_of(known[0])), None)
+    if second is None:
+        return None
+    best, rest = known[0], replace(case, without=frozenset({attack_of(known[0])}))
+    return Decides(
+        attack=attack_of(best),
+        best=names[best],
+        runner_up=names[second],
+        ahead=record(case.compare(best, second)),
+        without=cast("Verdict | None", rest.verdict),
+    )
 
 
 def _tried(case: Case) -> int:

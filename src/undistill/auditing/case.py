@@ -43,10 +43,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Case:
-    """One threat model of an audit. `text` is how the plan writes it."""
+    """One threat model of an audit. `text` is how the plan writes it; `without` names attacks that are taken for never tried."""
 
     evidence: Evidence
     text: str
+    without: frozenset[str] = frozenset()
 
     @cached_property
     def threat_model(self) -> ThreatModel:
@@ -76,7 +77,7 @@ class Case:
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
         """All attacks and baselines."""
-        return self.evidence.arms(self.text)
+        return tuple(arm for arm in self.evidence.arms(self.text) if attack_of(arm) not in self.without)
 
     @cached_property
     def comparison(self) -> Comparison[Arm]:
@@ -184,6 +185,11 @@ def comparison(arms: Sequence[Arm], labelled: bool, *, labels_only: bool = False
         defended=ranked_first((*soft, *labels)),
         labels_only=labels_only,
     )
+
+
+def attack_of(arm: Arm) -> str:
+    """The name of an arm's attack, whatever its settings; its label where nothing says which it is."""
+    return arm.cells[0].attack if arm.cells else str(arm.planned[0].attack.get("name", arm.label))
 
 
 def of(arms: Sequence[Arm], side: str, *roles: str) -> tuple[Arm, ...]:

@@ -66,6 +66,20 @@ class Contrast(Record):
     estimate: Estimate
 
 
+class Decides(Record):
+    """The best reported attack on the audited model, and what the result would be without it.
+
+    `runner_up`: the best that is another attack (not the same with other settings); `ahead`: points above it, paired by unit.
+    `without`: the verdict (or indication) of the same cells without all of that attack's; None without a control.
+    """
+
+    attack: str
+    best: str
+    runner_up: str
+    ahead: Estimate | None = None
+    without: Verdict | None = None
+
+
 class Point(Record):
     """One point of a curve: `x` queries or temperature, accuracy (or score) in percent."""
 
@@ -117,6 +131,7 @@ class ThreatModelResult(Record):
     why: str = ""
     search: dict[str, tuple[Point, ...]] = {}
     tried: int = 0
+    decides: Decides | None = None
 
 
 class VictimResult(Record):

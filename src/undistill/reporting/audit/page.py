@@ -11,6 +11,7 @@ from undistill.auditing.result import AuditResult, ThreatModelResult
 from undistill.reporting import export, render
 from undistill.reporting.audit import curves, first, glossary, lanes, tables
 from undistill.reporting.audit.words import (
+    decides_text,
     digits_of,
     ended,
     heading,
@@ -172,6 +173,7 @@ def _card(place: int, card: ThreatModelResult, judgement: AuditResult, drawn: Dr
     marked = f" Flags: {listed(own)}." if own else ""
     body: list[Block] = [Text(f"`{card.threat_model}`", "quiet"), Text(card.sentence)]
     body.append(Text(f"{verdict_sentence(card, judgement)} {sentence(card.why)}{removed}{marked}"))
+    body += [Text(decides_text(card), "quiet")] if card.decides is not None else []
     body += _shown(drawn.accuracies[place]) or (_EMPTY,)
     body += [drawn.behind[place]] if len(drawn.behind[place]) else []
     body.append(Details("Every attack and control", (drawn.attackers[place],)))

@@ -166,6 +166,25 @@ def verdict_sentence(card: ThreatModelResult, judgement: AuditResult) -> str:
     return f"No verdict: {missing_text(card, judgement)}."
 
 
+def decides_text(card: ThreatModelResult) -> str:
+    """Which attack the result hangs on, how far the next one is behind, and what the verdict would be without it."""
+    found = card.decides
+    if found is None:
+        return ""
+    behind = ""
+    if found.ahead is not None:
+        ends = (found.ahead.low, found.ahead.high)
+        sure = "" if None in ends else f" (95 %: {number(ends[0])} to {number(ends[1])})"
+        behind = f", {number(found.ahead.mean)} points behind{sure}"
+    text = f"What decides: {found.best}. The best other attack is {found.runner_up}{behind}."
+    verdict = card.verdict or card.indication
+    if found.without is None or verdict is None:
+        return text
+    kind = "verdict" if card.verdict else "indication"
+    same = f"the {kind} is the same" if found.without == verdict else f"the {kind} would be: {shown(found.without)}"
+    return f"{text} Without {found.attack}, {same}."
+
+
 def meanings(judgement: AuditResult) -> dict[str, str]:
     """What the verdicts that appear here mean."""
     d = f"δ = {points_text(judgement.delta)}"
