@@ -288,6 +288,23 @@ def adaptive() -> str:
     return "\n".join(lines)
 
 
+def unqueried() -> str:
+    """What a nasty teacher and its control give away to an attacker with more images than queries, and to one without."""
+    lines = [
+        "| more images | baseline | normal teacher | by | nasty teacher | by | its predicted classes | points removed | verdict |",
+        "|---:|---:|---:|---|---:|---|---:|---:|---|",
+    ]
+    for name, found in judged("unqueried").items():
+        card = found.threat_models[0]
+        by = {a.name: f"`{a.attack}`" for a in card.attacks}
+        levels = [span(one) for one in (card.A_ref, card.A_soft0, card.A_def, card.A_label)]
+        row = [levels[0], levels[1], by[str(card.best_undefended)], levels[2], by[str(card.best)], levels[3]]
+        removed = "–" if card.reduction is None else f"{card.reduction.mean:.1f}"
+        verdict = words.shown(card.verdict or "inconclusive")
+        lines.append(f"| {name.removeprefix('more-')} | {' | '.join(row)} | {removed} | {verdict} |")
+    return "\n".join(lines)
+
+
 def span(found: Any) -> str:
     """A mean with its interval."""
     return f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f})"
@@ -525,6 +542,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "cifar10": lambda: compared("cifar10"),
         "owner": lambda: compared("owner"),
         "adaptive": adaptive,
+        "unqueried": unqueried,
         "planted": planted,
         "costs": costs,
     },

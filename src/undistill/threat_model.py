@@ -42,7 +42,7 @@ class ThreatModel(BaseModel):
 
     `share` is the part of the pool that the attacker holds. `questions`, the query budget: None for one query for each view of each
     image (the paper's case: 160 epochs × 50,000 images are 8 M queries); a number Q for at most Q images, each queried once.
-    `unqueried`: images of the pool that the attacker holds beside those, without labels (`/50+1000`). Data
+    `unqueried`: images of the pool that the attacker holds beyond its budget, without labels (`/50+1000`). Data
     `none` is an attacker without images, who queries nothing: `weights/none/none/random`.
     """
 
@@ -115,7 +115,7 @@ class ThreatModel(BaseModel):
                 f"threat model {text!r} is neither one of {', '.join(NAMED)} nor of the form "
                 "ACCESS/DATA(SHARE)/POOL/START[/QUERIES[+IMAGES]] such as logits/labelled(1.0)/trained/random"
             )
-        queries, _, more = parts[4].partition("+") if len(parts) == 5 else (None, "", "")
+        queries, plus, more = parts[4].partition("+") if len(parts) == 5 else (None, "", "")
         try:
             return cls.model_validate(
                 {
@@ -125,7 +125,7 @@ class ThreatModel(BaseModel):
                     "pool": parts[2],
                     "start": parts[3],
                     "questions": queries,
-                    "unqueried": more or 0,
+                    "unqueried": more if plus else 0,
                 }
             )
         except ValueError as error:

@@ -38,6 +38,17 @@ def test_nothing_is_chosen_twice_even_of_equal_ones(choice: str) -> None:
     assert sorted(chosen(choice, same, torch.arange(5), 15).tolist()) == list(range(5, 20))
 
 
+@pytest.mark.parametrize("queries", [*range(2, 26), 50])
+def test_small_budgets_are_spent_to_the_last_query_too(digits: Digits, queries: int) -> None:
+    card = CARD.model_copy(update={"questions": queries})
+    images = hold(digits.data, card, Active(), 0)
+    every = with_unqueried(digits.data, card, Active(), 0, images)
+    oracle = Oracle(digits.victim, Access.PROBS, budget=queries)
+    recipe = recipe_of(digits, epochs=1, passes=1)
+    list(Active(choice="entropy").steal(oracle, digits.student(), images, recipe, device=CPU, held=every))
+    assert oracle.queries == queries
+
+
 class Counting(Oracle):
     """Writes down what it is asked."""
 

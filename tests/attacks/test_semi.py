@@ -188,7 +188,11 @@ def test_a_threat_model_says_how_many_more_images_there_are() -> None:
     assert (CARD.questions, CARD.unqueried) == (50, 200)
     assert str(CARD) == "probs/unlabelled(1.0)/fresh/random/50+200"
     assert ThreatModel.parse(str(CARD)) == CARD
-    for wrong in ("probs/unlabelled/fresh/random/+200", "probs/unlabelled/fresh/random/50+x"):
+    for wrong in (
+        "probs/unlabelled/fresh/random/+200",
+        "probs/unlabelled/fresh/random/50+x",
+        "probs/unlabelled/fresh/random/50+",
+    ):
         with pytest.raises(UsageError, match="threat model"):
             ThreatModel.parse(wrong)
     with pytest.raises(UsageError, match="has none: write how many behind its budget"):

@@ -85,6 +85,10 @@ def test_images_that_are_not_queried_bring_their_attack_and_their_baseline() -> 
         "semi-scratch",
         "active-scratch",
     }
+    much = [cards("probs")[0].model_copy(update={"unqueried": 320})]
+    curve = [ThreatModel.parse(c.card) for c in plan(SUITES["standard@2"], wanted=much)[0] if c.role == "curve"]
+    assert {card.questions for card in curve} == {25}
+    assert all((card.questions or 0) + card.unqueried <= ATTACKERS.pool for card in curve)
     without, _ = plan(SUITES["standard@2"])
     assert not any("semi" in cell.attack.get("name", "") for cell in without)
 

@@ -56,7 +56,7 @@ class Chooses(Attack):
         every = every.take(
             torch.randperm(len(every), generator=generator(recipe.seed, "thief", "active"))
         )  # ties are random
-        ends = [max(2, round(len(images) * part / self.rounds)) for part in range(1, self.rounds + 1)]
+        ends = sorted({max(2, round(len(images) * part / self.rounds)) for part in range(1, self.rounds + 1)})
         if state is None:
             first = torch.isin(every.index_N, images.index_N).nonzero().squeeze(1)
             rows_N, fresh = first[: ends[0]], copy.deepcopy(student.state_dict())
@@ -146,11 +146,12 @@ def chosen(choice: str, probs_HC: Tensor, known_N: Tensor, count: int) -> Tensor
         entropy_H = torch.special.entr(probs_HC).sum(dim=1)
         entropy_H[known_N] = -1
         return entropy_H.argsort(descending=True, stable=True)[:count]
-    far_H = torch.cdist(probs_HC, probs_HC[known_N]).amin(dim=1)
+    nearest = [torch.cdist(probs_HC, some_MC).amin(dim=1) for some_MC in probs_HC[known_N].split(1024)]
+    far_H = torch.stack(nearest).amin(dim=0)
     far_H[known_N] = -1
     rows = []
     for _ in range(count):
         rows.append(far_H.argmax())
         far_H = torch.minimum(far_H, (probs_HC - probs_HC[rows[-1]]).norm(dim=1))
-        far_H[torch.stack(rows)] = -1
+        far_H[rows[-1]] = -1
     return torch.stack(rows)

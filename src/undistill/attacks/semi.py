@@ -20,7 +20,7 @@ from undistill.data.batches import ImageBatches
 from undistill.data.image_set import ImageSet
 from undistill.errors import UsageError
 from undistill.oracle.oracle import Oracle
-from undistill.seeds import generator
+from undistill.seeds import derive, generator
 from undistill.threat_model import Access
 from undistill.training.loop import EpochRecord, State, fit
 from undistill.training.objectives import CrossEntropy
@@ -116,10 +116,8 @@ class Unqueried:
 
     def __init__(self, images: ImageSet, batches: ImageBatches, recipe: Recipe, ratio: int) -> None:
         self.ratio, self.seed, views = ratio, recipe.seed, recipe.data.views
-        self.weak, self.strong = (
-            ImageBatches(images, 2, chosen, seed=recipe.seed, role=f"unqueried/{how}", device=batches.device)
-            for how, chosen in (("weak", views), ("strong", (*views, *STRONG)))
-        )
+        self.weak = ImageBatches(images, 2, views, seed=recipe.seed, role="unqueried/weak", device=batches.device)
+        self.strong = (*views, *STRONG)
         self.rounds = math.ceil(ratio * batches.size / len(images)) + 1
         self.turn = (-1, 0)  # a pass, and how many it has shown
         self.round: tuple[int, Tensor, Views, Views] | None = None
@@ -141,9 +139,11 @@ class Unqueried:
 
     def _round(self, number: int) -> tuple[Tensor, Views, Views]:
         if self.round is None or self.round[0] != number:
-            rng = generator(self.seed, "thief", f"unqueried/{number}")
-            rows_N = torch.randperm(self.weak.size, generator=rng).to(self.weak.device)
-            self.round = (number, rows_N, self.weak.views_of(number), self.strong.views_of(number))
+            rng, weak = generator(self.seed, "thief", f"unqueried/{number}"), self.weak
+            rows_N = torch.randperm(weak.size, generator=rng).to(weak.device)
+            seed = derive(self.seed, "unqueried/strong", "views")
+            strong = Views(self.strong, seed, number, weak.source_size, weak.device, weak.image_size)
+            self.round = (number, rows_N, weak.views_of(number), strong)
         return self.round[1:]
 
 

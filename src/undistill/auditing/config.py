@@ -194,10 +194,12 @@ def cards_of(config: AuditConfig, chosen: Suite, data: Splits, victims: Mapping[
 
 def _affordable(budgets: Sequence[int | None], unqueried: int, pool: str, size: int) -> None:
     """UsageError for query budgets, and images beyond them, that a pool has not enough images for."""
-    if unqueried < 0 or (unqueried and None in budgets):
+    if not 0 <= unqueried <= size - 2:
         raise UsageError(
-            f"--unqueried counts images beyond a query budget: at least 0, and with --queries; not {unqueried:,}"
+            f"the {pool} pool has {size:,} images; --unqueried leaves at least 2 to query, not {unqueried:,}"
         )
+    if unqueried and None in budgets:
+        raise UsageError("without a query budget every image is queried: --unqueried goes with --queries")
     for count in budgets:
         if count is not None and not 2 <= count <= size - unqueried:
             more = f" and {unqueried:,} images that are not queried" if unqueried else ""

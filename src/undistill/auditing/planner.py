@@ -322,7 +322,8 @@ class Planner:
         """A baseline on fewer and more labelled images, for label-equivalents."""
         for times in self.suite.curve:
             count = round(times * self.attackers.images(self.first))
-            if self.first.questions is not None and 2 <= count <= self.attackers.size(self.first):
+            most = self.attackers.size(self.first) - self.first.unqueried
+            if self.first.questions is not None and 2 <= count <= most:
                 role: Role = "alone" if any(card.questions == count for card in self.cards) else "curve"
                 yield from self._alone(role, self.first.model_copy(update={"questions": count}), self.seeds[:2])
 

@@ -100,7 +100,7 @@ def title(threat_model: ThreatModel, images: int) -> str:
     if threat_model.data == "none":
         return f"no images, {access}"
     pool = "" if threat_model.pool == "fresh" else " that the model was trained on"
-    more = f" and {threat_model.unqueried:,} that are not queried" if threat_model.unqueried else ""
+    more = f" and {threat_model.unqueried:,} beyond the budget" if threat_model.unqueried else ""
     start = ", starting from public weights" if threat_model.start == "public" else ""
     return f"{images:,} {LABELS.get(threat_model.data, threat_model.data)} images{pool}{more}, {access}{start}"
 
@@ -250,6 +250,7 @@ def sentence(case: Case, found: ThreatModelResult, *, best: Estimate | None, und
     if found.label_equivalents is not None:
         more = "more than " if found.label_equivalents_beyond else "about "
         needed = f"{more}{found.label_equivalents:,.0f} labeled images"
+        needed += f", beside {extra:,} unlabeled ones," if (extra := case.threat_model.unqueried) else ""
         parts.append(f"Without your model, an attacker would need {needed} for that")
     return " ".join(f"{part}." for part in (*parts, *_removed(case)))
 

@@ -162,7 +162,7 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     # output access and budget
     "threat_model": (
         *(ACCESS, "--threat-model", "NAME"),
-        "paper, api, data-free, or written out: access/data/pool/start/queries, as in probs/unlabelled/fresh/random/50.",
+        "paper, api, data-free, or written out: access/data/pool/start/queries, as in probs/unlabelled/fresh/random/50+1000.",
     ),
     "outputs": (
         *(ACCESS, "--outputs", "KIND"),

@@ -28,7 +28,8 @@ class ModelGuardS(AnswerDefense):
     The book is made once, from `stream` outputs drawn at `seed`: one that no entry covers adds an entry, of the Dirichlet draws
     around it that are within ε and have its top class the one farthest from the entries so far. Then it is frozen, so that an
     answer does not depend on earlier queries, and one book, turned, serves every top class. In the source it grows with the
-    queries themselves. With ε of 1 and few classes it tells little more than the top class does. ε = 0 changes nothing.
+    queries themselves. With ε of 1 and few classes it tells little more than the top class does; far below ½ the stream covers
+    little, and answers are farther than ε. ε = 0 changes nothing. Of 1,000 classes the book takes 10 seconds.
 
     Source: Tang et al., ModelGuard: Information-Theoretic Defense Against Model Extraction Attacks, USENIX Security 2024, its
     ordered quantization.

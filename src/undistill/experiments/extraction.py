@@ -178,6 +178,8 @@ def _divisible(victim: Victim, attack: Attack) -> None:
         raise UsageError(f"{victim.label} answers one process: attack it without torchrun")
     if not attack.holds_images:
         raise UsageError(f"{attack.name} makes its own images: run it without torchrun")
+    if attack.uses_unqueried:
+        raise UsageError(f"{attack.name} takes more images than its batches have: run it without torchrun")
 
 
 class Extraction:
@@ -219,7 +221,7 @@ class Extraction:
                 "know that it never saw those of data.pool, say so (--assume-fresh, assume_fresh=True)"
             )
         self.images = hold(data, card, self.attack, recipe.seed, victim)
-        self.held = with_unqueried(data, card, self.attack, recipe.seed, self.images)
+        self.held = with_unqueried(data, card, self.attack, recipe.seed, self.images, victim)
         self.begun: dict[str, Any] = {}
         self.student = self._student().to(device)
         self.model = victim.model if isinstance(victim.model, BlackBox) else victim.model.to(device)
@@ -356,7 +358,8 @@ class Extraction:
         }
         if isinstance(self.model, BlackBox) and isinstance(self.model.predict, Ledger) and not control:
             known = self.model.predict
-            chunks = [to_bytes(self.images.seen(rows)).numpy() for rows in self.images.chunks(batch_for(self.images))]
+            asked = self.held if self.attack.uses_unqueried else self.images
+            chunks = [to_bytes(asked.seen(rows)).numpy() for rows in asked.chunks(batch_for(asked))]
             fixed["answers"] = known.digest(np.concatenate([pixels[known.holds(pixels)] for pixels in chunks]))
         return identify(fixed)
 
@@ -573,12 +576,18 @@ def hold(data: Splits, card: ThreatModel, attack: Attack, seed: int, victim: Vic
     return pool if card.data == "labelled" or attack.control else pool.unlabelled()
 
 
-def with_unqueried(data: Splits, card: ThreatModel, attack: Attack, seed: int, images: ImageSet) -> ImageSet:
+def with_unqueried(
+    data: Splits, card: ThreatModel, attack: Attack, seed: int, images: ImageSet, victim: Victim | None = None
+) -> ImageSet:
     """All that an attacker holds: these images and those beyond its budget, drawn at (seed, "thief", "unqueried").
 
     Labels are for controls alone: one that chooses images to be labeled.
     """
-    pool = data.train if data.pool is None or card.pool != "fresh" else data.pool
+    pool = data.pool if card.pool == "fresh" else data.train
+    if not card.unqueried or pool is None:
+        return images
+    answered = _answered(pool, victim)
+    pool = pool if answered is None else pool.take(answered)
     queried_N = torch.isin(pool.index_N, images.index_N)
     others = (~queried_N).nonzero().squeeze(1)
     picked = torch.randperm(len(others), generator=generator(seed, "thief", "unqueried"))[: card.unqueried]

@@ -129,7 +129,7 @@ def card_sentence(text: str, cells: list[Cell]) -> str:
     if any(cell.vouched for cell in attackers):
         whose = "images that are asserted, not verified, to be fresh"
     with_ = "with their true labels" if card.data == "labelled" else "without labels"
-    more = f" It holds {card.unqueried:,} more, without labels, that it does not query." if card.unqueried else ""
+    more = f" It holds {card.unqueried:,} more, without labels, than it may query." if card.unqueried else ""
     return f"The attacker holds {every}{held} {whose}, {with_}. {_asks(card, attackers)}{more} It starts from random weights."
 
 

@@ -104,7 +104,7 @@ def gets(judgement: AuditResult) -> Statement:
         parts.append(f"{number(got.mean, digits)} %{sure} from {_the(serving_text(card.access))}")
     queries = cards[0].queries
     budget = "querying every view of every image" if queries is None else f"{plural(queries, 'query', 'queries')}"
-    budget += f" and {more:,} more images that are not queried" if (more := unqueried(cards[0])) else ""
+    budget += f" and {more:,} more images" if (more := unqueried(cards[0])) else ""
     return Statement(
         GETS, f"With {budget}, the best extracted model reaches {listed(parts)}. {_beside(judgement, cards[0], digits)}"
     )

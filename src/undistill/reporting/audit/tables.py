@@ -20,6 +20,7 @@ from undistill.reporting.audit.words import (
     questions_text,
     serving_text,
     side_text,
+    unqueried,
     verdict_entry,
 )
 from undistill.reporting.document import Entry, Format, Table, Value, filled
@@ -52,7 +53,8 @@ def exposure(judgement: AuditResult) -> Table:
     columns |= dict.fromkeys(("verdict", "best attack", "attacks tried", "the attacker holds"), Format())
     caption = "Best attack found: accuracy on test images with its 95 % interval. Relative accuracy: as a share of the model's own."
     caption += " Control: the undefended one." if control else ""
-    caption += " Baseline: the same network on as many labeled images, without access to the model."
+    more = " and the unlabeled ones," if any(map(unqueried, judgement.threat_models)) else ","
+    caption += f" Baseline: the same network on as many labeled images{more} without access to the model."
     return filled("exposure", caption, columns, rows, long=records)
 
 

@@ -74,7 +74,7 @@ def kind_text(card: ThreatModelResult) -> str:
     whose = (
         "images" if parsed is None or parsed.pool == "none" else f"{parsed.pool} images".replace("trained", "training")
     )
-    more = f", {beyond:,} more that are not queried" if beyond else ""
+    more = f", {beyond:,} more than it may query" if beyond else ""
     start = ", public weights" if parsed is not None and parsed.start == "public" else ""
     return f"{whose}, {'true' if card.labelled else 'no'} labels{more}{start}"
 
