@@ -224,10 +224,9 @@ def action(judgement: AuditResult) -> Statement:
                 f"probabilities, {kept}."
             )
         elif gap is not None and gap.upper is not None and (gap.upper <= judgement.delta or (gap.lower or 0.0) > 0):
-            parts.append(
-                f"Hiding probabilities is worth little: predicted classes give an attacker {number(theirs.mean, digits)} "
-                f"instead of {number(mine.mean, digits)} %."
-            )
+            before, after = number(mine.mean, digits), number(theirs.mean, digits)
+            given = f"as much ({after} %)" if before == after else f"{after} instead of {before} %"
+            parts.append(f"Hiding probabilities is worth little: predicted classes give an attacker {given}.")
         elif abs(mine.mean - theirs.mean) <= judgement.delta:
             parts.append(
                 f"Hiding the probabilities would change nothing measurable here ({change[5:].replace(' to ', ' → ')})."
