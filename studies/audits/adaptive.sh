@@ -11,7 +11,7 @@ audit() {
 }
 
 undistill demo -o runs/demo -q # the teachers
-for defense in reverse-sigmoid stingy noise rounding modelguard-s; do
+for defense in reverse-sigmoid stingy noise rounding modelguard-s l1-ball; do
   audit "$defense" $normal --output-defense "$defense"
 done
-undistill compare $home/{reverse-sigmoid,stingy,noise,rounding,modelguard-s} -o $home/comparison
+undistill compare $home/{reverse-sigmoid,stingy,noise,rounding,modelguard-s,l1-ball} -o $home/comparison

@@ -13,11 +13,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.optimize import linprog
 from torch import Tensor
 
 from undistill.cli.catalog import catalog
 from undistill.data.image_set import Splits
 from undistill.defenses.base import DEFENSES
+from undistill.defenses.l1_ball import MARGIN, SMALLEST
 from undistill.defenses.modelguard_s import book, entries, outputs, turned
 from undistill.defenses.noise import disturbed
 from undistill.defenses.protect import protect
@@ -30,7 +32,7 @@ from undistill.threat_model import Access
 from undistill.training.recipe import Recipe, read
 
 Array = NDArray[Any]
-NAMES = ["answer-top1", "modelguard-s", "noise", "reverse-sigmoid", "rounding", "stingy", "top-k", "top1"]
+NAMES = ["answer-top1", "l1-ball", "modelguard-s", "noise", "reverse-sigmoid", "rounding", "stingy", "top-k", "top1"]
 each = pytest.mark.parametrize("name", NAMES)
 steady = pytest.mark.parametrize("name", [name for name in NAMES if name != "noise"])
 EDGES = torch.tensor(
@@ -120,6 +122,51 @@ def test_the_top_class_stays_on_top(name: str) -> None:
     for probs_BC in (drawn(sharpness=0.3), drawn(), EDGES.double()):
         answer_BC, top_B = sent(probs_BC, name), probs_BC.argmax(dim=1)
         assert bool((answer_BC.gather(1, top_B[:, None])[:, 0] == answer_BC.max(dim=1).values).all())
+
+
+# -- the ball -----------------------------------------------------------------------------------------------------------
+
+
+def program(y: Array, epsilon: float) -> float | None:
+    """The least Σ log(y + 1e-6) · y′ by a general solver, in (y′, |y′ − y|); None where nothing satisfies the constraints."""
+    count, top = len(y), int(y.argmax())
+    eye, none = np.eye(count), np.zeros((count, count))
+    others = np.delete(eye - eye[top], top, axis=0)
+    above = np.vstack(
+        [
+            np.hstack([eye, -eye]),
+            np.hstack([-eye, -eye]),
+            np.hstack([others, none[1:]]),
+            np.concatenate([np.zeros(count), np.ones(count)])[None],
+        ]
+    )
+    most = np.concatenate([y, -y, np.full(count - 1, -MARGIN), [epsilon]])
+    cost = np.concatenate([np.log(y + SMALLEST), np.zeros(count)])
+    whole = np.concatenate([np.ones(count), np.zeros(count)])[None]
+    found = linprog(cost, A_ub=above, b_ub=most, A_eq=whole, b_eq=[1.0], bounds=(0, None), method="highs")
+    return float(found.fun) if found.status == 0 else None
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("classes", [2, 3, 10, 30])
+def test_the_ball_holds_its_constraints_and_finds_what_a_linear_program_finds(classes: int, epsilon: float) -> None:
+    probs_BC = torch.cat([drawn(8, classes, seed=1, sharpness=sharp) for sharp in (0.1, 0.5, 1.0, 3.0, 8.0)])
+    for y, ours in zip(probs_BC.numpy(), sent(probs_BC, "l1-ball", epsilon=epsilon).numpy(), strict=True):
+        least = program(y, epsilon)
+        if least is None:
+            np.testing.assert_allclose(ours, y, atol=1e-12)
+            continue
+        top = int(y.argmax())
+        assert np.abs(ours - y).sum() <= epsilon + 1e-9
+        assert ours.sum() == pytest.approx(1)
+        assert ours[top] >= np.delete(ours, top).max() + MARGIN - 1e-9
+        assert float(np.log(y + SMALLEST) @ ours) == pytest.approx(least, abs=1e-6)
+
+
+def test_a_ball_of_no_size_changes_nothing_and_an_even_output_stays() -> None:
+    assert torch.equal(sent(drawn(), "l1-ball", epsilon=0.0), drawn())
+    even = torch.full((1, 4), 0.25, dtype=torch.float64)
+    torch.testing.assert_close(sent(even, "l1-ball", epsilon=0.0001), even)
 
 
 # -- the code book ------------------------------------------------------------------------------------------------------
