@@ -56,7 +56,9 @@ def join(device: torch.device) -> None:
     if started() > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         if device.type != "cuda":
-            atexit.register(leave)  # gloo's threads abort a process that ends with them; NCCL's would wait for the others
+            atexit.register(
+                leave
+            )  # gloo's threads abort a process that ends with them; NCCL's would wait for the others
 
 
 def leave() -> None:
