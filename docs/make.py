@@ -226,7 +226,7 @@ def table1() -> str:
             cells.append(f"{article(column, arms)} → {short(case)}")
         lines.append(f"| {claim} | {' | '.join(cells)} |")
     told = (
-        f"At τ 20, with the pair in [`examples/cifar10`](examples/cifar10), the nasty teacher's CNN ends {apart()}: "
+        f"At τ 20, with the pair in [`examples/cifar10`](examples/cifar10), the nasty teacher's CNN ends {apart(20.0)}: "
         "[cells](docs/reproduction.md#the-committed-pair-at-τ-20)."
     )
     return "\n".join([*lines, "", told])
@@ -427,7 +427,7 @@ def tau_of(cell: dict[str, Any]) -> float:
     return float(cell["attack_settings"]["temperature"])
 
 
-def apart(tau: float = 20.0) -> str:
+def apart(tau: float) -> str:
     """How far the nasty teacher's CNN ends below the normal one's at one temperature, with what its seeds separate."""
     got: dict[str, dict[int, float]] = {}
     for cell in students():
@@ -450,7 +450,8 @@ def pair() -> str:
             f"`{env['commit']}` | {env['processor']}, {env['instructions']}, {env['precision']}, torch {env['torch']}"
         )
         rows.append(f"| {cell['victim']} | {tau:g} | {cell['accuracy']:.2f} | {cell['seeds']['student']} | {made} |")
-    return "\n".join([*rows, "", f"The nasty teacher's CNN ends {apart()}."])
+    told = "; ".join(f"at τ {tau:g} {apart(tau)}" for tau in dict.fromkeys(map(tau_of, students())))
+    return "\n".join([*rows, "", f"The nasty teacher's CNN ends, {told}."])
 
 
 def faults() -> str:
