@@ -43,20 +43,25 @@ def load_plugin(path: str | Path) -> ModuleType:
 
 
 def trust(name: str) -> None:
-    """Let this process and its workers import and call `package.module:callable`: for names that a person typed, never a file's."""
+    """Let this process and its workers call `package.module:callable` or query an endpoint: for names that a person typed alone."""
     _remember(TRUSTED, name)
 
 
 def named(name: str) -> Callable[..., Any]:
     """The callable behind `package.module:callable` or `FILE.py:callable`; UsageError where it is not trusted or there is none."""
     place, _, attribute = name.rpartition(":")
-    if name not in _remembered(TRUSTED):
-        raise UsageError(f"{name} is code, and only a file asks for it; if you trust that file, add --trust {name}")
+    check_trusted(name, "is code")
     module = import_file(Path(place).expanduser().resolve()) if place.endswith(".py") else _module(place)
     found = getattr(module, attribute, None)
     if not callable(found):
         raise UsageError(f"{place} has no callable {attribute!r}")
     return found
+
+
+def check_trusted(name: str, what: str) -> None:
+    """UsageError for what nobody typed."""
+    if name not in _remembered(TRUSTED):
+        raise UsageError(f"{name} {what}, and only a file asks for it; if you trust that file, add --trust {name}")
 
 
 def _module(place: str) -> ModuleType:

@@ -22,7 +22,6 @@ from undistill.errors import RunError, UndistillError, UsageError
 from undistill.experiments.cell import collect
 from undistill.experiments.extraction import attack
 from undistill.oracle import Answer, BlackBox, Oracle, write_answers
-from undistill.oracle import query_log as ledgers
 from undistill.oracle.query_log import KEY, Answers, Ledger, hashes_of
 from undistill.oracle.victim import resolve
 from undistill.threat_model import Access
@@ -51,8 +50,8 @@ def say(asked: Pixels, kind: Access = Access.PROBS) -> NDArray[Any]:
 class Api:
     """A victim behind an API, which charges for each image; `dies_after` so many it fails."""
 
-    def __init__(self, kind: Access = Access.PROBS, dies_after: int | None = None) -> None:
-        self.kind, self.dies_after = kind, dies_after
+    def __init__(self, kind: Access = Access.PROBS, dies_after: int | None = None, batch: int = 256) -> None:
+        self.kind, self.dies_after, self.batch = kind, dies_after, batch
         self.asked: list[str] = []
 
     def __call__(self, asked: Pixels) -> NDArray[Any]:
@@ -63,7 +62,7 @@ class Api:
 
     @property
     def box(self) -> BlackBox:
-        return BlackBox(self, self.kind, 4, "the api")
+        return BlackBox(self, self.kind, 4, "the api", batch=self.batch)
 
 
 # -- never twice --------------------------------------------------------------------------------------------------------
@@ -100,9 +99,8 @@ def test_a_question_is_known_by_its_content_not_by_its_memory() -> None:
     assert hashes_of(pixels(3))[1] == hashes_of(pixels(3)[1:])[0]
 
 
-def test_killed_behind_a_chunk_then_resumed_asks_only_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledgers, "CHUNK", 4)
-    path, dying, whole = tmp_path / "answers.parquet", Api(dies_after=10), Api()
+def test_killed_behind_a_chunk_then_resumed_asks_only_the_rest(tmp_path: Path) -> None:
+    path, dying, whole = tmp_path / "answers.parquet", Api(dies_after=10, batch=4), Api(batch=4)
     with pytest.raises(RunError, match="the api failed on 4 images: ConnectionError: gone"):
         Ledger(Answers(Access.PROBS, 4), dying.box, path)(pixels(12))
     assert len(dying.asked) == 8
@@ -471,10 +469,9 @@ def test_a_ledger_keeps_what_another_process_wrote_meanwhile(tmp_path: Path) -> 
 
 
 def test_an_attack_that_died_while_it_asked_goes_on_where_it_was(
-    steal: Attacked, monkeypatch: pytest.MonkeyPatch
+    steal: Attacked,
 ) -> None:
-    monkeypatch.setattr(ledgers, "CHUNK", 4)
-    card, dying, whole = "probs/unlabelled/trained/random/10", Api(dies_after=9), Api()
+    card, dying, whole = "probs/unlabelled/trained/random/10", Api(dies_after=9, batch=4), Api(batch=4)
     with pytest.raises(RunError, match="gone"):
         steal(dying.box, card)
     cell = steal(whole.box, card, resume=True)

@@ -32,7 +32,7 @@ from undistill.experiments.victim_metrics import served
 from undistill.files import exclusive
 from undistill.oracle.black_box import BlackBox
 from undistill.oracle.query_log import Ledger
-from undistill.oracle.victim import Victim, resolve
+from undistill.oracle.victim import Victim, needs_data, resolve
 from undistill.threat_model import ThreatModel
 from undistill.training.environment import choose_device, describe
 from undistill.training.recipe import Recipe, read
@@ -96,7 +96,7 @@ class AuditFolder(Store):
             victim = self.victims[subject.name]
         else:
             path = str(self.folder / subject.model) if subject.recipe is not None else subject.model
-            data = self.splits(plan) if ":" in path else None
+            data = self.splits(plan) if needs_data(path) else None
             with _or_unready():
                 victim = resolve(path, data, answers=subject.answers, behind=subject.behind, typed=False)
         if subject.id and victim.id != subject.id:

@@ -14,7 +14,7 @@ from undistill.auditing.evidence import Arm, Evidence
 from undistill.auditing.result import Outlook
 from undistill.auditing.suite import SUITES, resolution_range, seeds_for
 from undistill.auditing.text import clock, name_of_model, period, seeds_text, without
-from undistill.experiments.plan import Plan
+from undistill.experiments.plan import TWICE, Plan
 from undistill.statistics import half_width, image_error
 from undistill.threads import usable
 from undistill.threat_model import ThreatModel
@@ -171,8 +171,23 @@ def announced(
             "warning: the attacker queries images that the model was trained on, where its labels are nearly the true ones; "
             "train it with --pool to set fresh images aside"
         )
+    lines += [queried(plan, subject.name) for subject in plan.subjects if subject.answers]
     small = too_few(plan.test_images, budgets(plan), plan.classes, total)
     return lines + ([f"warning: {small}"] if small else [])
+
+
+def queried(plan: Plan, victim: str) -> str:
+    """How many images a function or an endpoint is queried about at most; what its query log holds already is not."""
+    cells = [planned for planned in plan.cells if planned.victim == victim]
+    again = TWICE * sum(planned.role == "served" for planned in cells)
+    most: dict[int, int] = {}
+    for planned in cells:
+        most[planned.seed] = max(most.get(planned.seed, 0), ThreatModel.parse(planned.card).questions or 0)
+    budget = sum(most.values())
+    return (
+        f"{plan.subject(victim).label} is queried about at most {plan.test_images + again + budget:,} images: {plan.test_images:,} "
+        f"test images, {again} of them twice, and {budget:,} by attackers"
+    )
 
 
 def fewer_pixels(plan: Plan, size: int) -> str:

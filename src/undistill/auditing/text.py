@@ -123,8 +123,10 @@ def name_of_model(subject: Subject, plan: Plan) -> str:
     label = (subject.label or subject.name).removesuffix(", the twin").removesuffix(", the control")
     if plan.question == "method" or subject.model.startswith("("):
         return label
+    if subject.answers:
+        return label
     if ":" in subject.model:
-        return label if subject.answers else subject.model.partition("@")[0].rpartition(":")[2]
+        return subject.model.partition("@")[0].rpartition(":")[2]
     name = next((part for part in reversed(PurePath(subject.model).parts) if part not in PLAIN), label)
     name = re.sub(r"-[0-9a-f]{8,}$", "", name)  # a hash is of no use to a reader
     behind = ", ".join(str(item.get("name", "")) for item in subject.behind)

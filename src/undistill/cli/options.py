@@ -139,7 +139,7 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
         "Go on with a MODEL whose accuracy is near chance or below the recorded one.",
     ),
     "plugin": (MODELS, "--plugin", "FILE", "Python file with components of your own; repeatable."),
-    "trust": (MODELS, "--trust", "MODULE:CALLABLE", "Code that a model or recipe file may call; repeatable."),
+    "trust": (MODELS, "--trust", "MODULE:CALLABLE", "Code or endpoint that a file may use; repeatable."),
     "import.model": (MODELS, "--model", "NETWORK", "Network of a plain state dict."),
     "accuracy": (
         *(MODELS, "--accuracy", "PERCENT"),
@@ -166,7 +166,7 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     ),
     "outputs": (
         *(ACCESS, "--outputs", "KIND"),
-        "MODEL is a function of uint8 images that returns logits, probs, topk or label.",
+        "What a function or endpoint returns: logits, probs, topk or label.",
     ),
     "assume_fresh": (
         *(ACCESS, "--assume-fresh", None),
@@ -174,16 +174,16 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     ),
     "query_test": (
         *(ACCESS, "--query-test", None),
-        "Query a function on the test images too, for its accuracy and the student's fidelity.",
+        "Query a function or endpoint on the test images too, for its accuracy and the student's fidelity.",
     ),
     "query_log": (
         *(ACCESS, "--query-log", "FILE"),
-        "Keeps a function's responses; attacks that share it pay once.  [default: answers.parquet in DIR]",
+        "Keeps the responses of a function or endpoint; attacks that share it pay once.  [default: answers.parquet in DIR]",
     ),
     # an audit
     "all.model": (
         *("", "", "MODEL"),
-        "A run or model folder, timm:NAME@weights, package.module:callable; none with --method.",
+        "A run or model folder, timm:NAME@weights, FILE.py:callable, https://…; none with --method.",
     ),
     "control": (JOB, "--control", "MODEL", "The same network without the defense; whether a defense helps needs one."),
     "suite": (JOB, "--suite", "NAME", "timed (adds seeds), quick (minutes, fixed), standard (search, verdicts)."),
@@ -210,7 +210,7 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
         *(ACCESS, "--threat-model", "NAME"),
         "The attacker's images: unlabelled/fresh, labelled/fresh, paper.",
     ),
-    "all.outputs": (ACCESS, "--outputs", "KIND", "MODEL is a function; its outputs: logits, probs, topk, label."),
+    "all.outputs": (ACCESS, "--outputs", "KIND", "What a function or endpoint returns: logits, probs, topk, label."),
     "students": (
         *(MORE, "--students", "NETWORKS"),
         "Attackers' networks: cnn:0.5,resnetc20.  [default: MODEL's own architecture]",
@@ -328,9 +328,9 @@ class Options:
             os.environ[VARIABLE] = self.memory_limit  # for the processes that it starts, too
         use_plugins(self.plugin)
         named = [change.partition("=")[2] for change in self.sets or [] if change.startswith(TYPED)]
-        for name in [*(self.trust or []), *named, *(name for name in typed if name is not None)]:
-            if ":" in name:
-                plugins.trust(name.strip("\"'"))
+        named += [name for name in typed if name is not None]
+        for name in [*(self.trust or []), *(name for name in named if ":" in name)]:
+            plugins.trust(name.strip("\"'"))
         begin_on(self.device)
         self.open_bank()
 

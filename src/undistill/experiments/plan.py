@@ -27,6 +27,9 @@ attack that reads more than labels; `labels`: one that reads labels alone; `naiv
 numbers of images. `effort`: the best attack with twice the steps or a wider student.
 """
 
+TWICE = 32
+"""Test images that a victim is asked about a second time."""
+
 
 class Record(BaseModel):
     """Immutable; unknown fields are rejected."""

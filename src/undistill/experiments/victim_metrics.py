@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from undistill.data import ImageBatches, ImageSet, Splits
 from undistill.data.augment import centre
 from undistill.experiments.cell import Array, Cell, identify
+from undistill.experiments.plan import TWICE
 from undistill.files import read_json
 from undistill.oracle.black_box import BlackBox
 from undistill.oracle.logit_cache import LogitCache
@@ -31,8 +32,6 @@ from undistill.types import Batch
 
 Numbers = dict[str, float | None]
 TEMPERATURES = (1, 2, 4, 8, 20)
-TWICE = 32
-"""Test images that are asked about a second time."""
 KNOWN = 500
 """Training images, and fresh ones, whose confidences are compared."""
 BINS = 15
@@ -133,7 +132,7 @@ class _Counter:
             once = oracle.ask(pixels_BCHW)  # as the second time, and not out of a bank
         elif isinstance(box.predict, Ledger):  # which would say again what it was told
             if box.predict.ask is not None:
-                oracle = self.door(box.predict.ask, oracle.queries)
+                oracle = self.door(replace(box.predict.ask, predict=box.predict.again), oracle.queries)
             elif not any(defense.random for defense in self.victim.behind):
                 return None
         first_BC, second_BC = (_probs(answer, self.classes) for answer in (once, oracle.ask(pixels_BCHW)))

@@ -23,12 +23,18 @@ Predict = Callable[[NDArray[np.uint8]], Any]
 
 @dataclass(frozen=True)
 class BlackBox:
-    """A victim that only answers. `kind` is what its responses are; it is declared, never guessed."""
+    """A victim that only answers. `kind` is what its responses are; it is declared, never guessed.
+
+    It is given at most `batch` images at a time, at most `rate` images a second, and `limit` images in all, as a query log counts.
+    """
 
     predict: Predict
     kind: Access
     num_classes: int
     name: str
+    batch: int = 256
+    rate: float | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind is Access.WEIGHTS:
@@ -47,7 +53,8 @@ class BlackBox:
 
     def checked_answer(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         """What `answer` returns, for uint8 pixels."""
-        return self.checked(self.response(pixels), len(pixels))
+        parts = [pixels[start : start + self.batch] for start in range(0, max(len(pixels), 1), self.batch)]
+        return np.concatenate([self.checked(self.response(part), len(part)) for part in parts])
 
     def response(self, pixels: NDArray[np.uint8]) -> Any:
         """What the function returns for uint8 pixels, tensors in it as arrays; not checked. RunError where it fails."""

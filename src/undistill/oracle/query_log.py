@@ -10,7 +10,10 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,6 @@ from undistill.threat_model import Access
 
 SCHEMA = 1
 KEY = b"undistill"
-CHUNK = 256
-"""Questions between two writes: what a killed process may have to ask again."""
 
 
 @dataclass
@@ -141,12 +142,13 @@ def _is(box: BlackBox, values: NDArray[Any]) -> bool:
 class Ledger:
     """A black box's predict function that remembers: asks `ask` only about what is not in `answers`, and writes what it learns.
 
-    `path` None keeps it in memory; `ask` None is a closed victim, which cannot be asked any more.
+    `path` None keeps it in memory; `ask` None is a closed victim, which cannot be asked any more. `asked` counts the questions
+    that it answered now, `lost` those of them, and of requests without a response, that are not kept.
     """
 
     def __init__(self, answers: Answers, ask: BlackBox | None, path: Path | None) -> None:
         self.answers, self.ask, self.path = answers, ask, path
-        self.asked = 0
+        self.asked = self.lost = 0
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         """The answers to these questions, old or new."""
@@ -157,7 +159,7 @@ class Ledger:
         while new:
             with contextlib.nullcontext() if self.path is None else exclusive(self.path):
                 self._catch_up()
-                self._ask(pixels, hashes, self._new(hashes)[:CHUNK])
+                self._ask(pixels, hashes, self._new(hashes))
             new = self._new(hashes)
         return np.stack([self.answers.values[key] for key in hashes])
 
@@ -177,14 +179,45 @@ class Ledger:
         if not rows:
             return
         assert self.ask is not None
-        said, new = self.ask.response(pixels[rows]), [hashes[row] for row in rows]
-        self.asked += len(rows)
+        rows = rows[: self.ask.batch]
+        self._may(len(rows))
+        with undisturbed():
+            self._keep([hashes[row] for row in rows], self._paid(pixels[rows]))
+
+    def again(self, pixels: NDArray[np.uint8]) -> Any:
+        """The response to these questions now, whatever it was before; it is not kept."""
+        self._may(len(pixels))
+        return self._paid(pixels)
+
+    def _may(self, count: int) -> None:
+        """Wait for a rate limit; RunError where the limit of all queries would be exceeded."""
+        assert self.ask is not None
+        limit, before = self.ask.limit, len(self.answers.values) + self.lost
+        if limit is not None and before + count > limit:
+            raise RunError(
+                f"{count} more images exceed the limit of {limit} that {self.ask.name} may be queried about; {before} were"
+            )
+        if self.ask.rate is not None:
+            time.sleep(count / self.ask.rate)
+
+    def _paid(self, pixels: NDArray[np.uint8]) -> Any:
+        """The response of the victim, which counts whether it comes or not."""
+        assert self.ask is not None
+        self.lost += len(pixels)
+        said = self.ask.response(pixels)
+        self.asked += len(pixels)
+        return said
+
+    def _keep(self, new: list[str], said: Any) -> None:
+        """Keep the response about the questions of these hashes."""
+        assert self.ask is not None
         try:
-            values = self.ask.shaped(said, len(rows))
+            values = self.ask.shaped(said, len(new))
         except RunError as error:
             raise self._refused(new, said, error) from error
-        finite = np.isfinite(values.reshape(len(rows), -1)).all(axis=1)  # NaN is no response
+        finite = np.isfinite(values.reshape(len(new), -1)).all(axis=1)  # NaN is no response
         self.answers.values |= {key: value for key, value, whole in zip(new, values, finite, strict=True) if whole}
+        self.lost -= int(finite.sum())
         if self.path is not None and self.answers.values:
             self.answers.write(self.path)
         self.ask.sound(values)
@@ -214,6 +247,37 @@ class Ledger:
     def holds(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which of these questions were answered before."""
         return np.array([key in self.answers.values for key in hashes_of(pixels)], bool)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let a request end and its response be kept before a signal ends this process; a second signal does at once."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+    def later(number: int, _: object) -> None:
+        came.append(number)
+        if len(came) > 1:
+            restore()
+            signal.raise_signal(number)
+
+    for number, handler in before.items():
+        if handler not in (None, signal.SIG_IGN):
+            signal.signal(number, later)
+    try:
+        yield
+    finally:
+        restore()
+        if len(came) == 1:
+            signal.raise_signal(came[0])
 
 
 def same_victim(answers: Answers, victim: str | None, path: Path) -> None:

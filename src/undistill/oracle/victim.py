@@ -24,6 +24,7 @@ from undistill.models.external import External, Wrapped
 from undistill.models.state_dict import load_state, read_state
 from undistill.oracle.accuracy import Measured, Recorded, as_recorded, doubt, measured
 from undistill.oracle.black_box import BlackBox, to_bytes
+from undistill.oracle.endpoint import Endpoint, is_endpoint, read_service
 from undistill.oracle.inference import FAMILIES, identity, not_finite, sound
 from undistill.oracle.output_defense import AnswerDefense, chain, suits
 from undistill.oracle.query_log import Answers, Ledger
@@ -226,7 +227,7 @@ def resolve(
     """
     kind = Access.parse(answers) if isinstance(answers, str) else answers
     defenses = chain(behind)
-    if typed and isinstance(model, str | Path) and _code(str(model)):
+    if typed and isinstance(model, str | Path) and (_code(str(model)) or is_endpoint(str(model))):
         plugins.trust(str(model))
     victim = _found(model, data, kind)
     box = victim.model if isinstance(victim.model, BlackBox) else None
@@ -270,6 +271,8 @@ def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
     if path.suffix == ".parquet":
         return _of_answers(path, kind, data)
     plausible(model)
+    if is_endpoint(model):
+        return _of_endpoint(model, kind, _needed(data, model))
     name, _, weights = model.partition("@")
     if model.startswith(FAMILIES):
         return _of_weights(name, Path(weights).expanduser(), _needed(data, model))
@@ -281,21 +284,25 @@ def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
 
 
 def _answers(model: str) -> bool:
-    """Whether this names a function or a table of answers, whose kind of output may have to be declared."""
+    """Whether this names a function, an endpoint or a table of answers, whose kind of output may have to be declared."""
     path = Path(model).expanduser()
-    return _code(model) or (path.suffix == ".parquet" and not path.is_dir() and not model.startswith(FAMILIES))
+    table = path.suffix == ".parquet" and not path.is_dir() and not model.startswith(FAMILIES)
+    return table or _code(model) or is_endpoint(model)
 
 
 def _code(model: str) -> bool:
     """Whether this names a callable."""
     path = Path(model).expanduser()
-    return ":" in model and not path.is_dir() and not model.startswith(FAMILIES) and path.suffix != ".parquet"
+    foreign = model.startswith(FAMILIES) or path.suffix == ".parquet" or is_endpoint(model)
+    return ":" in model and not path.is_dir() and not foreign
 
 
 def plausible(model: str) -> None:
     """UsageError for a text that cannot be a model, before anything is loaded."""
     path, (_, at, weights) = Path(model).expanduser(), model.partition("@")
-    if model.startswith(FAMILIES):
+    if is_endpoint(model):
+        read_service(model)
+    elif model.startswith(FAMILIES):
         if not at:
             raise UsageError(f"{model} has no weights: write {model}@weights.safetensors")
         if not Path(weights).expanduser().is_file():
@@ -305,7 +312,7 @@ def plausible(model: str) -> None:
     elif not path.is_dir() and path.suffix != ".parquet" and ":" not in model:
         raise UsageError(
             f"there is no model at {model}: give a run folder, a folder with config.json and model.safetensors, timm:NAME@weights, "
-            "package.module:callable or answers.parquet"
+            "package.module:callable, https://host/v2/models/NAME, endpoint.yaml or answers.parquet"
         )
 
 
@@ -376,6 +383,30 @@ def _of_answers(path: Path, kind: Access | None, data: Splits | None) -> Victim:
     box = BlackBox(Ledger(answers, None, None), answers.kind, answers.num_classes, path.name)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return Victim(box, answers.class_names, digest, kind="answers")
+
+
+def _of_endpoint(model: str, kind: Access | None, data: Splits) -> Victim:
+    """A service; what it is asked and where its answer is make it another."""
+    plugins.check_trusted(model, "is an endpoint")
+    service = read_service(model)
+    if kind is None:
+        raise UsageError(
+            f"{model} does not say what it returns: declare it with --outputs logits, probs, topk or label"
+        )
+    for text in (service.url, *service.headers.values()):
+        service.filled(text)
+    endpoint = Endpoint(service, data.train.class_names)
+    box = BlackBox(
+        endpoint, kind, data.num_classes, endpoint.name, batch=service.batch, rate=service.rate, limit=service.most
+    )
+    asked = service.model_dump(mode="json", include={"url", "input", "output", "body", "image"}) | {"kind": kind.label}
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    return Victim(box, None, digest, kind="endpoint")
+
+
+def needs_data(model: str) -> bool:
+    """Whether a MODEL can be opened only with the data that it is for."""
+    return ":" in model or is_endpoint(model)
 
 
 def _of_weights(name: str, weights: Path, data: Splits) -> Victim:

@@ -166,7 +166,8 @@ def _uncontrolled(judgement: AuditResult, own: Outlook | None) -> Statement:
         return Statement(HELPS, text, (f"undistill audit {place} --control CONTROL",))
     text = f"Not tested: the audit was given no defended version of {name(judgement)}. To try one and measure it:"
     place = own.place
-    if place.startswith("(") or ".py:" in place or place.endswith(".parquet"):  # only its outputs can be changed
+    if place.startswith("(") or ".py:" in place or place.endswith((".parquet", ".yaml", ".yml")) or "://" in place:
+        # only its outputs can be changed
         if all(card.access == "label" for card in judgement.threat_models):
             return Statement(
                 HELPS, "Nothing to defend: it returns the predicted class only, which no defense can hide."
