@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
+from undistill.data import load
 from undistill.data.image_set import ImageSet, Splits
 from undistill.errors import RunError, UndistillError, UsageError
 from undistill.experiments.cell import collect
@@ -268,7 +271,7 @@ def test_a_kind_that_the_file_denies_is_refused(tmp_path: Path) -> None:
         (
             {"kind": "label"},
             {"image": HASHES, "said": [0, 1, 2]},
-            "has columns image, said; answers have image and answer",
+            "has columns image, said; a log has image, and answer",
         ),
         ({"kind": "lable"}, LABELS, "no access called 'lable'"),
         ({"kind": "weights"}, LABELS, "gives no weights|weights"),
@@ -546,3 +549,71 @@ def test_a_victim_in_a_file_is_known_by_its_content(tmp_path: Path) -> None:
 
 def test_answers_of_another_device_come_back_there() -> None:
     assert Api().box.answer(torch.zeros(2, 3, 8, 8)).device.type == "cpu"
+
+
+# -- logs of a deployed model -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Splits:
+    """A folder of class folders, its images larger than they are read."""
+    for number in range(60):
+        folder = tmp_path / "photos" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels_HWC = np.random.default_rng(number).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels_HWC).save(folder / f"{number:02}.png")
+    return load(tmp_path / "photos", size=8, stored=10, pool=20)
+
+
+def logged(folder: Path) -> list[tuple[str, int]]:
+    """(path, class number) of each image."""
+    files = sorted((folder / "photos").rglob("*.png"))
+    return [(str(file.relative_to(folder)), int(file.parent.name == "dog")) for file in files]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_log_of_image_files_is_a_victim(photos: Splits, recipe: Recipe, tmp_path: Path, suffix: str) -> None:
+    rows = logged(tmp_path)
+    frames = {
+        "scores": {"image": [p for p, _ in rows], "cat": [0.9 - 0.8 * c for _, c in rows], "dog": [0.1 + 0.8 * c for _, c in rows]},
+        "names": {"image": [p for p, _ in rows], "label": [("cat", "dog")[c] for _, c in rows]},
+        "numbers": {"image": [p for p, _ in rows], "label": [c for _, c in rows]},
+    }  # fmt: skip
+    for name, columns in frames.items():
+        frame, path = pd.DataFrame(columns), tmp_path / f"{name}.{suffix}"
+        frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
+        kind = "probs" if name == "scores" else None
+        victim = resolve(path, photos, answers=kind)
+        assert isinstance(victim.model, BlackBox)
+        assert victim.model.kind is (Access.PROBS if kind else Access.LABEL)
+        for part in (photos.pool, photos.test):
+            assert part is not None
+            said = victim.model.answer(part.seen())
+            assert torch.equal(said.argmax(1) if kind else said, part.labels_N)
+        card = f"{kind or 'label'}/unlabelled/fresh/random/15"
+        by: dict[str, Any] = {
+            "attack": {"name": "kd" if kind else "label-only"},
+            "assume_fresh": True,
+            "recipe": recipe,
+        }
+        cell = attack(path, photos, card=card, outputs=kind, out=tmp_path / name, **by)
+        assert (cell.queries, cell.status) == (15, "ok")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("image,label\nphotos/cat/00.png,wolf\n", "answers with a class 'wolf' that the data do not have"),
+        ("image,cat\nphotos/cat/00.png,1\n", "none is called 'dog'; a log has image, and answer, label or a column"),
+        ("file,label\nphotos/cat/00.png,cat\n", "has columns file, label; a log has image"),
+        ("image,label\nphotos/cat/99.png,cat\n", "names an image photos/cat/99.png, and there is none at"),
+        ("image,label\nscores.csv,cat\n", "scores.csv of .* is corrupt"),
+        ("image,label\nphotos/cat/00.png,2\n", "classes from 0 to 1; it gave 2 to 2"),
+        ("image,label\nphotos/cat/00.png\n", "is damaged or no CSV file"),
+        ("", "is damaged or no CSV file"),
+    ],
+)
+def test_a_log_that_cannot_be_one_is_one_sentence(photos: Splits, tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "scores.csv").write_text(text)
+    with pytest.raises(UndistillError, match=sentence):
+        resolve(tmp_path / "scores.csv", photos)

@@ -144,7 +144,9 @@ def networks_of(*models: str | None) -> list[Any]:
     """The network of each MODEL: None where it is not known before it is made, nothing for a file of outputs."""
     from undistill.training.init_weights import network_in
 
-    found = [Path(model).expanduser() for model in models if model is not None and not model.endswith(".parquet")]
+    found = [
+        Path(model).expanduser() for model in models if model is not None and not model.endswith((".parquet", ".csv"))
+    ]
     return [network_in(path) if path.is_dir() else None for path in found]
 
 

@@ -1,7 +1,8 @@
 """Answers that were given, by the content of the question: an answer that was paid for is never bought twice.
 
 One Parquet file: `image` (hex, the first 128 bits of SHA-256 over the uint8 C × H × W pixels of the question) and `answer` (the
-class for labels, else a float for each class); kind, number of classes and class names in the file's metadata.
+class for labels, else a float for each class); kind, number of classes and class names in the file's metadata. A log that a
+deployed model left is read, too: `Answers.read`.
 """
 
 from __future__ import annotations
@@ -10,24 +11,29 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from undistill.data.image_set import hash_of
+from undistill.data.decode import Shape, decode
+from undistill.data.image_set import ImageSet, hash_of
 from undistill.errors import RunError, UsageError
 from undistill.files import exclusive, read_json, write_bytes, write_json
 from undistill.oracle.black_box import BlackBox
 from undistill.threat_model import Access
 
+SUFFIXES = (".parquet", ".csv")
 SCHEMA = 1
+HEX = re.compile("[0-9a-f]{32}")
 KEY = b"undistill"
 
 
@@ -62,34 +68,43 @@ class Answers:
         write_bytes(path, buffer.getvalue())
 
     @classmethod
-    def read(cls, path: Path, *, kind: Access | None = None, num_classes: int | None = None) -> Answers:
-        """The answers of a file.
+    def read(
+        cls, path: Path, *, kind: Access | None = None, num_classes: int | None = None, images: ImageSet | None = None
+    ) -> Answers:
+        """The answers of a file: Parquet, or CSV with a header.
+
+        `image` is a hash, or the path of an image file from the folder of this file; of several rows about one image the last
+        counts. What was answered is in `answer`, in `label` (a class number or name), or in one column of scores a class.
 
         Args:
             path: the file.
             kind: what the answers are, for a file that does not say.
             num_classes: how many classes there are, for labels in a file that does not say.
+            images: some of those that it is about: image files are read in their form, and classes have their names.
 
         Raises:
             UsageError: no such file, other columns, or an undeclared kind.
             RunError: a damaged file, or answers that are not what they are declared to be.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         if not path.is_file():
             raise UsageError(f"there are no answers at {path}")
         try:
-            table = pq.read_table(path)
+            table = _table(path)
             about = json.loads((table.schema.metadata or {}).get(KEY, b"{}"))
-            if not {"image", "answer"} <= set(table.column_names):
-                raise UsageError(f"{path} has columns {', '.join(table.column_names)}; answers have image and answer")
-            hashes, said = table["image"].to_pylist(), table["answer"].to_pylist()
+            said, label = _said(path, table, () if images is None else images.class_names)
+            hashes = table["image"].to_pylist()
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
             if isinstance(error, UsageError):
                 raise
-            raise RunError(f"{path} is damaged or no Parquet file: {_sentence(error)}") from error
+            form = "CSV" if path.suffix == ".csv" else "Parquet"
+            raise RunError(f"{path} is damaged or no {form} file: {_sentence(error)}") from error
         about = about if isinstance(about, dict) else {}
+        if label:
+            about = {"kind": Access.LABEL.label} | about
+        if images is not None and not all(isinstance(value, str) and HEX.fullmatch(value) for value in hashes):
+            hashes = _files(path, hashes, images)
         if num_classes is not None and len(said) and not isinstance(said[0], list):
             about = {"num_classes": num_classes} | about
         return cls._checked(path, about, kind, hashes, said)
@@ -278,6 +293,62 @@ def undisturbed() -> Iterator[None]:
         restore()
         if len(came) == 1:
             signal.raise_signal(came[0])
+
+
+def _table(path: Path) -> Any:
+    """A Parquet or CSV file as an Arrow table."""
+    import pyarrow.csv as pv
+    import pyarrow.parquet as pq
+
+    return pv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+
+
+def _said(path: Path, table: Any, names: Sequence[str]) -> tuple[list[Any], bool]:
+    """(what was answered, whether it is sure that those are labels); class names as numbers."""
+    columns = table.column_names
+    scores = bool(names) and set(names) <= set(columns)
+    column = next((name for name in ("answer", "label") if name in columns), None)
+    if "image" not in columns or (column is None and not scores):
+        wanted = "image, and answer, label or a column of scores for each class"
+        missing = next((name for name in names if name not in columns), None)
+        lacking = f"; none is called {missing!r}" if missing is not None and set(names) & set(columns) else ""
+        raise UsageError(f"{path} has columns {', '.join(columns)}{lacking}; a log has {wanted}")
+    if scores:
+        return np.stack([np.asarray(table[name], np.float32) for name in names], axis=1).tolist(), False
+    said, numbers = table[column].to_pylist(), {name: number for number, name in enumerate(names)}
+    strange = next((value for value in said if isinstance(value, str) and value not in numbers), None)
+    if strange is not None and numbers:
+        raise UsageError(f"{path} answers with a class {strange[:40]!r} that the data do not have")
+    named = any(isinstance(value, str) for value in said)
+    return [
+        numbers.get(value, value) if isinstance(value, str) else value for value in said
+    ], named or column == "label"
+
+
+def _files(path: Path, files: Sequence[Any], images: ImageSet) -> list[str]:
+    """The addresses of image files, read as these images were."""
+    about = path.stat()
+    shape = (images.channels, images.stored_size, images.image_size)
+    return list(_hashed(path, about.st_mtime_ns, about.st_size, tuple(map(str, files)), *shape))
+
+
+@lru_cache(maxsize=4)
+def _hashed(
+    path: Path, written: int, size: int, files: tuple[str, ...], channels: int, stored: int, side: int
+) -> tuple[str, ...]:
+    """`_files`; `written` and `size` tell a log from its successor."""
+    start, shape = (stored - side) // 2, Shape(channels, stored)
+    found = []
+    for name in files:
+        if HEX.fullmatch(name):
+            found.append(name)
+            continue
+        file = path.parent / Path(name).expanduser()
+        if not file.exists():
+            raise UsageError(f"{path} names an image {name[:120]}, and there is none at {file}")
+        pixels = decode({"path": str(file)}, f"{name[:120]} of {path}", shape)
+        found += hashes_of(pixels[None, :, start : start + side, start : start + side])
+    return tuple(found)
 
 
 def same_victim(answers: Answers, victim: str | None, path: Path) -> None:

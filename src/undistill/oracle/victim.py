@@ -27,7 +27,7 @@ from undistill.oracle.black_box import BlackBox, to_bytes
 from undistill.oracle.endpoint import Endpoint, is_endpoint, read_service
 from undistill.oracle.inference import FAMILIES, identity, not_finite, sound
 from undistill.oracle.output_defense import AnswerDefense, chain, suits
-from undistill.oracle.query_log import Answers, Ledger
+from undistill.oracle.query_log import SUFFIXES, Answers, Ledger
 from undistill.seeds import generator
 from undistill.threat_model import Access
 from undistill.training.evaluate import batch_for, predict
@@ -268,7 +268,7 @@ def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
     path = Path(model).expanduser()
     if path.is_dir():
         return _of_run(Run.open(path)) if (path / "config.yaml").exists() else _of_folder(path)
-    if path.suffix == ".parquet":
+    if path.suffix in SUFFIXES:
         return _of_answers(path, kind, data)
     plausible(model)
     if is_endpoint(model):
@@ -286,14 +286,14 @@ def _of_text(model: str, data: Splits | None, kind: Access | None) -> Victim:
 def _answers(model: str) -> bool:
     """Whether this names a function, an endpoint or a table of answers, whose kind of output may have to be declared."""
     path = Path(model).expanduser()
-    table = path.suffix == ".parquet" and not path.is_dir() and not model.startswith(FAMILIES)
+    table = path.suffix in SUFFIXES and not path.is_dir() and not model.startswith(FAMILIES)
     return table or _code(model) or is_endpoint(model)
 
 
 def _code(model: str) -> bool:
     """Whether this names a callable."""
     path = Path(model).expanduser()
-    foreign = model.startswith(FAMILIES) or path.suffix == ".parquet" or is_endpoint(model)
+    foreign = model.startswith(FAMILIES) or path.suffix in SUFFIXES or is_endpoint(model)
     return ":" in model and not path.is_dir() and not foreign
 
 
@@ -307,12 +307,12 @@ def plausible(model: str) -> None:
             raise UsageError(f"{model} has no weights: write {model}@weights.safetensors")
         if not Path(weights).expanduser().is_file():
             raise UsageError(f"there are no weights at {weights}")
-    elif path.suffix == ".parquet" and not path.is_file():
+    elif path.suffix in SUFFIXES and not path.is_file():
         raise UsageError(f"there are no answers at {path}")
-    elif not path.is_dir() and path.suffix != ".parquet" and ":" not in model:
+    elif not path.is_dir() and path.suffix not in SUFFIXES and ":" not in model:
         raise UsageError(
             f"there is no model at {model}: give a run folder, a folder with config.json and model.safetensors, timm:NAME@weights, "
-            "package.module:callable, https://host/v2/models/NAME, endpoint.yaml or answers.parquet"
+            "package.module:callable, https://host/v2/models/NAME, endpoint.yaml, or a log (.parquet, .csv)"
         )
 
 
@@ -379,7 +379,8 @@ def measure(folder: Path, data: Splits) -> tuple[Measured, str]:
 
 
 def _of_answers(path: Path, kind: Access | None, data: Splits | None) -> Victim:
-    answers = Answers.read(path, kind=kind, num_classes=None if data is None else data.num_classes)
+    images = None if data is None else data.train
+    answers = Answers.read(path, kind=kind, num_classes=None if data is None else data.num_classes, images=images)
     box = BlackBox(Ledger(answers, None, None), answers.kind, answers.num_classes, path.name)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return Victim(box, answers.class_names, digest, kind="answers")
@@ -406,7 +407,7 @@ def _of_endpoint(model: str, kind: Access | None, data: Splits) -> Victim:
 
 def needs_data(model: str) -> bool:
     """Whether a MODEL can be opened only with the data that it is for."""
-    return ":" in model or is_endpoint(model)
+    return ":" in model or is_endpoint(model) or model.endswith(SUFFIXES)
 
 
 def _of_weights(name: str, weights: Path, data: Splits) -> Victim:

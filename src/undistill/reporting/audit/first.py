@@ -166,7 +166,12 @@ def _uncontrolled(judgement: AuditResult, own: Outlook | None) -> Statement:
         return Statement(HELPS, text, (f"undistill audit {place} --control CONTROL",))
     text = f"Not tested: the audit was given no defended version of {name(judgement)}. To try one and measure it:"
     place = own.place
-    if place.startswith("(") or ".py:" in place or place.endswith((".parquet", ".yaml", ".yml")) or "://" in place:
+    if (
+        place.startswith("(")
+        or ".py:" in place
+        or place.endswith((".parquet", ".csv", ".yaml", ".yml"))
+        or "://" in place
+    ):
         # only its outputs can be changed
         if all(card.access == "label" for card in judgement.threat_models):
             return Statement(
