@@ -193,6 +193,7 @@ def test_verbs_are_all_there() -> None:
         "run",
         "compare",
         "gate",
+        "serve",
         "list",
         "doctor",
         "cache",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from undistill.cli import audit, evidence, gate, machine, paper, run, verbs
+from undistill.cli import audit, evidence, gate, machine, paper, run, serve, verbs
 from undistill.cli.help import Verbs, examples
 from undistill.cli.options import BANK_GB, Options, use_plugins, verb
 from undistill.cli.progress import Reporter
@@ -350,6 +350,11 @@ verb(
     "undistill gate runs/audit --max-relative-accuracy 0.9 --at 1000 --access top1",
     "undistill gate runs/audit --format junit -o gate.xml",
 )(gate.gate)
+verb(
+    *(app, BUILD),
+    "undistill serve runs/nasty --output-defense rounding",
+    "undistill serve models/mine --access top1 --host 0.0.0.0 --rate 100",
+)(serve.serve)
 
 
 @verb(app, RESULTS, "undistill report runs/demo --open", "undistill report runs/a runs/b -o runs/both")

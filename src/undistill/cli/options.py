@@ -75,6 +75,13 @@ OPTIONS: dict[str, tuple[str, str, str | None, str]] = {
     "gate.access": (JOB, "--access", "NAME", "Output access that counts, as in top1.  [default: every one]"),
     "format": (JOB, "--format", "NAME", "text, markdown (a comment), junit, sarif or json."),
     "gate.out": (JOB, "--out -o", "FILE", "File to write to.  [default: print]"),
+    "serve.model": ("", "", "MODEL", "A run or model folder."),
+    "serve.access": (ACCESS, "--access", "NAME", "What responses show: probs, top5:2, top1, label or logits."),
+    "serve.name": (JOB, "--name", "NAME", "Of the model, in its URL.  [default: the folder's]"),
+    "host": (JOB, "--host", "NAME", "Address to listen at; 0.0.0.0 is every one of this machine."),
+    "port": (JOB, "--port", "N", "Port; 0 for any that is free."),
+    "batch": (RUNNING, "--batch", "N", "Images of a request, at most."),
+    "rate": (RUNNING, "--rate", "N", "Images a second, all users together; more get 429.  [default: any]"),
     "list.kind": (
         *("", "", "KIND"),
         "attacks, defenses, output-defenses, models, data, views, optimizers, schedules, executors, recipes or "
@@ -261,6 +268,9 @@ RANGES: dict[str, dict[str, Any]] = {
     "threads": {"min": 1},
     "resume": {"hidden": True},
     "steps": {"min": 1},
+    "port": {"min": 0, "max": 65535},
+    "batch": {"min": 1, "max": 65536},
+    "rate": {"min": 1e-6},
     "teachers": {"min": 1},
     "index": {"min": 0},
 }
