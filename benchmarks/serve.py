@@ -2,8 +2,8 @@
 
     python benchmarks/serve.py MODEL      # a run or model folder; with it `undistill serve MODEL` is started on this machine
 
-Each client sends one request after another, and after 503 waits as long as it is told. Latencies are of the requests that were taken;
-one is lost if it was never answered with 200.
+Each client sends one request after another, and after 503 waits as long as it is told. Latencies are of the requests that were
+taken; one is lost if it was never answered with 200.
 """
 
 from __future__ import annotations
