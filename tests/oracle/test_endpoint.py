@@ -308,7 +308,10 @@ def test_a_service_that_does_not_say_what_it_takes_is_described_in_a_file(server
         ("url: https://host:x/v2/models/m", "none of http:// or https://"),
         ("url: https://me:pass@host/v2/models/m", "holds a password"),
         ("url: https://host/classify", "no endpoint of the Open Inference Protocol"),
-        ("url: https://host/v2/models/m\nnope: 1", "nope: Extra inputs are not permitted; there are url, headers"),
+        (
+            "url: https://host/v2/models/m\nnope: 1",
+            "nope: Extra inputs are not permitted; there are url, file, headers",
+        ),
         ("url: https://host/v2/models/m\nspend: 5", "spend and price"),
         ("url: https://host/v2/models/m\ninput: {datatype: float}", "no data type of pixels: float"),
         ("url: http://host/v2/models/m\nheaders: {X: '${KEY}'}", "its secrets would travel unencrypted; use https"),

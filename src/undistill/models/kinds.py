@@ -48,7 +48,7 @@ def described(path: Path) -> str | None:
     if head[:2] == b"PK":
         return _zip(path)
     if _onnx(path, head):
-        return f"is an ONNX model, which holds a graph and no state dict: {FUNCTION}"
+        return "is an ONNX model, which needs no import: attack and audit take it with --outputs (docs/models.md)"
     return _text(head)
 
 

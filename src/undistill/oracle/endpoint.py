@@ -14,7 +14,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +30,8 @@ from undistill.errors import GO_ON, RunError, UsageError
 if TYPE_CHECKING:
     import urllib3
 
-SUFFIXES = (".yaml", ".yml")
+ONNX = ".onnx"
+SUFFIXES = (".yaml", ".yml", ONNX)
 DTYPES = {
     "BOOL": "?",
     "UINT8": "u1",
@@ -102,13 +103,16 @@ class Pixels(_Record):
 class Service(_Record):
     """An endpoint and how to ask it; `${NAME}` in `url` and `headers` stands for an environment variable.
 
+    `file` instead of `url` is an ONNX model, of which only `input` and `output` count.
+
     Without `body` it speaks the Open Inference Protocol v2, and `output` names the output (or two: classes, probabilities). With
     `body`, a template of the JSON that is posted, `output` is a JMESPath expression for the scores or labels in what comes back.
     In `body`, `$images` stands for a list of `image`, one for each image; in `image`, `$pixels` stands for nested lists of numbers
     and `$png` for a PNG in base64. With `batch: 1` these two may stand in `body` itself, and `body: $png` posts the file.
     """
 
-    url: str
+    url: str = ""
+    file: Path | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     batch: int = Field(32, ge=1, le=4096)
     rate: float | None = Field(None, gt=0)
@@ -152,7 +156,7 @@ class Service(_Record):
 
 
 def is_endpoint(model: str) -> bool:
-    """Whether a MODEL is an URL, or a file that describes a service."""
+    """Whether a MODEL is an URL, a file that describes a service, or an ONNX file."""
     path = Path(model).expanduser()
     return model.startswith(("http://", "https://")) or (path.suffix.lower() in SUFFIXES and not path.is_dir())
 
@@ -165,6 +169,8 @@ def read_service(model: str) -> Service:
     """
     if model.startswith(("http://", "https://")):
         values: Any = {"url": model}
+    elif Path(model).suffix.lower() == ONNX:
+        values = {"file": Path(model).expanduser()}
     else:
         path = Path(model).expanduser()
         if not path.is_file():
@@ -175,6 +181,8 @@ def read_service(model: str) -> Service:
             raise UsageError(f"{path} is no YAML file: {' '.join(str(error).split())[:200]}") from error
         if not isinstance(values, dict):
             raise UsageError(f"{path} describes no endpoint: it needs `url: https://…` at least")
+        if isinstance(values.get("file"), str):
+            values["file"] = path.parent / Path(values["file"]).expanduser()
     try:
         service = Service.model_validate(values)
     except ValidationError as error:
@@ -188,6 +196,17 @@ def read_service(model: str) -> Service:
 
 def _check(service: Service, model: str) -> None:
     """UsageError for what cannot be asked, or would give a secret away."""
+    if service.file is None:
+        _check_url(service, model)
+    elif service.url or service.body is not None:
+        raise UsageError(f"{model}: a file is asked without url and body")
+    elif not service.file.is_file():
+        raise UsageError(f"there is no ONNX model at {service.file}")
+    if service.body is not None:
+        _check_body(service, model)
+
+
+def _check_url(service: Service, model: str) -> None:
     try:
         parts = urlsplit(VARIABLE.sub("x", service.url))
         port_is_sound = parts.port is None or parts.port > 0
@@ -209,13 +228,13 @@ def _check(service: Service, model: str) -> None:
         raise UsageError(f"{model}: its secrets would travel unencrypted; use https")
     if (service.spend is None) != (service.price is None):
         raise UsageError(f"{model}: spend and price (of 1,000 images) go together")
-    if service.body is None:
-        return
+
+
+def _check_body(service: Service, model: str) -> None:
     if service.output is None or isinstance(service.output, tuple):
         raise UsageError(f"{model}: output says where scores or labels are, such as predictions[*].scores")
     _expression(service.output)
-    told = json.dumps(service.body)
-    if service.batch > 1 and "$images" not in told:
+    if service.batch > 1 and "$images" not in json.dumps(service.body):
         raise UsageError(f"{model}: its body has no list of $images: set batch: 1 and use $pixels or $png")
 
 
@@ -361,30 +380,7 @@ class Endpoint:
         known = self.service.input
         if known.name and known.layout and known.datatype:
             return known
-        inputs = self._metadata.get("inputs") or [{}]
-        if len(inputs) > 1 and known.name is None:
-            raise RunError(
-                f"{self.name} takes {len(inputs)} inputs: name that of the pixels, `input.name` of an endpoint file"
-            )
-        first: dict[str, Any] = next((each for each in inputs if known.name in (None, each.get("name"))), {})
-        told = {
-            "name": known.name or first.get("name"),
-            "layout": known.layout or _layout(first.get("shape"), shape),
-            "datatype": known.datatype or first.get("datatype"),
-        }
-        lacking = [key for key in ("layout", "datatype") if told[key] is None]
-        lacking += ["datatype"] if told["datatype"] not in (None, *DTYPES) else []
-        if lacking:
-            takes = (
-                f"takes {first.get('datatype')} of shape {first.get('shape')}"
-                if first
-                else "does not tell what it takes"
-            )
-            raise RunError(
-                f"{self.name} {takes}, the images are {' × '.join(map(str, shape[1:]))}: say `input: {{{lacking[0]}: …}}` in an "
-                "endpoint file"
-            )
-        return known.model_copy(update=told)
+        return completed(known, self._metadata.get("inputs") or [], shape, self.name)
 
     def _outputs(self, said: bytes, told: Mapping[str, str]) -> dict[str, Any]:
         """The tensors of a response by name."""
@@ -496,6 +492,27 @@ class Endpoint:
 
     def _start_of(self, said: bytes) -> str:
         return self.service.masked(" ".join(said[:2000].decode("utf-8", "replace").split()))[:200] or "nothing"
+
+
+def completed(known: Pixels, inputs: Sequence[Mapping[str, Any]], shape: tuple[int, ...], name: str) -> Pixels:
+    """What a model takes: what is `known`, and for the rest what its `inputs` (name, datatype, shape) say."""
+    if len(inputs) > 1 and known.name is None:
+        raise RunError(f"{name} takes {len(inputs)} inputs: name that of the pixels, `input.name` of an endpoint file")
+    first: Mapping[str, Any] = next((each for each in inputs if known.name in (None, each.get("name"))), {})
+    told = {
+        "name": known.name or first.get("name"),
+        "layout": known.layout or _layout(first.get("shape"), shape),
+        "datatype": known.datatype or first.get("datatype"),
+    }
+    lacking = [key for key in ("layout", "datatype") if told[key] is None]
+    lacking += ["datatype"] if told["datatype"] not in (None, *DTYPES) else []
+    if lacking:
+        takes = (
+            f"takes {first.get('datatype')} of shape {first.get('shape')}" if first else "does not tell what it takes"
+        )
+        size = " × ".join(map(str, shape[1:]))
+        raise RunError(f"{name} {takes}, the images are {size}: say `input: {{{lacking[0]}: …}}` in an endpoint file")
+    return known.model_copy(update=told)
 
 
 def _layout(told: Any, shape: tuple[int, ...]) -> str | None:

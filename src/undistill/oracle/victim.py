@@ -25,6 +25,7 @@ from undistill.models.state_dict import load_state, read_state
 from undistill.oracle.accuracy import Measured, Recorded, as_recorded, doubt, measured
 from undistill.oracle.black_box import BlackBox, to_bytes
 from undistill.oracle.endpoint import Endpoint, is_endpoint, read_service
+from undistill.oracle.graph import Graph
 from undistill.oracle.inference import FAMILIES, identity, not_finite, sound
 from undistill.oracle.output_defense import AnswerDefense, chain, suits
 from undistill.oracle.query_log import SUFFIXES, Answers, Ledger
@@ -312,7 +313,7 @@ def plausible(model: str) -> None:
     elif not path.is_dir() and path.suffix not in SUFFIXES and ":" not in model:
         raise UsageError(
             f"there is no model at {model}: give a run folder, a folder with config.json and model.safetensors, timm:NAME@weights, "
-            "package.module:callable, https://host/v2/models/NAME, endpoint.yaml, or a log (.parquet, .csv)"
+            "package.module:callable, https://host/v2/models/NAME, endpoint.yaml, model.onnx, or a log (.parquet, .csv)"
         )
 
 
@@ -387,22 +388,28 @@ def _of_answers(path: Path, kind: Access | None, data: Splits | None) -> Victim:
 
 
 def _of_endpoint(model: str, kind: Access | None, data: Splits) -> Victim:
-    """A service; what it is asked and where its answer is make it another."""
+    """A service, or an ONNX model; what it is asked and where its answer is make it another."""
     plugins.check_trusted(model, "is an endpoint")
     service = read_service(model)
     if kind is None:
         raise UsageError(
-            f"{model} does not say what it returns: declare it with --outputs logits, probs, topk or label"
+            f"{model} does not say what it returns: declare it with --outputs logits, probs, topk or label (attack and audit; "
+            "only a network can be protected)"
         )
-    for text in (service.url, *service.headers.values()):
-        service.filled(text)
-    endpoint = Endpoint(service, data.train.class_names)
-    box = BlackBox(
-        endpoint, kind, data.num_classes, endpoint.name, batch=service.batch, rate=service.rate, limit=service.most
-    )
     asked = service.model_dump(mode="json", include={"url", "input", "output", "body", "image"}) | {"kind": kind.label}
+    if service.file is not None:
+        graph = Graph(service, kind, data.train.class_names)
+        box = BlackBox(graph, kind, data.num_classes, service.file.name)
+        asked["file"] = hashlib.sha256(service.file.read_bytes()).hexdigest()
+    else:
+        for text in (service.url, *service.headers.values()):
+            service.filled(text)
+        endpoint = Endpoint(service, data.train.class_names)
+        box = BlackBox(
+            endpoint, kind, data.num_classes, endpoint.name, batch=service.batch, rate=service.rate, limit=service.most
+        )
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
-    return Victim(box, None, digest, kind="endpoint")
+    return Victim(box, None, digest, kind="endpoint" if service.file is None else "onnx")
 
 
 def needs_data(model: str) -> bool:
