@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -243,14 +244,15 @@ def test_more_than_it_can_compute_is_told_to_come_again_and_nothing_is_lost(serv
             status = 503
             while status == 503:
                 statuses.append(status := pool.request("POST", f"{server.url}/infer", body=body).status)
+                time.sleep(0.1 * (status == 503))
 
-    threads = [threading.Thread(target=ask) for _ in range(150)]
+    threads = [threading.Thread(target=ask) for _ in range(100)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert set(statuses) == {200, 503}
-    assert statuses.count(200) == 450
+    assert statuses.count(200) == 300
     counted = pool.request("GET", server.url.partition("/v2/")[0] + "/metrics").data.decode()
     assert f"undistill_images_total {8.0 * statuses.count(200)}" in counted
 

@@ -52,7 +52,7 @@ def test_what_two_processes_tell_each_other() -> None:
 
 
 def test_a_nasty_training_is_that_of_one_process_also_where_one_goes_on(teacher: Path, tmp_path: Path) -> None:
-    words = ("protect", teacher, "--defense", "nasty", "-s", "training.epochs=6")
+    words = ("protect", teacher, "--defense", "nasty", "-s", "training.epochs=4")
     undistill(ONE, *words, "--cache", tmp_path / "a", "-o", tmp_path / "one", "-q")
     done = undistill(TWO, *words, "--cache", tmp_path / "b", "-o", tmp_path / "two")
     assert done.stdout.count("accuracy") == 1  # the first process alone says it
@@ -76,7 +76,7 @@ def test_a_nasty_training_is_that_of_one_process_also_where_one_goes_on(teacher:
     expected = curve(tmp_path / "one")
     for other in ("two", "killed"):
         found = curve(tmp_path / other)
-        assert len(found) == len(expected) == 6
+        assert len(found) == len(expected) == 4
         for epoch, (a, b) in enumerate(zip(expected, found, strict=True)):
             # rounding grows by a step's curvature: two threads of one process part as fast
             assert b["loss"] == pytest.approx(a["loss"], rel=1e-4 if epoch < 2 else 0.1)
