@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from auditing.made import FLOOR, LABELLED, MadeAudit, change, fail, keys, only_card, remove
+from auditing.made import FLOOR, LABELLED, MadeAudit, change, fail, keys, only_card, predicted, remove
 from undistill.auditing.analyze import analyze, label_equivalents
 from undistill.auditing.case import comparison
 from undistill.auditing.evidence import Arm, read
@@ -281,3 +282,14 @@ def test_two_attacks_never_share_a_name(tmp_path: Path) -> None:
     twice = (arms[0], replace(arms[0]), *arms[1:])
     names = unique_names(twice)
     assert len({(arm.side, name) for arm, name in names.items()}) == len(twice)
+
+
+def test_fidelity_is_the_agreement_with_the_audited_model_for_baselines_too(tmp_path: Path) -> None:
+    made = MadeAudit()
+    found = analyze(made.at(tmp_path)).threat_models[0]
+    model_N = predicted(made.served[0], 999)
+    by_id = {cell.id: arrays["predicted"] for cell, arrays in made.made.values() if arrays}
+    for attack in found.attacks:
+        expected = np.mean([100 * (by_id[cell] == model_N).mean() for cell in attack.cells])
+        assert attack.fidelity == pytest.approx(expected, abs=0.01)
+    assert {attack.side for attack in found.attacks} == {"defended", "undefended", "alone"}

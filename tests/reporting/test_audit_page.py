@@ -86,7 +86,7 @@ def test_three_answers_come_first_and_the_rest_is_folded(shown: Visible) -> None
     places = [shown.text.rindex(head) for head in heads]
     assert places == sorted(places)
     folded = [str(attrs.get("id")) for tag, attrs in shown.tags if tag == "details" and attrs.get("class") == "part"]
-    assert folded == ["exposure", "cards", "users", "flags", "not-tried", "cells", "provenance"]
+    assert folded == ["exposure", "cards", "users", "flags", "not-tried", "standards", "cells", "provenance"]
     first = shown.text[: shown.text.index("What each output access gives away")]
     assert "94.9 %" in first
     assert "94.1 % from the predicted class only" in first

@@ -137,6 +137,7 @@ def _attack(case: Case, arm: Arm, name: str) -> AttackResult:
         each=tuple(round(value, 4) for value in arm.by_unit().values()),
         held_out=round(arm.score, 4) if arm.score is not None and math.isfinite(arm.score) else None,
         chosen=any(arm is one for one in chosen),
+        fidelity=None if arm.fidelity is None else round(arm.fidelity, 2),
         lost=arm.lost + arm.absent,
         queries=first.queries if first else 0,
         cells=arm.ids,

@@ -28,6 +28,7 @@ from undistill.experiments.ranking import Ranked, ranked, scores, signature
 from undistill.experiments.store import Store
 from undistill.statistics import UNKNOWN, Difference, image_error, interval
 
+Classes = NDArray[Any]
 Reads = Literal["soft", "labels", "nothing"]
 Right = NDArray[np.bool_]
 SOFT = ("soft", "naive")
@@ -38,12 +39,16 @@ STALE = "its search has changed: compute it again"
 
 @dataclass(frozen=True)
 class Run:
-    """One report cell that has an accuracy: its unit (seed, or teacher), its seed, and which test images it had right."""
+    """One report cell that has an accuracy: its unit (seed, or teacher), its seed, and which test images it had right.
+
+    `fidelity`: on how many of them it names the audited model's class, percent; None where a method is audited.
+    """
 
     unit: int
     seed: int
     accuracy: float
     right_N: Right
+    fidelity: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +113,12 @@ class Arm:
         """Mean accuracy of each unit."""
         return {unit: fmean(run.accuracy for run in runs) for unit, runs in self._units().items()}
 
+    @property
+    def fidelity(self) -> float | None:
+        """Mean over runs, percent; None without any."""
+        found = [run.fidelity for run in self.runs if run.fidelity is not None]
+        return fmean(found) if found else None
+
     def right(self) -> dict[int, NDArray[np.float64]]:
         """How often each test image was right, by unit (values of N)."""
         return {unit: np.mean([run.right_N for run in runs], axis=0) for unit, runs in self._units().items()}
@@ -128,13 +139,15 @@ class Evidence:
     """All of an audit's folder that a result may rest on.
 
     `done`: cells by key, failed ones among them. `right`: by key of a report cell with an accuracy, which of N test images it had
-    right. `stale`: keys of computed cells whose search now gives other settings; not among `done`.
+    right. `fidelity`: by the same keys, the percentage of test images on which it names the audited model's class. `stale`: keys of
+    computed cells whose search now gives other settings; not among `done`.
     """
 
     folder: Path
     plan: Plan
     done: Mapping[str, Cell]
     right: Mapping[str, Right] = field(default_factory=dict)
+    fidelity: Mapping[str, float] = field(default_factory=dict)
     stale: frozenset[str] = frozenset()
     _orders: dict[tuple[str, ...], list[Ranked] | None] = field(default_factory=dict, repr=False, compare=False)
 
@@ -186,7 +199,11 @@ class Evidence:
 
     def _arm(self, group: list[Planned]) -> Arm:
         found = [(p, self.done[p.key]) for p in group if p.key in self.done]
-        runs = [Run(self.unit(p), p.seed, c.accuracy, self.right[p.key]) for p, c in found if c.accuracy is not None]
+        runs = [
+            Run(self.unit(p), p.seed, c.accuracy, self.right[p.key], self.fidelity.get(p.key))
+            for p, c in found
+            if c.accuracy is not None
+        ]
         worked = tuple(cell for _, cell in found if cell.status == "ok")
         lost = sum(cell.status == "diverged" for _, cell in found)
         absent = len(group) - len(runs) - lost
@@ -284,8 +301,13 @@ def read(folder: Path) -> Evidence:
     graph = Graph(map(task_of, plan.cells), {key: cell for key, (_, cell) in found.items()}.get)
     stale = frozenset(key for key in found if graph.current(key) is None)
     found = {key: value for key, value in found.items() if key not in stale}
-    right = _right(folder, plan, found)
-    return Evidence(folder, plan, {key: cell for key, (_, cell) in found.items()}, right, stale)
+    labels_N, model_N = _served(plan, found)
+    predicted = _predicted(folder, plan, found, labels_N)
+    right: dict[str, Right] = {key: predicted_N == labels_N for key, predicted_N in predicted.items()}
+    fidelity = (
+        {} if model_N is None else {key: 100 * float((each_N == model_N).mean()) for key, each_N in predicted.items()}
+    )
+    return Evidence(folder, plan, {key: cell for key, (_, cell) in found.items()}, right, fidelity, stale)
 
 
 def _procedure(planned: Planned) -> str:
@@ -308,16 +330,31 @@ def _fits(planned: Planned, cell: Cell) -> bool:
     )
 
 
-def _right(folder: Path, plan: Plan, found: Mapping[str, tuple[Path, Cell]]) -> dict[str, Right]:
-    """Which test images each report cell had right, by key; RunError where that contradicts its accuracy."""
-    served = [found[p.key] for p in plan.cells if p.role == "served" and p.key in found]
-    labels_N: NDArray[Any] | None = None
-    for home, cell in [pair for pair in served if pair[1].status == "ok"][:1]:
-        labels_N = cells.read_arrays(home, cell).get("labels")
-        if labels_N is None:
+def _served(plan: Plan, found: Mapping[str, tuple[Path, Cell]]) -> tuple[Classes | None, Classes | None]:
+    """(the true classes of the test images, those that the audited model names; None for a method)."""
+    labels_N: Classes | None = None
+    model_N: Classes | None = None
+    served = [
+        (planned, *found[planned.key]) for planned in plan.cells if planned.role == "served" and planned.key in found
+    ]
+    for planned, home, cell in served:
+        if cell.status != "ok":
+            continue
+        arrays = cells.read_arrays(home, cell)
+        if "labels" not in arrays:
             raise RunError(f"{home / cell.id}.npz holds no labels of the test images")
-    right: dict[str, Right] = {}
-    by_id: dict[str, Right] = {}
+        labels_N = arrays["labels"] if labels_N is None else labels_N
+        if model_N is None and plan.question == "model" and plan.subject(planned.victim).side == "defended":
+            model_N = arrays.get("predicted")
+    return labels_N, model_N
+
+
+def _predicted(
+    folder: Path, plan: Plan, found: Mapping[str, tuple[Path, Cell]], labels_N: Classes | None
+) -> dict[str, Classes]:
+    """The classes that each report cell names, by key; RunError where they contradict its accuracy."""
+    predicted: dict[str, Classes] = {}
+    by_id: dict[str, Classes] = {}
     for planned in plan.cells:
         if planned.role in ("search", "served") or planned.key not in found:
             continue
@@ -327,16 +364,16 @@ def _right(folder: Path, plan: Plan, found: Mapping[str, tuple[Path, Cell]]) -> 
         if labels_N is None:
             raise RunError(f"{folder} has attacks but no cell of what users get, which holds the true labels")
         if cell.id not in by_id:
-            by_id[cell.id] = _right_of(home, cell, labels_N)
-        right[planned.key] = by_id[cell.id]
-    return right
+            by_id[cell.id] = _predicted_of(home, cell, labels_N)
+        predicted[planned.key] = by_id[cell.id]
+    return predicted
 
 
-def _right_of(home: Path, cell: Cell, labels_N: NDArray[Any]) -> Right:
+def _predicted_of(home: Path, cell: Cell, labels_N: Classes) -> Classes:
     predicted_N = cells.read_arrays(home, cell).get("predicted")
     if predicted_N is None or predicted_N.shape != labels_N.shape:
         raise RunError(f"{home / cell.id}.json has no predictions for the {len(labels_N)} test images")
-    right_N: Right = predicted_N == labels_N
-    if cell.accuracy is None or abs(100 * right_N.mean() - cell.accuracy) > 1e-3:
-        raise RunError(f"{home / cell.id}.json says {cell.accuracy} %, its predictions {100 * right_N.mean():.4f} %")
-    return right_N
+    right = 100 * (predicted_N == labels_N).mean()
+    if cell.accuracy is None or abs(right - cell.accuracy) > 1e-3:
+        raise RunError(f"{home / cell.id}.json says {cell.accuracy} %, its predictions {right:.4f} %")
+    return predicted_N

@@ -38,7 +38,8 @@ class AttackResult(Record):
 
     `reads`: `soft`, `labels` or `nothing` (a baseline). `each`: accuracy by unit. `gain`: points above the label-only attack on
     the audited model that the search ranked first, paired by unit; None for that attack itself and where the two cannot be
-    compared. `held_out`: its score in the search, percent; None where it was not searched. `chosen`: the search ranked it first
+    compared. `held_out`: its score in the search, percent; None where it was not searched. `fidelity`: on how many test images it
+    names the audited model's class, percent, mean over cells; None where a method is audited. `chosen`: the search ranked it first
     of its side and kind, so one-sided statements rest on it. `lost` counts cells without an accuracy.
     """
 
@@ -53,6 +54,7 @@ class AttackResult(Record):
     each: tuple[float, ...] = ()
     held_out: float | None = None
     chosen: bool = False
+    fidelity: float | None = None
     lost: int = 0
     queries: int = 0
     cells: tuple[str, ...] = ()

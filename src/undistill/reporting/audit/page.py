@@ -9,7 +9,7 @@ from typing import Any
 
 from undistill.auditing.result import AuditResult, ThreatModelResult
 from undistill.reporting import export, render
-from undistill.reporting.audit import curves, first, glossary, lanes, tables
+from undistill.reporting.audit import curves, first, glossary, lanes, standards, tables
 from undistill.reporting.audit.words import (
     decides_text,
     digits_of,
@@ -61,6 +61,7 @@ def as_values(judgement: AuditResult, drawn: Drawn) -> dict[str, Any]:
             "exposure": [dict(record) for record in drawn.exposure.long],
             "thieves": [dict(record) for grid in drawn.attackers for record in grid.long],
             "contrasts": [dict(record) for grid in drawn.behind for record in grid.long],
+            "standards": [dict(record) for record in drawn.standards.records],
             "users": [dict(record) for record in drawn.users.long],
         },
         "judgement": judgement.dump(),
@@ -74,6 +75,7 @@ class Drawn:
     exposure: Table
     users: Table
     answers: Table
+    standards: Table
     attackers: list[Table]
     behind: list[Table]
     accuracies: list[Chart | None]
@@ -90,6 +92,7 @@ def draw(judgement: AuditResult) -> Drawn:
         tables.exposure(judgement),
         tables.users(judgement),
         tables.answers(judgement),
+        standards.findings(judgement),
         own,
         differences,
         [_accuracies(place, card, judgement) for place, card in cards],
@@ -147,6 +150,8 @@ def _sections(judgement: AuditResult, drawn: Drawn) -> Iterator[Section]:
     count = plural(len(judgement.flags), "flag")
     yield Section(f"Reasons to doubt: {count}", "flags", tuple(_flags(judgement)), folded=True)
     yield Section("What was not tried", "not-tried", tuple(_not_tried(judgement)), folded=True)
+    known = (drawn.standards, Facts(standards.FACTS))
+    yield Section(standards.TITLE, "standards", known, folded=True)
     table = tables.cells(judgement) if judgement.lines else Text("The judgement lists none.")
     yield Section("All cells", "cells", (table,), folded=True)
 
