@@ -8,7 +8,9 @@ import json
 import signal
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,21 @@ def scores(images: Any) -> NDArray[np.float32]:
     thirds = np.stack([part.mean(1) for part in np.array_split(values.reshape(len(values), -1), 3, axis=1)], axis=1)
     probs: NDArray[np.float32] = (np.exp(3 * thirds) / np.exp(3 * thirds).sum(1, keepdims=True)).astype(np.float32)
     return probs
+
+
+class Drip(bytes):
+    """Content of which a byte is sent now and then."""
+
+
+def write(file: Any, content: bytes) -> None:
+    """Send it whole, or drop by drop."""
+    if not isinstance(content, Drip):
+        file.write(content)
+        return
+    with suppress(OSError):  # the client has given up
+        for _ in range(100):
+            file.write(content[:1])
+            time.sleep(0.02)
 
 
 class Server:
@@ -81,10 +98,13 @@ class Server:
 
             def reply(self, status: int, headers: dict[str, str], content: bytes) -> None:
                 self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                for name, value in {
+                    **headers,
+                    "Content-Length": str(len(content) + 1000 * isinstance(content, Drip)),
+                }.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(content)
+                write(self.wfile, content)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -276,6 +296,11 @@ def test_a_redirect_takes_no_secret_along(server: Server, monkeypatch: pytest.Mo
         ),
         (b'{"outputs": []}', "answered with nothing, not with probs"),
         (b"[" * 100_000, "answered with no JSON"),
+        (b'{"outputs": [1]}', "no tensors of the protocol"),
+        (
+            b'{"outputs": [{"name": "probs", "datatype": "FP32", "shape": [1e999], "data": [1]}]}',
+            "no tensors of the protocol",
+        ),
     ],
 )
 def test_a_response_of_another_form_is_one_sentence(server: Server, said: bytes, sentence: str) -> None:
@@ -306,6 +331,7 @@ def test_a_service_that_does_not_say_what_it_takes_is_described_in_a_file(server
         ("url: [", "is no YAML file"),
         ("url: ftp://host/x", "none of http:// or https://"),
         ("url: https://host:x/v2/models/m", "none of http:// or https://"),
+        ("url: https://host/v2/models/m?key=1", "put a key into a header"),
         ("url: https://me:pass@host/v2/models/m", "holds a password"),
         ("url: https://host/classify", "no endpoint of the Open Inference Protocol"),
         (
@@ -404,3 +430,16 @@ def test_an_attack_on_an_endpoint_is_an_attack_on_the_function_behind_it(
     assert server.posts == 3
     assert remembering(resolve("e.yaml", digits, answers="probs"), tmp_path / "log.parquet").kind == "endpoint"
     assert "e.yaml" in plugins.environment()[plugins.TRUSTED].split("\n")
+
+
+def test_a_response_that_never_ends_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = v2(server, [-1, 48])
+    endpoint = Endpoint(Service(url=url, timeout=0.1), NAMES)
+    endpoint(pixels())
+    server.replies[("POST", "/v2/models/m/infer")] = lambda *_: (Drip(b"[1, 2"), {})
+    with pytest.raises(RunError, match=r"did not end its response within 1 s; the same command goes on"):
+        endpoint(pixels())
+    monkeypatch.setattr("undistill.oracle.endpoint.LARGEST", 3)
+    server.replies[("POST", "/v2/models/m/infer")] = lambda *_: (b"[1, 2]", {})
+    with pytest.raises(RunError, match="answered with more than"):
+        endpoint(pixels())

@@ -617,3 +617,13 @@ def test_a_log_that_cannot_be_one_is_one_sentence(photos: Splits, tmp_path: Path
     (tmp_path / "scores.csv").write_text(text)
     with pytest.raises(UndistillError, match=sentence):
         resolve(tmp_path / "scores.csv", photos)
+
+
+def test_classes_are_known_by_name_before_they_are_by_number(tmp_path: Path) -> None:
+    images = ImageSet.of(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4), ("001", "10", "2", "cat"))
+    hashes = hashes_of(pixels(5))
+    text = "".join(f"{key},{label}\n" for key, label in zip(hashes, ("001", "10", "2", "cat", "1"), strict=True))
+    (tmp_path / "log.csv").write_text("image,label\n" + text, encoding="utf-8-sig")
+    assert list(Answers.read(tmp_path / "log.csv", images=images).values.values()) == [0, 1, 2, 3, 1]
+    pd.DataFrame({"image": hashes[:2], "label": [10, 2]}).to_parquet(tmp_path / "log.parquet")
+    assert list(Answers.read(tmp_path / "log.parquet", images=images).values.values()) == [1, 2]

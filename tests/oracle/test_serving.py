@@ -23,7 +23,7 @@ import uvicorn
 
 from undistill.data import load
 from undistill.data.image_set import Splits
-from undistill.errors import UsageError
+from undistill.errors import RunError, UsageError
 from undistill.experiments.extraction import attack
 from undistill.oracle.endpoint import LENGTH, Endpoint, Service
 from undistill.oracle.oracle import Oracle
@@ -120,6 +120,18 @@ def test_a_request_that_cannot_be_answered_is_told_why(victim: Victim, body: byt
     with pytest.raises(_Wrong, match=re.escape(words)) as wrong:
         Served(victim, "probs", "net", batch=6).asked(body, None)
     assert wrong.value.status == 400
+
+
+def test_an_output_that_is_not_finite_is_one_users_trouble(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = Served(victim, "probs", "net")
+    before = told(served, request())
+    broken = torch.full((5, 10), torch.nan)
+    with monkeypatch.context() as patch:
+        patch.setattr("undistill.oracle.inference.Frozen.__call__", lambda *_: broken)
+        with pytest.raises(RunError, match=r"not finite|NaN"):
+            served.answer(served.asked(request(), None))
+    assert told(served, request()) == before
+    assert served.oracle.queries == 15
 
 
 def test_a_rate_lets_a_seconds_worth_through_at_once() -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +55,8 @@ LATER = (429, 503)
 """A service that says so has not answered: it can be asked again."""
 LONGEST = 300
 """Seconds that a service may ask to be left alone."""
+SLOWEST = 10
+"""How many times its `timeout` a whole response may take."""
 LARGEST = 256 * 2**20
 """Bytes of a response that are read."""
 VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -223,6 +226,8 @@ def _check_url(service: Service, model: str) -> None:
             f"{model} is no endpoint of the Open Inference Protocol, https://host/v2/models/NAME; describe any other service in an "
             "endpoint file, with `body` and `output`"
         )
+    if service.body is None and (parts.query or parts.fragment):
+        raise UsageError(f"{model.partition('?')[0]}: the URL of a model ends with its name; put a key into a header")
     secret = any(VARIABLE.search(each) for each in (service.url, *service.headers.values()))
     if secret and parts.scheme == "http" and parts.hostname not in LOCAL:
         raise UsageError(f"{model}: its secrets would travel unencrypted; use https")
@@ -393,7 +398,7 @@ class Endpoint:
                 raw = None if length is None else said[at : at + length]
                 at += length or 0
                 found[str(each["name"])] = self._tensor(each, raw)
-        except (KeyError, TypeError, ValueError, struct.error) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
             raise RunError(f"{self.name} answered with no tensors of the protocol: {self._start_of(said)}") from error
         return found
 
@@ -430,7 +435,8 @@ class Endpoint:
         options: dict[str, Any] = {"retries": again, "timeout": service.timeout}
         if parts.scheme == "https":
             options |= {"cert_reqs": "CERT_REQUIRED", "ca_certs": None if service.ca is None else str(service.ca)}
-        proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+        direct = parts.hostname in LOCAL or proxy_bypass(parts.netloc)
+        proxy = None if direct else getproxies().get(parts.scheme)
         return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
 
     def _request(
@@ -440,6 +446,7 @@ class Endpoint:
         import urllib3
 
         filled = {name: self.service.filled(value) for name, value in self.service.headers.items()}
+        response = None
         try:
             response = self._pool.request(
                 method,
@@ -448,14 +455,13 @@ class Endpoint:
                 headers={**(headers or {}), **filled},
                 preload_content=False,
             )
-            said = response.read(LARGEST + 1, decode_content=True)
+            said = self._read(response)
+            response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise RunError(f"no response from {self.name}: {self._reason(error)}; {GO_ON}") from error
         finally:
-            if "response" in locals():
-                response.release_conn()
-        if len(said) > LARGEST:
-            raise RunError(f"{self.name} answered with more than {LARGEST // 2**20} MB")
+            if response is not None:
+                response.close()  # half a response would be the beginning of the next one
         if response.status in LATER:
             raise RunError(
                 f"{self.name} is busy ({response.status}), also after {self.service.retries} retries; {GO_ON}"
@@ -467,6 +473,19 @@ class Endpoint:
         if response.status != 200:
             raise RunError(f"{self.name} refused with {response.status}: {self._start_of(said)}")
         return said, response.headers
+
+    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """The content, as far as it is no more than may be and comes in time: a drop now and then is no response."""
+        said, until = bytearray(), time.monotonic() + SLOWEST * self.service.timeout
+        while part := response.read1(2**16, decode_content=True):
+            said += part
+            if len(said) > LARGEST:
+                raise RunError(f"{self.name} answered with more than {LARGEST // 2**20} MB")
+            if time.monotonic() > until:
+                raise RunError(
+                    f"{self.name} did not end its response within {SLOWEST * self.service.timeout:g} s; {GO_ON}"
+                )
+        return bytes(said)
 
     def _reason(self, error: Exception) -> str:
         """Why there was no response, in the words of this side: a library's own may quote a secret."""

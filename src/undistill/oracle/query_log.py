@@ -297,10 +297,14 @@ def undisturbed() -> Iterator[None]:
 
 def _table(path: Path) -> Any:
     """A Parquet or CSV file as an Arrow table."""
+    import pyarrow as pa
     import pyarrow.csv as pv
     import pyarrow.parquet as pq
 
-    return pv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+    if path.suffix != ".csv":
+        return pq.read_table(path)
+    texts = {"image": pa.string(), "label": pa.string()}  # a class called 001 is not 1
+    return pv.read_csv(path, convert_options=pv.ConvertOptions(column_types=texts))
 
 
 def _said(path: Path, table: Any, names: Sequence[str]) -> tuple[list[Any], bool]:
@@ -315,14 +319,23 @@ def _said(path: Path, table: Any, names: Sequence[str]) -> tuple[list[Any], bool
         raise UsageError(f"{path} has columns {', '.join(columns)}{lacking}; a log has {wanted}")
     if scores:
         return np.stack([np.asarray(table[name], np.float32) for name in names], axis=1).tolist(), False
-    said, numbers = table[column].to_pylist(), {name: number for number, name in enumerate(names)}
-    strange = next((value for value in said if isinstance(value, str) and value not in numbers), None)
-    if strange is not None and numbers:
-        raise UsageError(f"{path} answers with a class {strange[:40]!r} that the data do not have")
-    named = any(isinstance(value, str) for value in said)
-    return [
-        numbers.get(value, value) if isinstance(value, str) else value for value in said
-    ], named or column == "label"
+    said = table[column].to_pylist()
+    if column == "label":
+        return [_class(path, value, names) for value in said], True
+    named = bool(names) and any(isinstance(value, str) for value in said)
+    return [_class(path, value, names) if isinstance(value, str) and names else value for value in said], named
+
+
+def _class(path: Path, value: Any, names: Sequence[str]) -> Any:
+    """The number of a class by its name, or else by its number; UsageError for neither."""
+    text = str(value)
+    if text in names:
+        return names.index(text)
+    if text.isascii() and text.isdigit():
+        return int(text)
+    if names:
+        raise UsageError(f"{path} answers with a class {text[:40]!r} that the data do not have")
+    return value
 
 
 def _files(path: Path, files: Sequence[Any], images: ImageSet) -> list[str]:

@@ -14,6 +14,7 @@ import math
 import re
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,8 @@ class Served:
         card = ThreatModel(data="unlabelled").served(serving)
         if card.access is Access.WEIGHTS:
             raise UsageError("a server gives no weights: --access probs, top5:2, top1, label or logits")
-        self.oracle = Oracle(
+        self._door = partial(
+            Oracle,
             victim.network,
             card.access,
             top_k=card.top or 5,
@@ -110,6 +112,7 @@ class Served:
             behind=victim.behind,
             seed=seed,
         )
+        self.oracle = self._door()
         self.name, self.batch = PLAIN.sub("-", name) or "model", batch
         self.device = next(victim.network.parameters(), torch.empty(0)).device
         config = victim.network.config
@@ -172,7 +175,14 @@ class Served:
 
     def answer(self, asked: Asked) -> tuple[bytes, dict[str, str], int]:
         """(content, headers, N) of the response."""
-        values = self.oracle.ask(asked.images_BCHW.to(self.device)).values.cpu().numpy()
+        try:
+            values = self.oracle.ask(asked.images_BCHW.to(self.device)).values.cpu().numpy()
+            self.oracle.check()
+        except (
+            UndistillError
+        ):  # an oracle remembers outputs that were not finite; the next user has nothing to do with them
+            self.oracle = self._door(queries=self.oracle.queries)
+            raise
         values = values.astype(np.int64 if self.oracle.access is Access.LABEL else np.float32)
         datatype = "INT64" if values.dtype == np.int64 else "FP32"
         out: dict[str, Any] = {"name": self.output, "datatype": datatype, "shape": list(values.shape)}
