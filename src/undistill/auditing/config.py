@@ -285,15 +285,13 @@ def _digest(weights: Path) -> str:
 
 
 def _own(recipe: Recipe, victim: Victim | None, config: AuditConfig) -> dict[str, Any]:
-    """The victim's own architecture, which an attacker may guess; the recipe's student where the victim shows none."""
-    if victim is None:
+    """The victim's own architecture, which an attacker may guess; where it shows none, what the recipe would train on these data.
+
+    Not the recipe's student, which may be a small one: an attacker takes a network that is good at the task.
+    """
+    hidden = victim is None or isinstance(victim.model, BlackBox)
+    if victim is None or hidden or any(sign in str(victim.network.config["name"]) for sign in ":("):
         settings = recipe.model.model_dump(mode="json", by_alias=True)
-    elif (
-        isinstance(victim.model, BlackBox)
-        or ":" in str(victim.network.config["name"])
-        or "(" in victim.network.config["name"]
-    ):
-        return _student({"name": recipe.student.name, "width": recipe.student.width}, config)
     else:
         settings = {key: value for key, value in victim.network.config.items() if key not in FIXED}
     plain = {"name": settings.pop("name"), "width": settings.pop("width", 1.0)}
