@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 from undistill.errors import GO_ON, Busy, RunError
 
 TEMPORARY = ".part"
-QUERY_LOG = re.compile(r"answers(-.+)?\.(parquet|refused\.json)")
+QUERY_LOG = re.compile(r"answers(-.+)?\.(parquet|refused\.json|spent\.json)")
 """The names of query logs: responses that were paid for outlive the run that asked for them."""
 
 

@@ -183,6 +183,28 @@ def test_pixels_are_scaled_then_normalized() -> None:
     assert Pixels(layout="flat", datatype="INT32").of(asked).tolist() == [[0, 51, 255]]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Pixels(layout="NCHW", datatype="INT8"),
+        Pixels(layout="NCHW", datatype="UINT8", range=(-1, 1)),
+        Pixels(layout="NCHW", datatype="FP32", mean=(0.5, 0.5)),
+        Pixels(layout="NCHW", datatype="FP32", std=(0.0,)),
+    ],
+)
+def test_pixels_that_would_be_others_are_refused(asked: Pixels) -> None:
+    with pytest.raises(UsageError):
+        asked.of(np.array([0, 100, 255], np.uint8).reshape(1, 3, 1, 1))
+
+
+def test_a_secret_that_is_no_header_is_not_shown(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "hush-hush\n")
+    endpoint = Endpoint(Service(url=v2(server, [-1, 48]), headers={"Authorization": "Bearer ${KEY}"}), NAMES)
+    with pytest.raises(UsageError, match="the environment variable KEY holds a line break") as told:
+        endpoint(pixels())
+    assert "hush" not in str(told.value)
+
+
 def test_class_names_are_class_numbers_also_as_bytes(server: Server) -> None:
     url = v2(server, [-1, 48])
     said = b"".join(struct.pack("<I", len(name)) + name for name in (b"frog", b"cat"))
@@ -211,7 +233,9 @@ def test_any_other_service_is_asked_by_a_template(server: Server) -> None:
         return [{"label": NAMES[at], "score": float(found[at])} for at in np.argsort(-found)]
 
     def coded(told: dict[str, str], body: bytes) -> Any:
-        return {"label": single(told, base64.b64decode(json.loads(body)["image"]))[0]["label"]}
+        kind, _, content = json.loads(body)["image"].partition(",")
+        assert kind == "data:image/png;base64"
+        return {"label": single(told, base64.b64decode(content))[0]["label"]}
 
     server.replies |= {("POST", "/batch"): batch, ("POST", "/one"): single, ("POST", "/coded"): coded}
     expected = scores(asked / 255)
@@ -227,7 +251,7 @@ def test_any_other_service_is_asked_by_a_template(server: Server) -> None:
     one = Service(url=f"{server.url}/one", batch=1, body="$png", output="sort_by(@, &label)[*].score")
     box = BlackBox(Endpoint(one, NAMES), Access.PROBS, 3, "one", batch=1)
     np.testing.assert_allclose(box.checked_answer(asked), expected, atol=1e-6)
-    label = Service(url=f"{server.url}/coded", batch=1, body={"image": "$png"}, output="label")
+    label = Service(url=f"{server.url}/coded", batch=1, body={"image": "data:image/png;base64,$png"}, output="label")
     box = BlackBox(Endpoint(label, NAMES), Access.LABEL, 3, "label", batch=1)
     assert box.checked_answer(asked).tolist() == expected.argmax(1).tolist()
 
@@ -344,6 +368,11 @@ def test_a_service_that_does_not_say_what_it_takes_is_described_in_a_file(server
         ("url: https://host/x\nbody: {a: $images}", "output says where"),
         ("url: https://host/x\nbody: {a: $images}\noutput: 'a['", "no JMESPath expression"),
         ("url: https://host/x\nbody: $png\noutput: a", "set batch: 1"),
+        ("url: https://host/x\nbody: {a: 1}\nbatch: 1\noutput: a", "no image is sent"),
+        ("url: https://host/x\nbody: {a: $images}\nimage: x\noutput: a", "no image is sent"),
+        ("url: https://host/x\nbody: {a: 'in $images'}\noutput: a", "stand alone, only $png may be within one"),
+        ("url: http://host/v2/models/m\nheaders: {X-Api-Key: abc}", "its secrets would travel unencrypted; use https"),
+        ("url: https://host/v2/models/m\nspend: .inf\nprice: 1", "spend: Input should be a finite number"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused_before_anything_is_asked(

@@ -619,11 +619,52 @@ def test_a_log_that_cannot_be_one_is_one_sentence(photos: Splits, tmp_path: Path
         resolve(tmp_path / "scores.csv", photos)
 
 
-def test_classes_are_known_by_name_before_they_are_by_number(tmp_path: Path) -> None:
-    images = ImageSet.of(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4), ("001", "10", "2", "cat"))
-    hashes = hashes_of(pixels(5))
-    text = "".join(f"{key},{label}\n" for key, label in zip(hashes, ("001", "10", "2", "cat", "1"), strict=True))
-    (tmp_path / "log.csv").write_text("image,label\n" + text, encoding="utf-8-sig")
-    assert list(Answers.read(tmp_path / "log.csv", images=images).values.values()) == [0, 1, 2, 3, 1]
-    pd.DataFrame({"image": hashes[:2], "label": [10, 2]}).to_parquet(tmp_path / "log.parquet")
-    assert list(Answers.read(tmp_path / "log.parquet", images=images).values.values()) == [1, 2]
+@pytest.mark.parametrize(
+    ("classes", "label", "expected"),
+    [
+        (("001", "10", "2", "cat"), ["001", "10", "2", "cat"], [0, 1, 2, 3]),
+        (("1", "2", "3"), ["1", "3"], [0, 2]),
+        (("1", "2", "3"), ["0", "1", "2"], [0, 1, 2]),
+        (("0", "1", "10", "2"), ["2", "10"], [3, 2]),
+        (("a", "b"), ["0", "1"], [0, 1]),
+    ],
+)
+def test_a_column_of_classes_is_of_names_or_of_numbers(
+    tmp_path: Path, classes: tuple[str, ...], label: list[str], expected: list[int]
+) -> None:
+    images = ImageSet.of(torch.zeros(len(classes), 3, 8, 8, dtype=torch.uint8), torch.arange(len(classes)), classes)
+    hashes = hashes_of(pixels(len(label)))
+    for column in ("label", "answer"):
+        text = "".join(f"{key},{name}\n" for key, name in zip(hashes, label, strict=True))
+        (tmp_path / "log.csv").write_text(f"image,{column}\n{text}", encoding="utf-8-sig")
+        assert list(Answers.read(tmp_path / "log.csv", images=images).values.values()) == expected
+    numbers = {"image": hashes, "label": list(range(len(label)))}
+    pd.DataFrame(numbers).to_parquet(tmp_path / "log.parquet")
+    assert list(Answers.read(tmp_path / "log.parquet", images=images).values.values()) == list(range(len(label)))
+
+
+def test_a_limit_counts_what_was_asked_whatever_came_of_it(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def breaks(given: Pixels) -> Any:
+        asked.append(len(given))
+        raise RunError("the connection broke")
+
+    box = BlackBox(breaks, Access.PROBS, 4, "the api", batch=4, limit=10)
+    for error in ("the connection broke", "the connection broke", "exceed the limit of 10", "exceed the limit of 10"):
+        with pytest.raises(RunError, match=error):
+            Ledger(Answers(Access.PROBS, 4), box, tmp_path / "log.parquet")(pixels(8))
+    assert asked == [4, 4]
+    good = BlackBox(say, Access.PROBS, 4, "the api", batch=4, limit=14)
+    first, second = (Ledger(Answers(Access.PROBS, 4), good, tmp_path / "log.parquet") for _ in range(2))
+    first.again(pixels(4))
+    with pytest.raises(RunError, match="exceed the limit of 14 that the api may be queried about; 12 were"):
+        second.again(pixels(4))
+
+
+def test_a_query_log_is_never_written_over_a_log_of_ones_own(steal: Attacked, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text("image,label\n")
+    with pytest.raises(UsageError, match=r"a query log is a Parquet file: call it mine\.parquet"):
+        steal(Api().box, "probs/unlabelled/trained/random/10", query_log=mine)
+    assert mine.read_text() == "image,label\n"

@@ -506,6 +506,8 @@ def remembering(victim: Victim, path: Path) -> Victim:
     if not isinstance(box, BlackBox) or isinstance(box.predict, Ledger):
         return victim
     answers = Answers(box.kind, box.num_classes, victim=victim.network_id)
+    if path.suffix != ".parquet":
+        raise UsageError(f"a query log is a Parquet file: call it {path.stem}.parquet")
     if path.is_file():
         kept = Answers.read(path, kind=box.kind, num_classes=box.num_classes)
         same_victim(kept, victim.network_id, path)

@@ -15,11 +15,11 @@ import os
 import re
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import yaml
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 ONNX = ".onnx"
 SUFFIXES = (".yaml", ".yml", ONNX)
 DTYPES = {
-    "BOOL": "?",
     "UINT8": "u1",
     "UINT16": "<u2",
     "UINT32": "<u4",
@@ -60,11 +59,13 @@ SLOWEST = 10
 LARGEST = 256 * 2**20
 """Bytes of a response that are read."""
 VARIABLE = re.compile(r"\$\{(\w+)\}")
+SECRET = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
+"""Headers that nobody else should read."""
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Pixels(_Record):
@@ -92,12 +93,20 @@ class Pixels(_Record):
         dtype = np.dtype(DTYPES[self.datatype or "FP32"])
         black, white = self.range or ((0.0, 1.0) if dtype.kind == "f" else (0.0, 255.0))
         values: NDArray[Any] = pixels
-        if dtype != np.uint8 or (black, white) != (0.0, 255.0):
+        if dtype != np.uint8 or (black, white) != (0.0, 255.0) or self.mean or self.std:
             values = pixels.astype(np.float64) / 255 * (white - black) + black
             for moments, change in ((self.mean, np.subtract), (self.std, np.divide)):
                 if moments is not None:
+                    if len(moments) not in (1, pixels.shape[1]) or (change is np.divide and 0.0 in moments):
+                        raise UsageError(f"{moments} are no mean or std of {pixels.shape[1]} channels")
                     values = change(values, np.asarray(moments).reshape(1, -1, 1, 1))
-            values = values.astype(dtype) if dtype.kind == "f" else np.rint(values).astype(dtype)
+            if dtype.kind != "f":
+                values, limits = np.rint(values), np.iinfo(dtype)
+                if len(values) and (values.min() < limits.min or values.max() > limits.max):
+                    raise UsageError(
+                        f"pixels from {values.min():g} to {values.max():g} do not fit {self.datatype}: give their range"
+                    )
+            values = values.astype(dtype)
         if self.layout == "NHWC":
             values = values.transpose(0, 2, 3, 1)
         return np.ascontiguousarray(values.reshape(len(values), -1) if self.layout == "flat" else values)
@@ -146,7 +155,12 @@ class Service(_Record):
                 raise UsageError(
                     f"the environment variable {match[1]}, which the endpoint {self.url} needs, is not set"
                 )
-            return os.environ[match[1]]
+            found = os.environ[match[1]]
+            if not (found.isascii() and found.isprintable()):
+                raise UsageError(
+                    f"the environment variable {match[1]} holds a line break or another sign that no header has"
+                )
+            return found
 
         return VARIABLE.sub(value, text)
 
@@ -154,7 +168,8 @@ class Service(_Record):
         """A text in which no value of a variable is left."""
         for name in {match[1] for each in (self.url, *self.headers.values()) for match in VARIABLE.finditer(each)}:
             secret = os.environ.get(name, "")
-            text = text.replace(secret, f"${{{name}}}") if secret else text
+            for form in {secret, quote(secret, safe=""), json.dumps(secret)[1:-1], secret.replace("/", "\\/")} - {""}:
+                text = text.replace(form, f"${{{name}}}")
         return text
 
 
@@ -229,6 +244,7 @@ def _check_url(service: Service, model: str) -> None:
     if service.body is None and (parts.query or parts.fragment):
         raise UsageError(f"{model.partition('?')[0]}: the URL of a model ends with its name; put a key into a header")
     secret = any(VARIABLE.search(each) for each in (service.url, *service.headers.values()))
+    secret = secret or any(SECRET.search(name) for name in service.headers)
     if secret and parts.scheme == "http" and parts.hostname not in LOCAL:
         raise UsageError(f"{model}: its secrets would travel unencrypted; use https")
     if (service.spend is None) != (service.price is None):
@@ -239,7 +255,16 @@ def _check_body(service: Service, model: str) -> None:
     if service.output is None or isinstance(service.output, tuple):
         raise UsageError(f"{model}: output says where scores or labels are, such as predictions[*].scores")
     _expression(service.output)
-    if service.batch > 1 and "$images" not in json.dumps(service.body):
+    texts, inner = list(_leaves(service.body)), list(_leaves(service.image))
+    for text in (*texts, *inner):
+        if any(name in text and text != name for name in ("$images", "$pixels")):
+            raise UsageError(
+                f"{model}: {text[:60]!r} is a text; $images and $pixels stand alone, only $png may be within one"
+            )
+    shown = any("$png" in text or text == "$pixels" for text in (inner if "$images" in texts else texts))
+    if not shown:
+        raise UsageError(f"{model}: no image is sent: body or image needs $pixels or $png")
+    if service.batch > 1 and "$images" not in texts:
         raise UsageError(f"{model}: its body has no list of $images: set batch: 1 and use $pixels or $png")
 
 
@@ -299,7 +324,7 @@ class Endpoint:
         if found is None:
             raise RunError(f"{self.name} answered without {service.output}: {self._start_of(said)}")
         found = self._numbered(found)
-        single = service.batch == 1 and not (isinstance(found, list) and len(found) == 1)
+        single = service.batch == 1 and not (isinstance(found, list) and (len(found) == 1 or _is_pair(found)))
         return [found] if single else found
 
     def _numbered(self, value: Any) -> Any:
@@ -309,7 +334,8 @@ class Endpoint:
         if not isinstance(value, str):
             return value
         if value not in self._numbers:
-            raise RunError(f"{self.name} answered with a class {value[:40]!r} that the data do not have")
+            shown = self.service.masked(value)[:40]
+            raise RunError(f"{self.name} answered with a class {shown!r} that the data do not have")
         return self._numbers[value]
 
     # -- the Open Inference Protocol v2 --------------------------------------------------------------------------------
@@ -368,7 +394,12 @@ class Endpoint:
     @cached_property
     def _metadata(self) -> dict[str, Any]:
         said = _parsed(self._request("GET", self._model)[0], self.name)
-        return said if isinstance(said, dict) else {}
+        told = said if isinstance(said, dict) else {}
+        lists = {key: told.get(key) for key in ("inputs", "outputs")}
+        return {
+            key: [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+            for key, value in lists.items()
+        }
 
     @cached_property
     def _binary(self) -> bool:
@@ -437,7 +468,11 @@ class Endpoint:
             options |= {"cert_reqs": "CERT_REQUIRED", "ca_certs": None if service.ca is None else str(service.ca)}
         direct = parts.hostname in LOCAL or proxy_bypass(parts.netloc)
         proxy = None if direct else getproxies().get(parts.scheme)
-        return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+        if not proxy:
+            return urllib3.PoolManager(**options)
+        auth = urlsplit(proxy)
+        user = f"{unquote(auth.username)}:{unquote(auth.password or '')}" if auth.username else None
+        return urllib3.ProxyManager(proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=user), **options)
 
     def _request(
         self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -452,12 +487,12 @@ class Endpoint:
                 method,
                 self.service.filled(url),
                 body=body,
-                headers={**(headers or {}), **filled},
+                headers=urllib3.HTTPHeaderDict({"Accept-Encoding": "identity", **(headers or {})}) | filled,
                 preload_content=False,
             )
             said = self._read(response)
             response.release_conn()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise RunError(f"no response from {self.name}: {self._reason(error)}; {GO_ON}") from error
         finally:
             if response is not None:
@@ -477,7 +512,7 @@ class Endpoint:
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
         """The content, as far as it is no more than may be and comes in time: a drop now and then is no response."""
         said, until = bytearray(), time.monotonic() + SLOWEST * self.service.timeout
-        while part := response.read1(2**16, decode_content=True):
+        while part := response.read1(2**16, decode_content=False):
             said += part
             if len(said) > LARGEST:
                 raise RunError(f"{self.name} answered with more than {LARGEST // 2**20} MB")
@@ -510,7 +545,7 @@ class Endpoint:
         return "the connection broke; the request may have been counted"
 
     def _start_of(self, said: bytes) -> str:
-        return self.service.masked(" ".join(said[:2000].decode("utf-8", "replace").split()))[:200] or "nothing"
+        return self.service.masked(" ".join(said[:20_000].decode("utf-8", "replace").split()))[:200] or "nothing"
 
 
 def completed(known: Pixels, inputs: Sequence[Mapping[str, Any]], shape: tuple[int, ...], name: str) -> Pixels:
@@ -539,7 +574,12 @@ def _layout(told: Any, shape: tuple[int, ...]) -> str | None:
     _, channels, height, width = shape
     if not isinstance(told, list | tuple):
         return None
-    sides = [None if not isinstance(side, int | float) or side < 0 else int(side) for side in told]
+    try:
+        sides = [None if int(side) < 0 else int(side) for side in told]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if all(side is None for side in sides[1:]) and len(sides) > 1:
+        return None
 
     def fits(*wanted: int) -> bool:
         pairs = zip(sides[1:], wanted, strict=True) if len(sides) == len(wanted) + 1 else [(0, 1)]
@@ -565,7 +605,26 @@ def _fill(template: Any, values: Mapping[str, Any]) -> Any:
         return {key: _fill(value, values) for key, value in template.items()}
     if isinstance(template, list):
         return [_fill(value, values) for value in template]
-    return values[template]() if isinstance(template, str) and template in values else template
+    if not isinstance(template, str):
+        return template
+    if template in values:
+        return values[template]()
+    return template.replace("$png", values["$png"]()) if "$png" in template and "$png" in values else template
+
+
+def _leaves(template: Any) -> Iterator[str]:
+    """The texts of a template."""
+    if isinstance(template, str):
+        yield template
+    for each in template.values() if isinstance(template, dict) else template if isinstance(template, list) else ():
+        yield from _leaves(each)
+
+
+def _is_pair(found: list[Any]) -> bool:
+    """Whether this is (classes, probabilities) of one image, each a list in a list."""
+    return len(found) == 2 and all(
+        isinstance(each, list) and len(each) == 1 and isinstance(each[0], list) for each in found
+    )
 
 
 def _flat(values: Any) -> list[Any]:

@@ -201,19 +201,38 @@ class Ledger:
 
     def again(self, pixels: NDArray[np.uint8]) -> Any:
         """The response to these questions now, whatever it was before; it is not kept."""
-        self._may(len(pixels))
-        return self._paid(pixels)
+        with contextlib.nullcontext() if self.path is None else exclusive(self.path):
+            self._catch_up()
+            self._may(len(pixels))
+            return self._paid(pixels)
 
     def _may(self, count: int) -> None:
         """Wait for a rate limit; RunError where the limit of all queries would be exceeded."""
         assert self.ask is not None
-        limit, before = self.ask.limit, len(self.answers.values) + self.lost
+        limit, before = self.ask.limit, self._spent()
         if limit is not None and before + count > limit:
             raise RunError(
                 f"{count} more images exceed the limit of {limit} that {self.ask.name} may be queried about; {before} were"
             )
+        if limit is not None and self.path is not None:  # before they are asked: a process may end in between
+            write_json(self._count, {"images": before + count})
         if self.ask.rate is not None:
             time.sleep(count / self.ask.rate)
+
+    @property
+    def _count(self) -> Path:
+        """The file that counts what a limited victim was asked in all, whatever came of it."""
+        assert self.path is not None
+        return self.path.with_suffix(".spent.json")
+
+    def _spent(self) -> int:
+        """How many images it was queried about, by the log and all processes before."""
+        known = len(self.answers.values) + self.lost
+        if self.path is None or not self._count.is_file():
+            return known
+        told = read_json(self._count)
+        count = told.get("images") if isinstance(told, dict) else None
+        return max(known, count) if isinstance(count, int) else known
 
     def _paid(self, pixels: NDArray[np.uint8]) -> Any:
         """The response of the victim, which counts whether it comes or not."""
@@ -303,7 +322,7 @@ def _table(path: Path) -> Any:
 
     if path.suffix != ".csv":
         return pq.read_table(path)
-    texts = {"image": pa.string(), "label": pa.string()}  # a class called 001 is not 1
+    texts = dict.fromkeys(("image", "label", "answer"), pa.string())  # a class called 001 is not 1
     return pv.read_csv(path, convert_options=pv.ConvertOptions(column_types=texts))
 
 
@@ -320,22 +339,14 @@ def _said(path: Path, table: Any, names: Sequence[str]) -> tuple[list[Any], bool
     if scores:
         return np.stack([np.asarray(table[name], np.float32) for name in names], axis=1).tolist(), False
     said = table[column].to_pylist()
-    if column == "label":
-        return [_class(path, value, names) for value in said], True
-    named = bool(names) and any(isinstance(value, str) for value in said)
-    return [_class(path, value, names) if isinstance(value, str) and names else value for value in said], named
-
-
-def _class(path: Path, value: Any, names: Sequence[str]) -> Any:
-    """The number of a class by its name, or else by its number; UsageError for neither."""
-    text = str(value)
-    if text in names:
-        return names.index(text)
-    if text.isascii() and text.isdigit():
-        return int(text)
-    if names:
-        raise UsageError(f"{path} answers with a class {text[:40]!r} that the data do not have")
-    return value
+    if not (said and names and all(isinstance(value, str) for value in said)):
+        return said, column == "label"
+    if all(value in names for value in said):
+        return [names.index(value) for value in said], True
+    if all(value.isascii() and value.isdigit() for value in said):
+        return [int(value) for value in said], True
+    strange = next(value for value in said if value not in names)
+    raise UsageError(f"{path} answers with a class {strange[:40]!r} that the data do not have")
 
 
 def _files(path: Path, files: Sequence[Any], images: ImageSet) -> list[str]:
@@ -356,8 +367,14 @@ def _hashed(
         if HEX.fullmatch(name):
             found.append(name)
             continue
-        file = path.parent / Path(name).expanduser()
-        if not file.exists():
+        try:
+            file = path.parent / Path(name).expanduser()
+            found_there = file.is_file()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"{path} names an image {name[:60]!r}, which is no path: {_sentence(error)[:80]}"
+            ) from error
+        if not found_there:
             raise UsageError(f"{path} names an image {name[:120]}, and there is none at {file}")
         pixels = decode({"path": str(file)}, f"{name[:120]} of {path}", shape)
         found += hashes_of(pixels[None, :, start : start + side, start : start + side])

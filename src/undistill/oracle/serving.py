@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 INPUT = "pixels"
 QUEUE = 64
 """Requests that wait; the next one is told to come again."""
+PATIENCE = 20
+"""Seconds in which a request's content must have come."""
 NUMBER, HEAD = 24, 65_536
 """Bytes that a number of a request's JSON, and the rest of it, may have."""
 TAKES = ("UINT8", "FP32")
@@ -169,7 +171,7 @@ class Served:
     def _check(self, datatype: str, shape: tuple[int, ...]) -> None:
         if datatype not in TAKES or len(shape) != 4 or shape[1:] != self.shape:
             wanted = f"N × {' × '.join(map(str, self.shape))} of {' or '.join(TAKES)}"
-            raise _Wrong(400, f"it takes {wanted}, not {list(shape)} of {datatype[:20]}")
+            raise _Wrong(400, f"it takes {wanted}, not {list(shape)} of {datatype[:20]!a}")
         if not 1 <= shape[0] <= self.batch:
             raise _Wrong(400, f"it takes 1 to {self.batch} images a request, not {shape[0]}")
 
@@ -265,21 +267,37 @@ class _Site:
     async def _answered(self, request: Request) -> tuple[bytes, dict[str, str], int]:
         import anyio
 
-        body = bytearray()  # read whole in any case: a connection is of no more use with half a request in it
-        async for part in request.stream():
-            body += part
-            if len(body) > self.served.largest:
-                raise _Wrong(413, f"a request has at most {self.served.largest:,} bytes")
-        if self.count > QUEUE:
-            raise _Wrong(503, "too many requests wait", 1)
+        full = self.count > QUEUE
         self.count += 1
         self.waiting.set(self.count)
         try:
+            body = await self._body(request, keep=not full)
+            if full:
+                raise _Wrong(503, "too many requests wait", 1)
             length = request.headers.get(LENGTH)
             return await anyio.to_thread.run_sync(self._computed, bytes(body), length, limiter=self.one)
         finally:
             self.count -= 1
             self.waiting.set(self.count)
+
+    async def _body(self, request: Request, *, keep: bool) -> bytes:
+        """A request's content, read whole in any case: a connection is of no more use with half a request in it."""
+        import anyio
+        from starlette.requests import ClientDisconnect
+
+        body, size = bytearray(), 0
+        try:
+            with anyio.fail_after(PATIENCE):
+                async for part in request.stream():
+                    size += len(part)
+                    body += part if keep else b""
+                    if size > self.served.largest:
+                        raise _Wrong(413, f"a request has at most {self.served.largest:,} bytes")
+        except TimeoutError as error:
+            raise _Wrong(408, f"the request did not come within {PATIENCE} s") from error
+        except ClientDisconnect as error:
+            raise _Wrong(499, "the client is gone") from error
+        return bytes(body)
 
     def _computed(self, body: bytes, length: str | None) -> tuple[bytes, dict[str, str], int]:
         asked = self.served.asked(body, length)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -402,8 +403,12 @@ def _of_endpoint(model: str, kind: Access | None, data: Splits) -> Victim:
         box = BlackBox(graph, kind, data.num_classes, service.file.name)
         asked["file"] = hashlib.sha256(service.file.read_bytes()).hexdigest()
     else:
-        for text in (service.url, *service.headers.values()):
+        for text in service.headers.values():
             service.filled(text)
+        parts = urlsplit(
+            service.filled(service.url)
+        )  # a model may be named by a variable or a header, a key is in the query
+        asked |= {"at": [parts.netloc, parts.path], "headers": dict(service.headers)}
         endpoint = Endpoint(service, data.train.class_names)
         box = BlackBox(
             endpoint, kind, data.num_classes, endpoint.name, batch=service.batch, rate=service.rate, limit=service.most
