@@ -1,284 +1,184 @@
-"""A served model answers over HTTP what it answers from its file, and tells a request that it cannot answer so."""
+"""Chains of answer-side defenses: how they are written, in what order they act, and what is left to show."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import urllib3
-import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
 
-from undistill.data import load
-from undistill.data.image_set import Splits
-from undistill.errors import RunError, UsageError
-from undistill.experiments.extraction import attack
-from undistill.oracle.endpoint import LENGTH, Endpoint, Service
-from undistill.oracle.oracle import Oracle
-from undistill.oracle.output_defense import chain
-from undistill.oracle.serving import Bucket, Served, _Wrong, application
-from undistill.oracle.victim import Victim, resolve
-from undistill.threat_model import ThreatModel
-from undistill.training.recipe import read
-from undistill.training.train import train
+from undistill.defenses.base import DEFENSES
+from undistill.defenses.noise import Noise
+from undistill.defenses.rounding import Rounding
+from undistill.defenses.stingy import Stingy
+from undistill.defenses.top1 import Top1
+from undistill.errors import UsageError
+from undistill.oracle.output_defense import ANSWER_DEFENSES, chain, keep_top, rounded, serve, shown, suits
+from undistill.registry import registry
+from undistill.threat_model import Access
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+PROBS = torch.tensor([[0.55, 0.3, 0.15]], dtype=torch.float64)
 
 
-@pytest.fixture(scope="module")
-def data() -> Splits:
-    return load("digits", pool=400)
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
-@pytest.fixture(scope="module")
-def folder(data: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("serving") / "net"
-    train(None, data, read("digits", ["training.epochs=4"]), out=out)
-    return out
+def behind(scores_BC: Tensor, *items: str, access: Access = Access.PROBS) -> Tensor:
+    return serve(scores_BC, access, chain(items), rng())
 
 
-@pytest.fixture(scope="module")
-def victim(folder: Path) -> Victim:
-    return resolve(folder)
-
-
-def request(pixels: Any = PIXELS, **about: Any) -> bytes:
-    one = {"name": "x", "shape": list(pixels.shape), "datatype": "UINT8", "data": pixels.ravel().tolist()} | about
-    return json.dumps({"inputs": [one]}).encode()
-
-
-def told(served: Served, body: bytes, length: str | None = None) -> dict[str, Any]:
-    content, _, count = served.answer(served.asked(body, length))
-    said: dict[str, Any] = json.loads(content)
-    assert count == said["outputs"][0]["shape"][0]
-    return said
-
-
-@pytest.mark.parametrize("behind", [(), ("rounding digits=1",), ("reverse-sigmoid",)])
-@pytest.mark.parametrize("access", ["probs", "top5:2", "top1", "label", "logits"])
-def test_what_is_served_is_what_the_oracle_shows(victim: Victim, access: str, behind: tuple[str, ...]) -> None:
-    card = ThreatModel(data="unlabelled").served(access)
-    hidden = Victim(victim.model, None, victim.network_id, behind=chain(behind))
-    given: dict[str, Any] = {"top_k": card.top or 5, "digits": card.digits, "behind": hidden.behind}
-    expected = Oracle(victim.network, card.access, **given).ask(torch.from_numpy(PIXELS) / 255).values
-    served = Served(hidden, access, "net")
-    out = told(served, request())["outputs"][0]
-    assert out["shape"] == list(expected.shape)
-    assert np.allclose(np.array(out["data"]).reshape(out["shape"]), expected.numpy(), atol=1e-6)
-    assert served.metadata["outputs"][0]["datatype"] == out["datatype"]
-    floats = request(PIXELS.astype(np.float64) / 255, datatype="FP32")
-    assert told(served, floats)["outputs"][0]["data"] == pytest.approx(out["data"], abs=1e-6)
-
-
-def test_tensors_travel_as_bytes_too(victim: Victim) -> None:
-    served = Served(victim, "probs", "net")
-    about = {"name": "x", "shape": [5, 1, 8, 8], "datatype": "UINT8", "parameters": {"binary_data_size": PIXELS.nbytes}}
-    head = json.dumps({"id": 7, "inputs": [about], "parameters": {"binary_data_output": True}}).encode()
-    content, headers, _ = served.answer(served.asked(head + PIXELS.tobytes(), str(len(head))))
-    cut = int(headers[LENGTH])
-    said = json.loads(content[:cut])
-    assert said["id"] == "7"
-    plain = told(served, request())["outputs"][0]["data"]
-    assert np.frombuffer(content[cut:], "<f4").tolist() == pytest.approx(plain, abs=1e-7)
+# -- how a chain is written ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("item", "made"),
     [
-        (b"", "no request"),
-        (b"[" * 100_000, "no request"),
-        (b"[1]", "no request"),
-        (b'{"inputs": []}', "no request"),
-        (b'{"inputs": [1]}', "no request"),
-        (b'{"inputs": [{"datatype": "UINT8", "shape": [1, 1, 8, 8], "parameters": [1]}]}', "no request"),
-        (json.dumps({**json.loads(request()), "outputs": [1]}).encode(), "no request"),
-        (json.dumps({**json.loads(request()), "outputs": [{"name": "logits"}]}).encode(), "its output is called probs"),
-        (request(datatype="FP64"), "it takes N × 1 × 8 × 8 of UINT8 or FP32"),
-        (request(shape=[5, 8, 8, 1]), "it takes N × 1 × 8 × 8"),
-        (request(shape=[1, 1, 8, 8]), "no request"),
-        (request(shape=[-5, 1, 8, 8]), "it takes 1 to 6 images"),
-        (request(np.repeat(PIXELS, 2, axis=0)), "it takes 1 to 6 images a request, not 10"),
-        (request(np.full((1, 1, 8, 8), 256)), "UINT8 are whole numbers from 0 to 255"),
-        (request(np.full((1, 1, 8, 8), 0.5)), "UINT8 are whole numbers from 0 to 255"),
-        (request(np.full((1, 1, 8, 8), 1.5), datatype="FP32"), "FP32 pixels are from 0 to 1"),
-        (request(np.full((1, 1, 8, 8), np.nan), datatype="FP32"), "FP32 pixels are from 0 to 1"),
+        ("stingy", Stingy()),
+        ("rounding digits=1", Rounding(digits=1)),
+        ("  noise   scale=0.5 ", Noise(scale=0.5)),
+        ("noise scale=5e-1", Noise(scale=0.5)),  # which YAML 1.1 reads as text
+        ({"name": "stingy", "share": 0.5}, Stingy(share=0.5)),
+        (Stingy(share=0.5), Stingy(share=0.5)),
     ],
 )
-def test_a_request_that_cannot_be_answered_is_told_why(victim: Victim, body: bytes, words: str) -> None:
-    with pytest.raises(_Wrong, match=re.escape(words)) as wrong:
-        Served(victim, "probs", "net", batch=6).asked(body, None)
-    assert wrong.value.status == 400
+def test_a_defense_is_named_written_or_handed_over(item: Any, made: Any) -> None:
+    assert chain([item]) == (made,)
+    assert chain(item) == (made,)
 
 
-def test_an_output_that_is_not_finite_is_one_users_trouble(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = Served(victim, "probs", "net")
-    before = told(served, request())
-    broken = torch.full((5, 10), torch.nan)
-    with monkeypatch.context() as patch:
-        patch.setattr("undistill.oracle.inference.Frozen.__call__", lambda *_: broken)
-        with pytest.raises(RunError, match=r"not finite|NaN"):
-            served.answer(served.asked(request(), None))
-    assert told(served, request()) == before
-    assert served.oracle.queries == 15
-
-
-def test_a_rate_lets_a_seconds_worth_through_at_once() -> None:
-    bucket = Bucket(10.0, since=0.0)
-    assert bucket.wait(10, 0.0) == 0
-    assert bucket.wait(5, 0.0) == pytest.approx(0.5)
-    assert bucket.wait(5, 0.4) == pytest.approx(0.1)
-    assert bucket.wait(5, 0.5) == 0
-    assert bucket.wait(40, 1.0) == pytest.approx(0.5)  # more than a second's worth waits for a full bucket
-    assert bucket.wait(40, 1.5) == 0
-    assert bucket.wait(1, 4.5) == pytest.approx(0.1)  # and is paid for afterwards
-
-
-def test_weights_are_not_served(victim: Victim) -> None:
-    with pytest.raises(UsageError, match="a server gives no weights"):
-        Served(victim, "weights", "net")
-
-
-# -- over HTTP ----------------------------------------------------------------------------------------------------------
-
-
-class Server:
-    """`undistill serve`, as a process."""
-
-    def __init__(self, folder: Path, *words: str) -> None:
-        command = [sys.executable, "-m", "undistill", "serve", str(folder), "--port", "0", *words]
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().split()[-1]
-        assert self.url.startswith("http://127.0.0.1:"), self.url
-
-
-@pytest.fixture
-def serve(folder: Path) -> Iterator[Any]:
-    started: list[Server] = []
-
-    def start(*words: str) -> Server:
-        started.append(Server(folder, *words))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.process.send_signal(signal.SIGTERM)
-        assert each.process.wait(30) == 0
-        assert each.process.stdout is not None
-        assert each.process.stdout.read() == ""
-        each.process.stdout.close()
+def test_a_chain_keeps_its_order_and_may_be_empty() -> None:
+    assert chain(["top1", "rounding"]) == (Top1(), Rounding())
+    assert chain([]) == ()
 
 
 @pytest.mark.parametrize(
-    ("access", "behind"),
+    ("item", "words"),
     [
-        ("probs", ()),
-        ("top5:2", ()),
-        ("top1", ()),
-        ("label", ()),
-        ("probs", ("rounding digits=1",)),
-        ("probs", ("stingy",)),
+        ("", r"an output defense is written NAME \[SETTING=VALUE …\], such as rounding digits=1, not ''"),
+        ("digits=1", r"is written NAME .* not 'digits=1'"),
+        ("stingi", "no answer-defense called 'stingi'; did you mean stingy"),
+        ("noise 3", "a setting of noise is written SETTING=VALUE, not '3'"),
+        ("noise scale=", "a setting of noise is written SETTING=VALUE, not 'scale='"),
+        ("noise =3", "a setting of noise is written SETTING=VALUE, not '=3'"),
+        ("noise scale=[", r"the value of scale is no YAML: '\['"),
+        ("noise scale=1 scale=2", "scale is given twice in 'noise scale=1 scale=2'"),
+        ("noise name=top1", "name is given twice"),
+        ("noise scale=-1", r"answer-defense noise: scale: input should be greater than 0 \(given: -1\)"),
+        ("noise loudness=1", "answer-defense noise: there is no setting 'loudness'; there are name, scale"),
+        ("nasty", "nasty trains a network and changes no answers: make a hardened one with protect --defense nasty"),
+        ({"name": "nasty-head"}, "nasty-head trains a network"),
+        ({"name": None}, "no answer-defense called"),
+        (3, "an answer-defense is a name or settings"),
     ],
 )
-def test_an_attack_over_http_gets_what_one_on_the_file_gets(
-    folder: Path, data: Splits, tmp_path: Path, access: str, behind: tuple[str, ...]
-) -> None:
-    site = application(Served(resolve(folder, behind=behind), access, "net"))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        server = uvicorn.Server(uvicorn.Config(site, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v2/models/net"
-        card = ThreatModel.parse(f"{access}/unlabelled/fresh/random/60")
-        common: dict[str, Any] = {"threat_model": card, "recipe": read("digits", ["training.epochs=3"])}
-        common["attack"] = {"name": "label-only" if access == "label" else "kd"}
-        try:
-            there = attack(
-                url, data, out=tmp_path / "there", assume_fresh=True, ask_test=True, outputs=card.access.label, **common
-            )
-        finally:
-            server.should_exit = True
-            thread.join()
-    here = attack(folder, data, out=tmp_path / "here", output_defense=behind, **common)
-    assert there.queries == here.queries == 60
-    assert (there.accuracy, there.agreement) == (here.accuracy, here.agreement)
+def test_what_is_no_answer_defense_is_refused_in_a_sentence(item: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as refused:
+        chain([item])
+    assert "\n" not in str(refused.value)
 
 
-@pytest.mark.e2e
-def test_the_client_of_an_audit_gets_what_the_file_answers(serve: Any, victim: Victim) -> None:
-    server = serve("--access", "top5:2", "--output-defense", "rounding digits=1", "--name", "my net")
-    assert server.url.endswith("/v2/models/my-net")
-    found = Endpoint(Service(url=server.url), tuple(map(str, range(10))))(PIXELS)
-    behind = chain(("rounding digits=1",))
-    card = ThreatModel(data="unlabelled").served("top5:2")
-    oracle = Oracle(victim.network, card.access, top_k=5, digits=card.digits, behind=behind)
-    np.testing.assert_allclose(found, oracle.ask(torch.from_numpy(PIXELS) / 255).values, atol=1e-6)
-    pool, root = urllib3.PoolManager(), server.url.partition("/v2/")[0]
-    assert pool.request("GET", f"{root}/v2/health/ready").json() == {"ready": True}
-    assert pool.request("GET", f"{server.url}/ready").json()["ready"] is True
-    assert pool.request("GET", f"{server.url}/versions/2").status == 404
-    refused = pool.request("POST", f"{server.url}/infer", body=b"{}")
-    assert (refused.status, list(refused.json())) == (400, ["error"])
-    counted = pool.request("GET", f"{root}/metrics").data.decode()
-    assert "undistill_images_total 5.0" in counted
-    assert 'undistill_requests_total{status="400"} 1.0' in counted
+def test_no_name_is_of_both_kinds() -> None:
+    assert not DEFENSES.everything().keys() & ANSWER_DEFENSES.everything().keys()
+    assert registry("answer-defense") is ANSWER_DEFENSES
 
 
-@pytest.mark.e2e
-def test_more_than_it_can_compute_is_told_to_come_again_and_nothing_is_lost(serve: Any) -> None:
-    server = serve("--batch", "8")
-    statuses: list[int] = []
-    pool = urllib3.PoolManager(maxsize=200, block=False, retries=False)
-    body = request(np.repeat(PIXELS[:1], 8, axis=0))
-
-    def ask() -> None:
-        for _ in range(3):
-            status = 503
-            while status == 503:
-                statuses.append(status := pool.request("POST", f"{server.url}/infer", body=body).status)
-                time.sleep(0.1 * (status == 503))
-
-    threads = [threading.Thread(target=ask) for _ in range(100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert set(statuses) == {200, 503}
-    assert statuses.count(200) == 300
-    counted = pool.request("GET", server.url.partition("/v2/")[0] + "/metrics").data.decode()
-    assert f"undistill_images_total {8.0 * statuses.count(200)}" in counted
+# -- what is left to show -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.e2e
-def test_a_rate_limit_is_one_that_the_client_waits_for(serve: Any, folder: Path) -> None:
-    server = serve("--rate", "5")
-    endpoint = Endpoint(Service(url=server.url), tuple(map(str, range(10))))
-    for _ in range(2):
-        assert endpoint(PIXELS).shape == (5, 10)
-    counted = urllib3.PoolManager().request("GET", server.url.partition("/v2/")[0] + "/metrics").data.decode()
-    assert 'undistill_requests_total{status="429"} 1.0' in counted
-    port = server.url.split(":")[2].partition("/")[0]
-    taken = [sys.executable, "-m", "undistill", "serve", str(folder), "--port", port]
-    done = subprocess.run(taken, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "cannot listen at 127.0.0.1" in done.stderr
+@pytest.mark.parametrize(
+    ("items", "left"),
+    [
+        ((), list(Access)),
+        (("stingy",), [Access.LABEL, Access.TOPK, Access.PROBS, Access.PROBS, Access.WEIGHTS]),
+        (("rounding", "top1"), [Access.LABEL, Access.TOPK, Access.TOPK, Access.TOPK, Access.WEIGHTS]),
+        (("top-k", "answer-top1", "noise"), [Access.LABEL] * 4 + [Access.WEIGHTS]),
+    ],
+)
+def test_a_chain_shows_no_more_than_each_of_its_parts(items: tuple[str, ...], left: list[Access]) -> None:
+    assert [shown(access, chain(items)) for access in Access] == left
+
+
+def test_labels_go_through_nothing_that_changes_probabilities() -> None:
+    suits(chain(["stingy"]), Access.TOPK, "the api")
+    suits(chain(["answer-top1"]), Access.LABEL, "the api")
+    suits((), Access.LABEL, "the api")
+    with pytest.raises(UsageError, match="the api answers with labels, and top1 changes probabilities: leave it out"):
+        suits(chain(["answer-top1", "top1"]), Access.LABEL, "the api")
+
+
+# -- serving ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_defense_acts_first() -> None:
+    first = behind(PROBS, "stingy share=0.5", "rounding digits=1")  # 0.55/0.85 = 0.647, 0.3/0.85 = 0.353
+    second = behind(PROBS, "rounding digits=1", "stingy share=0.5")  # 0.6, 0.3, 0.2
+    torch.testing.assert_close(first, torch.tensor([[0.6, 0.4, 0.0]], dtype=torch.float64))
+    torch.testing.assert_close(second, torch.tensor([[2 / 3, 1 / 3, 0.0]], dtype=torch.float64))
+
+
+def test_logits_become_probabilities_and_probabilities_stay() -> None:
+    torch.testing.assert_close(behind(PROBS.log() + 7, access=Access.LOGITS), PROBS)
+    assert torch.equal(behind(PROBS), PROBS)
+    assert torch.equal(behind(PROBS / 2), PROBS / 2)  # a cut answer stays cut
+
+
+def test_a_row_that_a_server_rounded_up_is_brought_back_to_one() -> None:
+    torch.testing.assert_close(behind(PROBS * 1.01), PROBS)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    served = behind(torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.bfloat16), "rounding", access=Access.LOGITS)
+    assert served.dtype == torch.float32
+    torch.testing.assert_close(served, torch.tensor([[0.09, 0.24, 0.67]]))
+
+
+def test_logits_without_an_end_are_served() -> None:
+    scores_BC = torch.tensor([[0.0, -torch.inf, 1.0, -torch.inf, -torch.inf], [1e4, -1e4, 0.0, 0.0, 0.0]])
+    for name in ANSWER_DEFENSES.classes():
+        served = behind(scores_BC, name, access=Access.LOGITS)
+        assert bool(served.isfinite().all())
+        assert served.argmax(dim=1).tolist() == [2, 0]
+
+
+def test_an_answer_is_not_changed_in_place() -> None:
+    for name in ANSWER_DEFENSES.classes():
+        before = PROBS.clone()
+        behind(PROBS, name)
+        assert torch.equal(PROBS, before)
+
+
+# -- cutting and rounding -----------------------------------------------------------------------------------------------
+
+
+def test_the_k_largest_stay_and_of_equals_the_first() -> None:
+    probs_BC = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.1, 0.4, 0.1, 0.4]])
+    assert keep_top(probs_BC, 2).tolist() == [[0.25, 0.25, 0, 0], [0, pytest.approx(0.4), 0, pytest.approx(0.4)]]
+    assert (keep_top(probs_BC, 3) > 0).tolist() == [[True, True, True, False], [True, True, False, True]]
+    assert torch.equal(keep_top(probs_BC, 9), probs_BC)
+
+
+def test_halves_go_to_the_even_digit() -> None:
+    probs_BC = torch.tensor([[0.125, 0.375, 0.25, 0.25], [0.5, 0.25, 0.125, 0.125]], dtype=torch.float64)
+    assert rounded(probs_BC, 2).tolist() == [[0.12, 0.38, 0.25, 0.25], [0.5, 0.25, 0.12, 0.12]]
+    assert rounded(probs_BC, 1).tolist() == [[0.1, 0.4, 0.2, 0.2], [0.5, 0.2, 0.1, 0.1]]
+
+
+def test_where_all_would_be_nothing_the_top_class_keeps_one_unit() -> None:
+    probs_BC = torch.tensor([[0.2, 0.3, 0.3, 0.2], [0.6, 0.2, 0.1, 0.1]], dtype=torch.float64)
+    assert rounded(probs_BC, 0).tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]]
+    assert rounded(torch.full((1, 300), 1 / 300), 2).tolist() == [[pytest.approx(0.01), *[0.0] * 299]]
+
+
+@given(st.integers(0, 10**6), st.integers(0, 5), st.integers(2, 40))
+def test_rounding_agrees_with_numpy(seed: int, digits: int, classes: int) -> None:
+    probs_BC = np.random.default_rng(seed).dirichlet([0.3] * classes, size=5)
+    wanted = np.round(probs_BC, digits)
+    for row, probs in zip(wanted, probs_BC, strict=True):
+        if not row.any():
+            row[probs.argmax()] = 10.0**-digits
+    np.testing.assert_allclose(rounded(torch.from_numpy(probs_BC), digits).numpy(), wanted, rtol=0, atol=1e-12)
