@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from undistill.auditing.audit import Ready, prepare
-from undistill.auditing.config import AuditConfig
+from undistill.auditing.config import AuditConfig, attackers_of
 from undistill.auditing.making import EPOCHS, Attackers
 from undistill.auditing.planner import knowing
 from undistill.cli.audit import _only_what_counts
@@ -119,6 +119,14 @@ def test_a_function_is_asked_about_so_many_images_and_no_view(ask: Ask) -> None:
     box = BlackBox(lambda pixels: pixels[:, 0, 0, 0].astype("int64") % 4, Access.LABEL, 4, "box")
     with pytest.raises(UsageError, match="box would be queried on every view of every image"):
         ask(box, card="label/labelled(1.0)/trained/random", questions=())
+
+
+def test_who_attacks_a_function_takes_the_network_that_the_recipe_would_train(recipe: Recipe, splits: Splits) -> None:
+    small = recipe.model_copy(update={"student": recipe.student.model_copy(update={"name": "cnn", "width": 0.0625})})
+    large = read({**small.dump(), "model": {"name": "cnn", "width": 0.25}})
+    box = Victim(BlackBox(lambda _: None, Access.PROBS, splits.num_classes, "api"), None, "id")
+    found = attackers_of(AuditConfig(), large, splits, box).students[0]
+    assert (found["name"], found["width"]) == ("cnn", 0.25)
 
 
 def test_a_whole_card_keeps_its_way_of_serving(ask: Ask) -> None:

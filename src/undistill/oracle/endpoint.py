@@ -328,15 +328,7 @@ class Endpoint:
         return [found] if single else found
 
     def _numbered(self, value: Any) -> Any:
-        """Lists whose class names are numbers."""
-        if isinstance(value, list):
-            return [self._numbered(each) for each in value]
-        if not isinstance(value, str):
-            return value
-        if value not in self._numbers:
-            shown = self.service.masked(value)[:40]
-            raise RunError(f"{self.name} answered with a class {shown!r} that the data do not have")
-        return self._numbers[value]
+        return numbered(value, self._numbers, self)
 
     # -- the Open Inference Protocol v2 --------------------------------------------------------------------------------
 
@@ -538,7 +530,6 @@ class Endpoint:
                 f"nothing came within {self.service.timeout:g} s; the request may have been counted",
             ),
             (kinds.ProxyError, "the proxy refused"),
-            (kinds.DecodeError, "its content is damaged"),
         ):
             if isinstance(reason, kind):
                 return words
@@ -546,6 +537,18 @@ class Endpoint:
 
     def _start_of(self, said: bytes) -> str:
         return self.service.masked(" ".join(said[:20_000].decode("utf-8", "replace").split()))[:200] or "nothing"
+
+
+def numbered(value: Any, numbers: Mapping[str, int], by: Any) -> Any:
+    """Values whose class names, in lists of any depth, are numbers; RunError for a name that the data do not have."""
+    if isinstance(value, list):
+        return [numbered(each, numbers, by) for each in value]
+    if not isinstance(value, str):
+        return value
+    if value not in numbers:
+        shown = by.service.masked(value)[:40]
+        raise RunError(f"{by.name} answered with a class {shown!r} that the data do not have")
+    return numbers[value]
 
 
 def completed(known: Pixels, inputs: Sequence[Mapping[str, Any]], shape: tuple[int, ...], name: str) -> Pixels:

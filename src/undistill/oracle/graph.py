@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undistill.errors import RunError, UsageError
-from undistill.oracle.endpoint import Pixels, Service, completed
+from undistill.oracle.endpoint import Pixels, Service, completed, numbered
 from undistill.threat_model import Access
 
 TYPES = {
@@ -61,10 +61,7 @@ class Graph:
     def _numbered(self, values: NDArray[Any]) -> NDArray[Any]:
         if values.dtype.kind not in "OU":
             return values
-        strange = next((str(name) for name in values.ravel() if str(name) not in self._numbers), None)
-        if strange is not None:
-            raise RunError(f"{self.name} answers with a class {strange[:40]!r} that the data do not have")
-        return np.array([self._numbers[str(name)] for name in values.ravel()], np.int64).reshape(values.shape)
+        return np.array(numbered(values.astype(str).tolist(), self._numbers, self), np.int64)
 
     @cached_property
     def _inputs(self) -> list[dict[str, Any]]:

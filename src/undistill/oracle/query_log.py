@@ -164,6 +164,7 @@ class Ledger:
     def __init__(self, answers: Answers, ask: BlackBox | None, path: Path | None) -> None:
         self.answers, self.ask, self.path = answers, ask, path
         self.asked = self.lost = 0
+        self._own: tuple[int, int, int] | None = None
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         """The answers to these questions, old or new."""
@@ -184,11 +185,17 @@ class Ledger:
 
     def _catch_up(self) -> None:
         """Take over what other processes wrote; UsageError where the file holds another victim's answers."""
-        if self.path is None or not self.path.is_file():
+        if self.path is None or not self.path.is_file() or self._stamp() == self._own:
             return
         kept = Answers.read(self.path, kind=self.answers.kind)
         same_victim(kept, self.answers.victim, self.path)
         self.answers.values |= kept.values
+
+    def _stamp(self) -> tuple[int, int, int]:
+        """What tells the file from the one that another process wrote in its place."""
+        assert self.path is not None
+        about = self.path.stat()
+        return about.st_ino, about.st_mtime_ns, about.st_size
 
     def _ask(self, pixels: NDArray[np.uint8], hashes: list[str], rows: list[int]) -> None:
         if not rows:
@@ -254,6 +261,7 @@ class Ledger:
         self.lost -= int(finite.sum())
         if self.path is not None and self.answers.values:
             self.answers.write(self.path)
+            self._own = self._stamp()
         self.ask.sound(values)
 
     def _refused(self, hashes: list[str], said: Any, error: RunError) -> RunError:

@@ -180,9 +180,8 @@ class Served:
         try:
             values = self.oracle.ask(asked.images_BCHW.to(self.device)).values.cpu().numpy()
             self.oracle.check()
-        except (
-            UndistillError
-        ):  # an oracle remembers outputs that were not finite; the next user has nothing to do with them
+        except UndistillError:
+            # an oracle remembers outputs that were not finite; the next user has nothing to do with them
             self.oracle = self._door(queries=self.oracle.queries)
             raise
         values = values.astype(np.int64 if self.oracle.access is Access.LABEL else np.float32)

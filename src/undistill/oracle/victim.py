@@ -405,9 +405,8 @@ def _of_endpoint(model: str, kind: Access | None, data: Splits) -> Victim:
     else:
         for text in service.headers.values():
             service.filled(text)
-        parts = urlsplit(
-            service.filled(service.url)
-        )  # a model may be named by a variable or a header, a key is in the query
+        # a model may be named by a variable or a header; a key, which is none of the model, may be in the query
+        parts = urlsplit(service.filled(service.url))
         asked |= {"at": [parts.netloc, parts.path], "headers": dict(service.headers)}
         endpoint = Endpoint(service, data.train.class_names)
         box = BlackBox(
